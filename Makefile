@@ -1,0 +1,49 @@
+# make repro   runs the main job      make test   runs the tests
+# make check   linters, types, import contracts
+# Each makes the environment first; the variable PYTHON names another interpreter (3.11 to 3.13).
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PDM_IGNORE_ACTIVE_VENV := 1
+export PDM_CHECK_UPDATE := 0
+
+PDM := .venv-pdm/bin/pdm
+# Where pip is given a folder that holds torch, that torch is taken, by a lock of this machine's
+# own made from the committed one: pdm alone would fetch the build for GPUs, gigabytes of it.
+WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
+
+.PHONY: repro test check
+repro: .venv/.installed
+	jemtrack data digits
+	jemtrack check
+	dvc repro
+	jemtrack show
+
+test: .venv/.installed
+	pytest
+
+check: .venv/.installed
+	ruff format --check
+	ruff check
+	mypy
+	lint-imports
+
+.venv/.installed: pyproject.toml pdm.lock $(PDM)
+	@$(PYTHON) -c 'import sys; sys.exit("jemtrack needs Python 3.11 to 3.13; make PYTHON=... names one" \
+		if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	test -d .venv || $(PYTHON) -m venv .venv
+ifeq ($(TORCH_FOLDER),)
+	$(PDM) install --frozen-lockfile
+else
+	$(PDM) config --local pypi.wheels.url file://$(TORCH_FOLDER)
+	$(PDM) config --local pypi.wheels.type find_links
+	cp pdm.lock pdm.local.lock
+	$(PDM) update -L pdm.local.lock --no-sync --update-reuse torch
+	$(PDM) install -L pdm.local.lock --frozen-lockfile
+endif
+	touch $@
+
+$(PDM):
+	$(PYTHON) -m venv .venv-pdm
+	.venv-pdm/bin/python -m pip install --quiet 'pdm[locked]>=2.26'

@@ -1,0 +1,84 @@
+"""The command `jemtrack`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jemtrack.errors import InputError
+
+# Each command imports what it needs when it runs, so that `jemtrack --help` answers at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; give the exit status: 0, or 1 where the input is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except InputError as error:
+        print(f"jemtrack: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jemtrack", description="Joint energy models as reproducible DVC stages."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="put a data set's files in place")
+    data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or your own set's name")
+    data.add_argument("--from", dest="given", type=Path, metavar="PATH", help="where to take it")
+    data.add_argument("--root", type=Path, default=Path("data"), help="where to put it (data)")
+    data.set_defaults(command=_data)
+
+    graph = commands.add_parser("graph", help="write the graph into dvc.yaml and params.yaml")
+    graph.add_argument("--run", action="store_true", help="run what is stale, too")
+    graph.set_defaults(command=_graph)
+
+    check = commands.add_parser("check", help="check the parameters and the graph's files")
+    check.set_defaults(command=_check)
+
+    show = commands.add_parser("show", help="show the models side by side, and what they cost")
+    show.set_defaults(command=_show)
+
+    notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
+    notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
+    notebook.set_defaults(command=_notebook)
+    return parser
+
+
+def _data(options: argparse.Namespace) -> None:
+    from jemtrack.data.fetch import fetch
+    from jemtrack.graph.pin import pin
+
+    for path in fetch(options.name, options.root, options.given):
+        print(path)
+    pin(options.root)
+
+
+def _graph(options: argparse.Namespace) -> None:
+    from jemtrack.workflow import write_graph
+
+    write_graph(run=options.run)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from jemtrack.graph.check import check
+
+    check()
+
+
+def _show(options: argparse.Namespace) -> None:
+    from jemtrack.graph.show import show
+
+    show()
+
+
+def _notebook(options: argparse.Namespace) -> None:
+    from jemtrack.notebook import export
+
+    for notebook in options.paths:
+        for path in export(notebook):
+            print(path)

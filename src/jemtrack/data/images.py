@@ -1,0 +1,124 @@
+"""Labelled images in memory, and the one file that carries a prepared data set to the trainers.
+
+Dimensions: `N` images, `C` channels (1 or 3), `H` rows, `W` columns.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from jemtrack.errors import InputError
+
+PARTS = ("train", "valid", "test")
+
+# All that is not a tensor stands under one key: safetensors writes several in a random order.
+_HEADER_KEY = "jemtrack"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images (uint8, 0 to 255, of shape `(N, C, H, W)`) and their classes (int64, `(N,)`).
+
+    Raises:
+        InputError: when types, shapes or lengths are others.
+    """
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+
+    def __post_init__(self) -> None:
+        images, labels = self.images_NCHW, self.labels_N
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise InputError(
+                f"images must be uint8 of shape (N, C, H, W), got {_described(images)}"
+            )
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            raise InputError(f"labels must be int64 of shape (N,), got {_described(labels)}")
+        if len(images) != len(labels):
+            raise InputError(f"{len(images)} images cannot have {len(labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, indices_M: Tensor) -> "LabelledImages":
+        """Pick the images at `indices_M`, in that order."""
+        return LabelledImages(self.images_NCHW[indices_M], self.labels_N[indices_M])
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImages:
+    """What a source's files hold: no test images where it has none of its own.
+
+    `flip` says whether the file itself declares that a horizontal flip keeps the class.
+    """
+
+    train: LabelledImages
+    test: LabelledImages | None = None
+    flip: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class DataSplits:
+    """A prepared data set: its three parts and what a trainer has to know about it.
+
+    `flip` says whether a horizontal flip keeps the class; `seed` is the one that drew the parts.
+    """
+
+    dataset: str
+    n_classes: int
+    flip: bool
+    seed: int
+    train: LabelledImages
+    valid: LabelledImages
+    test: LabelledImages
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; equal splits make equal bytes."""
+        tensors = {}
+        for name in PARTS:
+            part: LabelledImages = getattr(self, name)
+            tensors[f"{name}.images"] = part.images_NCHW.contiguous()
+            tensors[f"{name}.labels"] = part.labels_N.contiguous()
+        notes = {
+            "dataset": self.dataset,
+            "n_classes": self.n_classes,
+            "flip": self.flip,
+            "seed": self.seed,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed, for the old file may be a link into a cache, or mapped by who reads it.
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.write_bytes(save(tensors, {_HEADER_KEY: json.dumps(notes)}))
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "DataSplits":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: when the file is missing, broken or not a prepared data set.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                notes = json.loads((file.metadata() or {})[_HEADER_KEY])
+                parts = {name: _part(file.get_tensor, name) for name in PARTS}
+                return cls(**notes, **parts)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path}: is not a whole prepared data set ({error}); "
+                "make it again with `dvc repro PrepareData`"
+            ) from error
+
+
+def _part(tensor: Callable[[str], Tensor], name: str) -> LabelledImages:
+    return LabelledImages(tensor(f"{name}.images"), tensor(f"{name}.labels"))
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

@@ -1,0 +1,98 @@
+"""Draw the training, validation and test images; the same seed draws the same ones."""
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from jemtrack.data.images import LabelledImages, SourceImages
+from jemtrack.errors import InputError
+
+_TEST_FRACTION = 5  # one image in five, where the source has no test images of its own
+_SEEDS = 2**32  # what NumPy's legacy generator, and so scikit-learn, takes
+
+
+def split(
+    images: SourceImages, n_classes: int, n_valid: int, seed: int
+) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
+    """Split into training, validation and test images.
+
+    The source's own test images stay what they are; where it has none, a fifth is drawn, and
+    `n_valid` does not change which. Every class keeps at least one training image.
+
+    Raises:
+        InputError: when a label is not below `n_classes`, or `n_valid` or `seed` do not fit.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise InputError(f"seed must be 0 to {_SEEDS - 1}, got {seed}")
+    check_labels(images.train, n_classes, "training")
+    rest, test = images.train, images.test
+    if test is None:
+        rest, test = _draw(rest, _n_test(rest), seed, "the number of test images")
+    check_labels(test, n_classes, "test")
+    train, valid = _draw(rest, n_valid, seed, "n_valid")
+    return train, valid, test
+
+
+def _n_test(images: LabelledImages) -> int:
+    largest = _largest_draw(images)
+    if largest == 0:
+        raise InputError(
+            f"{len(images)} images of as many classes leave none to test on; "
+            "bring more, or test_images and test_labels"
+        )
+    return max(1, min(round(len(images) / _TEST_FRACTION), largest))
+
+
+def check_labels(images: LabelledImages, n_classes: int, part: str) -> None:
+    """Refuse labels that no logit stands for.
+
+    Raises:
+        InputError: naming the first such label and its index.
+    """
+    wrong_N = (images.labels_N < 0) | (images.labels_N >= n_classes)
+    if wrong_N.any():
+        index = int(wrong_N.int().argmax())
+        raise InputError(
+            f"with n_classes = {n_classes} labels must be 0 to {n_classes - 1}, "
+            f"got {int(images.labels_N[index])} at index {index} of the {part} images "
+            f"(the largest label is {int(images.labels_N.max())})"
+        )
+
+
+def _largest_draw(images: LabelledImages) -> int:
+    return len(images) - len(np.unique(images.labels_N.numpy()))
+
+
+def _draw(
+    images: LabelledImages, n_drawn: int, seed: int, what: str
+) -> tuple[LabelledImages, LabelledImages]:
+    """Split off `n_drawn` images; both parts keep the source's order."""
+    largest = _largest_draw(images)
+    if not 0 <= n_drawn <= largest:
+        raise InputError(
+            f"{what} must be 0 to {largest}, so that of the {len(images)} images to draw from "
+            f"each of the {len(images) - largest} classes keeps one to train on, got {n_drawn}"
+        )
+    is_drawn_N = torch.zeros(len(images), dtype=torch.bool)
+    is_drawn_N[torch.from_numpy(_drawn_indices(images.labels_N.numpy(), n_drawn, seed))] = True
+    return images[~is_drawn_N], images[is_drawn_N]
+
+
+def _drawn_indices(labels_N: np.ndarray, n_drawn: int, seed: int) -> np.ndarray:
+    """Draw in proportion to the classes, or at random where they are too small for that.
+
+    scikit-learn cannot stratify when a part has fewer images than there are classes, or a class
+    has one image; and its rounding can take the whole of a rare class. Then one image of each
+    class, at random, is held back and the draw is uniform over all the others.
+    """
+    counts_C = np.unique(labels_N, return_counts=True)[1]
+    smallest_part = min(n_drawn, len(labels_N) - n_drawn)
+    if counts_C.min() >= 2 and smallest_part >= len(counts_C):
+        kept, drawn = train_test_split(
+            np.arange(len(labels_N)), test_size=n_drawn, random_state=seed, stratify=labels_N
+        )
+        if len(np.unique(labels_N[kept])) == len(counts_C):
+            return np.asarray(drawn)
+    order_N = np.random.default_rng(seed).permutation(len(labels_N))
+    held_back = np.unique(labels_N[order_N], return_index=True)[1]
+    return np.delete(order_N, held_back)[:n_drawn]

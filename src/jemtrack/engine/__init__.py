@@ -1,0 +1,1 @@
+"""The one training engine; it knows no model family."""

@@ -1,0 +1,9 @@
+"""The errors that are meant for a user to read."""
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong; the message says what, where and what is right."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is not finite any more."""

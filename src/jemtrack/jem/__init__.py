@@ -1,0 +1,1 @@
+"""Joint energy models: networks, objectives, sampling."""

@@ -1,0 +1,98 @@
+"""Training batches of labelled images, augmented as they are drawn.
+
+Letters: B batch, N images.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jemtrack.data.augment import Augmentation, augment
+from jemtrack.data.images import LabelledImages
+from jemtrack.engine.sampler import EpochSampler
+from jemtrack.engine.seeds import generator, stream_seed
+from jemtrack.errors import InputError
+from jemtrack.jem.objectives.batch import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatches:
+    """Draws the images of an epoch in batches; the place alone decides what a batch holds.
+
+    With `labelled_M`, the indices of the labelled images, a batch has as many labelled images
+    as it has others for the density, and an epoch is a pass over the others.
+    """
+
+    images: LabelledImages
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    labelled_M: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Count the batches of an epoch."""
+        return len(self._sampler)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Give the batches of an epoch from the one numbered `start` on."""
+        batches = enumerate(self._sampler.epoch(epoch, start), start)
+        labelled = self._labelled_batches(epoch, start)
+        for number, indices_B in batches:
+            noise = self._generator("augmentation", epoch, number)
+            if labelled is None:
+                yield Batch(self._augmented(indices_B, noise), self._labels(indices_B))
+                continue
+            labelled_B = next(labelled)
+            images_BCHW = self._augmented(labelled_B, noise)
+            yield Batch(images_BCHW, self._labels(labelled_B), self._augmented(indices_B, noise))
+
+    @property
+    def _sampler(self) -> EpochSampler:
+        return EpochSampler(len(self.images), self.batch_size, self.seed)
+
+    def _labelled_batches(self, epoch: int, start: int) -> Iterator[Tensor] | None:
+        """Go on through the labelled images, pass after pass, across the epochs."""
+        if self.labelled_M is None:
+            return None
+        n_labelled = len(self.labelled_M)
+        sampler = EpochSampler(n_labelled, self.batch_size, stream_seed(self.seed, "labelled"))
+        return self._passes(sampler, self.labelled_M, epoch * len(self) + start)
+
+    @staticmethod
+    def _passes(sampler: EpochSampler, indices_M: Tensor, first: int) -> Iterator[Tensor]:
+        done, start = divmod(first, len(sampler))
+        while True:
+            for positions_B in sampler.epoch(done, start):
+                yield indices_M[positions_B]
+            done, start = done + 1, 0
+
+    def _generator(self, *names: str | int) -> torch.Generator:
+        return generator(self.seed, *names, device=self.images.images_NCHW.device)
+
+    def _augmented(self, indices_B: Tensor, noise: torch.Generator) -> Tensor:
+        images_BCHW = self.images.images_NCHW[indices_B.to(self.images.images_NCHW.device)]
+        return augment(images_BCHW, self.augmentation, noise)
+
+    def _labels(self, indices_B: Tensor) -> Tensor:
+        return self.images.labels_N[indices_B.to(self.images.labels_N.device)]
+
+
+def pick_labelled(labels_N: Tensor, per_class: int, seed: int) -> Tensor:
+    """Draw `per_class` images of each class by `seed`; give their indices, sorted.
+
+    Raises:
+        InputError: when a class has fewer images.
+    """
+    chosen = []
+    for label in torch.unique(labels_N).tolist():
+        members = (labels_N == label).nonzero().squeeze(1)
+        if len(members) < per_class:
+            raise InputError(
+                f"labels_per_class must be <= {labels_N.bincount().min()}, the training images "
+                f"of the rarest class, got {per_class}"
+            )
+        order = torch.randperm(len(members), generator=generator(seed, "labels", label))
+        chosen.append(members[order[:per_class].to(members.device)])
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,68 @@
+"""What a model says of a set of images, batch by batch.
+
+Letters: N images, B batch, C classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from jemtrack.data.augment import to_unit_range
+from jemtrack.data.images import LabelledImages
+from jemtrack.engine.seeds import generator
+from jemtrack.jem.energy_model import JointEnergyModel
+
+
+class Predictions(NamedTuple):
+    """Logits (N, C) and log p~(x) (N,) of N images, on the CPU."""
+
+    logits_NC: Tensor
+    log_density_N: Tensor
+
+
+@torch.inference_mode()
+def predict(
+    model: JointEnergyModel,
+    images: LabelledImages,
+    *,
+    sigma: float,
+    seed: int,
+    batch_size: int = 500,
+) -> Predictions:
+    """Classify `images` in evaluation mode, with noise of `sigma` that `seed` decides.
+
+    Neither the device nor `batch_size` changes the noise. Afterwards the model is in the mode
+    it was in.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    noise = generator(seed, "evaluation noise")
+    model.eval()
+    parts = []
+    for images_BCHW in torch.split(images.images_NCHW, batch_size):
+        noisy_BCHW = to_unit_range(images_BCHW.cpu()) + sigma * _noise(images_BCHW.shape, noise)
+        parts.append([part.cpu() for part in model.logits_and_log_density(noisy_BCHW.to(device))])
+    model.train(was_training)
+    logits, log_densities = zip(*parts, strict=True)
+    return Predictions(torch.cat(logits), torch.cat(log_densities))
+
+
+def _noise(shape: torch.Size, stream: torch.Generator) -> Tensor:
+    """Draw an image's noise whatever images are drawn with it.
+
+    PyTorch draws normal numbers in blocks of 16, so an image takes whole blocks.
+    """
+    n_pixels = shape[1:].numel()
+    noise_BP = torch.randn(shape[0], -(-n_pixels // 16) * 16, generator=stream)
+    return noise_BP[:, :n_pixels].reshape(shape)
+
+
+def validation_metrics(predictions: Predictions, labels_N: Tensor) -> dict[str, float]:
+    """Give accuracy, mean negative log likelihood (nats) and mean log p~(x)."""
+    logits_NC, labels_N = predictions.logits_NC, labels_N.cpu()
+    return {
+        "valid_accuracy": (logits_NC.argmax(1) == labels_N).double().mean().item(),
+        "valid_nll": functional.cross_entropy(logits_NC.double(), labels_N).item(),
+        "valid_log_density": predictions.log_density_N.double().mean().item(),
+    }

@@ -1,0 +1,20 @@
+"""The objective of an ordinary classifier."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jemtrack.jem.objectives.batch import Batch
+from jemtrack.parameters import parameters
+
+
+@parameters
+class CrossEntropy:
+    """Mean of -log p(y_i given x_i) over the labelled images."""
+
+    def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        """Give `loss`, and `cross_entropy`, the same number for the record (detached)."""
+        logits_BC = models["network"](batch.images_BCHW)
+        cross_entropy = functional.cross_entropy(logits_BC, batch.labels_B)
+        return {"loss": cross_entropy, "cross_entropy": cross_entropy.detach()}

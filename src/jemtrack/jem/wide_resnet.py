@@ -1,0 +1,114 @@
+"""Wide residual networks as joint energy models use them: leaky ReLU, and no norm by default.
+
+Sources: Zagoruyko & Komodakis 2016 (https://arxiv.org/abs/1605.07146) for the family,
+Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263) for the changes.
+
+Letters: B batch, C channels, H height, W width, F features.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.norms import NormName, make_norm
+from jemtrack.parameters import parameters
+
+NEGATIVE_SLOPE = 0.2
+STEM_CHANNELS = 16
+GROUP_STRIDES = (1, 2, 2)
+
+
+def _blocks_fit(depth: int) -> int:
+    """Check that `depth` is 6n + 4: three groups of n blocks of two layers, and the four others."""
+    if depth >= 10 and depth % 6 == 4:
+        return depth
+    below = max(10, depth - (depth - 4) % 6)
+    nearest = f"the nearest are {below} and {below + 6}" if depth > 10 else "the least is 10"
+    raise ValueError(f"must be 6n + 4 with n >= 1: {nearest}")
+
+
+Depth = Annotated[int, AfterValidator(_blocks_fit)]
+
+
+@parameters
+class WideResNetShape:
+    """All that determines the network, apart from its weights.
+
+    `width` is the factor k of the paper: the three groups have 16k, 32k and 64k channels.
+    """
+
+    depth: Depth
+    width: Annotated[int, Field(ge=1)]
+    channels: Literal[1, 3]
+    n_classes: Annotated[int, Field(ge=2)]
+    norm: NormName = "none"
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    uncond: bool = False
+
+    def build_model(self) -> JointEnergyModel:
+        """Build the network for images of 8x8 to 32x32, its weights drawn from the global seed."""
+        trunk = WideResNetTrunk(self)
+        return JointEnergyModel(trunk, trunk.n_features, self.n_classes, self.uncond)
+
+
+class WideResNetTrunk(nn.Module):
+    """Images (B, channels, H, W) to features (B, `n_features`)."""
+
+    def __init__(self, shape: WideResNetShape) -> None:
+        super().__init__()
+        self.stem = _conv3x3(shape.channels, STEM_CHANNELS)
+        n_blocks = (shape.depth - 4) // 6
+        blocks: list[nn.Module] = []
+        in_channels = STEM_CHANNELS
+        for group, first_stride in enumerate(GROUP_STRIDES):
+            out_channels = STEM_CHANNELS * shape.width * 2**group
+            for stride in [first_stride] + [1] * (n_blocks - 1):
+                blocks.append(WideBlock(in_channels, out_channels, stride, shape))
+                in_channels = out_channels
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = make_norm(shape.norm, in_channels)
+        self.n_features = in_channels
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Give the features, averaged over the image's area."""
+        features_BCHW = self.norm(self.blocks(self.stem(images_BCHW)))
+        return leaky_relu(features_BCHW, NEGATIVE_SLOPE).mean((2, 3))
+
+
+class WideBlock(nn.Module):
+    """Two convolutions, each after its norm and leaky ReLU, beside a shortcut.
+
+    The second convolution carries the stride. The shortcut is the input itself, or a 1x1
+    convolution of it where the shape changes.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shape: WideResNetShape
+    ) -> None:
+        super().__init__()
+        self.norm1 = make_norm(shape.norm, in_channels)
+        self.conv1 = _conv3x3(in_channels, out_channels)
+        self.dropout = nn.Dropout(shape.dropout_rate)
+        self.norm2 = make_norm(shape.norm, out_channels)
+        self.conv2 = _conv3x3(out_channels, out_channels, stride)
+        keeps_shape = stride == 1 and in_channels == out_channels
+        self.shortcut = (
+            nn.Identity() if keeps_shape else nn.Conv2d(in_channels, out_channels, 1, stride)
+        )
+
+    def forward(self, input_BCHW: Tensor) -> Tensor:
+        """Give the sum of the shortcut and of what the convolutions add to it."""
+        hidden_BCHW = leaky_relu(self.norm1(input_BCHW), NEGATIVE_SLOPE)
+        hidden_BCHW = self.norm2(self.dropout(self.conv1(hidden_BCHW)))
+        # In place is safe here and only here: no layer before it needs its own output for the
+        # backward pass, while the first activation may be the input that the shortcut reads.
+        hidden_BCHW = leaky_relu(hidden_BCHW, NEGATIVE_SLOPE, inplace=True)
+        output_BCHW: Tensor = self.shortcut(input_BCHW) + self.conv2(hidden_BCHW)
+        return output_BCHW
+
+
+def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)

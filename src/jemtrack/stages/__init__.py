@@ -1,0 +1,1 @@
+"""The nodes, which become stages in dvc.yaml."""

@@ -1,0 +1,97 @@
+"""What all stages share: parameters checked first, costs measured, the graph written."""
+
+import contextlib
+import importlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import znflow
+import zntrack
+
+from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.stages.parameter_file import check_parameter_file
+
+
+class Stage(zntrack.Node):  # type: ignore[misc]
+    """A node whose subclasses say in `compute` what the stage does."""
+
+    resources: Path = zntrack.outs_path(zntrack.nwd / "resources.json")
+
+    def __post_init__(self) -> None:
+        """Name the node after its class, unless it has a name or a project is to give it one."""
+        super().__post_init__()
+        if "nwd" not in self.__dict__ and znflow.get_graph() is znflow.empty_graph:
+            self.name = type(self).__name__
+
+    def compute(self) -> None:
+        """Read the deps, do the work, write the outs."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Check the parameters of all stages, then compute and record what it took.
+
+        What a user can mend is printed without a traceback, and the process exits with 1.
+        """
+        self.nwd.mkdir(parents=True, exist_ok=True)
+        try:
+            check_parameter_file()
+            with measured(self.resources):
+                self.compute()
+        except (InputError, TrainingDivergedError) as error:
+            sys.exit(f"{self.name}: {error}")
+
+    @classmethod
+    def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
+        """Name the files and folders that the stage reads because its `parameters` say so."""
+        return []
+
+    def write_graph(self, *, run: bool = False, no_exec: bool | None = None) -> None:
+        """Write this stage into dvc.yaml, params.yaml and zntrack.json; `run` it if asked.
+
+        What was added or changed in the files by hand stays. `no_exec` is the older
+        spelling of `not run`.
+
+        Raises:
+            InputError: when another stage has the name already.
+        """
+        self._graph("files").write_graph([self], run=run, no_exec=no_exec)
+
+    @property
+    def state(self) -> Any:
+        """Give ZnTrack's status of the node; a node being declared emits our form of a stage."""
+        if "state" not in self.__dict__:
+            plugin = self._graph("plugin").StagePlugin(self)
+            super().state.plugins["DVCPlugin"] = plugin
+        return super().state
+
+    @staticmethod
+    def _graph(module: str) -> Any:
+        # An import statement would make the writer a code dependency of every stage.
+        return importlib.import_module(f"jemtrack.graph.{module}")
+
+
+def plot(path: Path, **options: Any) -> Any:
+    """Declare an out that is a DVC plot; `options` are those of DVC: x, y, title, template."""
+    return zntrack.plots_path(path, metadata={"plot": options})
+
+
+@contextlib.contextmanager
+def measured(path: Path) -> Iterator[None]:
+    """Write the seconds and the peak memory (MiB) of the block, and the GPU's, to `path`."""
+    started = time.perf_counter()
+    yield
+    # ru_maxrss counts KiB on Linux and bytes on macOS.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    costs = {
+        "seconds": round(time.perf_counter() - started, 3),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
+    }
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        costs["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    path.write_text(json.dumps(costs, indent=2) + "\n")

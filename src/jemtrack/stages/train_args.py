@@ -1,0 +1,68 @@
+"""The parameters that the trainers share."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from jemtrack.jem.norms import NormName
+from jemtrack.jem.wide_resnet import Depth
+from jemtrack.parameters import parameters
+
+
+def _no_parent(name: str) -> str:
+    if not name or "/" in name or name in {".", ".."}:
+        raise ValueError("must be a plain name without '/'")
+    return name
+
+
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@parameters
+class TrainArgs:
+    """How a trainer trains; the objective's own parameters stand beside it.
+
+    Attributes:
+        experiment: name of the run, for trackers and for the folder under `save_dir`.
+        save_dir: folder of logs and extra checkpoints; neither is an output of the stage.
+        depth: layers of the wide residual network, 6n + 4.
+        width: its widening factor.
+        norm: normalisation in its blocks.
+        dropout_rate: share of the activations that a block drops in training.
+        load_path: model file to start from, in place of a fresh initialisation.
+        clf_only: train the class head alone; the trunk stays as it is.
+        lr: Adam's learning rate.
+        weight_decay: Adam's L2 penalty.
+        batch_size: images in an optimization step.
+        n_epochs: passes over the training images.
+        sigma: standard deviation of the noise on images scaled to [-1, 1].
+        labels_per_class: labelled images of each class; 0 or -1: all are labelled.
+        n_steps: Langevin steps of the chains whose log density is set beside that of
+            validation images when training ends; 0: none.
+        ckpt_every: epochs between extra checkpoints under `save_dir`; 0: none.
+        eval_every: epochs between looks at the validation images.
+        print_every: batches between lines where no progress bar is drawn.
+        print_to_log: write the lines into a file under `save_dir` too.
+    """
+
+    experiment: Annotated[str, AfterValidator(_no_parent)] = "energy_model"
+    save_dir: Annotated[str, Field(min_length=1)] = "experiment"
+    depth: Depth = 10
+    width: AtLeastOne = 2
+    norm: NormName = "none"
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    load_path: str | None = None
+    clf_only: bool = False
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    weight_decay: NotNegative = 0.0
+    batch_size: AtLeastOne = 64
+    n_epochs: AtLeastOne = 30
+    sigma: NotNegative = 0.03
+    labels_per_class: Annotated[int, Field(ge=-1)] = -1
+    n_steps: Count = 20
+    ckpt_every: Count = 0
+    eval_every: AtLeastOne = 1
+    print_every: AtLeastOne = 100
+    print_to_log: bool = False

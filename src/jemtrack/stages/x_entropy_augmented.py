@@ -1,0 +1,12 @@
+"""The stage XEntropyAugmented."""
+
+import zntrack
+
+from jemtrack.jem.objectives.cross_entropy import CrossEntropy
+from jemtrack.stages.trainer import Trainer
+
+
+class XEntropyAugmented(Trainer):
+    """Trains a classifier by cross entropy on augmented images."""
+
+    objective: CrossEntropy = zntrack.deps(default_factory=CrossEntropy)

@@ -1,0 +1,1 @@
+"""Listeners on a training's events."""
