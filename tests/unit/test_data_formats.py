@@ -3,7 +3,6 @@ import io
 import os
 import pickle
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,6 @@ from sklearn.datasets import load_digits
 from jemtrack.data.fetch import fetch
 from jemtrack.data.formats import read_digits, read_idx, read_mnist_table
 from jemtrack.data.pickles import load_arrays, read_cifar10, read_cifar100, read_mnist_pickle
-from jemtrack.data.sources import SOURCES, read_source
 from jemtrack.errors import InputError
 
 
@@ -218,15 +216,3 @@ def test_malicious_pickle_within_an_archive_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"cifar-100-python.tar.gz: train: the pickle asks for"):
         read_cifar100([path])
     assert not marker.exists()
-
-
-@pytest.mark.skipif(
-    not Path("/usr/share/datasets/fashion-mnist").is_dir(),
-    reason="needs Debian's dataset-fashion-mnist",
-)
-def test_fashion_mnist_of_debian(tmp_path):
-    fetch("fashion-mnist", tmp_path)
-    images = read_source(SOURCES["fashion-mnist"], tmp_path / "fashion-mnist")
-
-    assert images.train.labels_N.bincount().tolist() == [6000] * 10
-    assert images.test.labels_N.bincount().tolist() == [1000] * 10

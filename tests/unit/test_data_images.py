@@ -64,11 +64,11 @@ def test_metadata_are_readable_by_others(tmp_path):
     blob = (tmp_path / "a").read_bytes()
     header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
 
-    assert header["__metadata__"] == {
+    assert json.loads(header["__metadata__"]["jemtrack"]) == {
         "dataset": "digits",
-        "n_classes": "10",
-        "flip": "false",
-        "seed": "7",
+        "n_classes": 10,
+        "flip": False,
+        "seed": 7,
     }
     assert set(load_file(tmp_path / "a")) == {
         f"{name}.{kind}" for name in ("train", "valid", "test") for kind in ("images", "labels")

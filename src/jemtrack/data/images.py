@@ -107,8 +107,8 @@ class DataSplits:
         try:
             with safe_open(path, framework="pt") as file:
                 notes = json.loads((file.metadata() or {})[_HEADER_KEY])
-                parts = {name: _part(file.get_tensor, name) for name in PARTS}
-                return cls(**notes, **parts)
+                train, valid, test = (_part(file.get_tensor, name) for name in PARTS)
+                return cls(**notes, train=train, valid=valid, test=test)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise InputError(
                 f"{path}: is not a whole prepared data set ({error}); "

@@ -29,7 +29,7 @@ class Option(Descriptor):  # type: ignore[misc]
             value = float(value)
         if not isinstance(value, self.kind) or (self.kind is int and isinstance(value, bool)):
             raise InputError(f"{where} must be of type {self.kind.__name__}, got {value!r}")
-        if self.minimum is not None and float(value) < self.minimum:
+        if self.minimum is not None and value < self.minimum:  # type: ignore[operator]
             raise InputError(f"{where} must be >= {self.minimum}, got {value!r}")
         super().__set__(instance, value)
 

@@ -55,10 +55,10 @@ class TrainArgs:
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     load_path: str | None = None
     clf_only: bool = False
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-3
     weight_decay: NotNegative = 0.0
     batch_size: AtLeastOne = 64
-    n_epochs: AtLeastOne = 30
+    n_epochs: AtLeastOne = 50
     sigma: NotNegative = 0.03
     labels_per_class: Annotated[int, Field(ge=-1)] = -1
     n_steps: Count = 20

@@ -1,0 +1,108 @@
+"""A copy of the project to run commands in, as a person would."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STAGES = ["PrepareData", "XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2", "EvaluateX"]
+TRAINERS = STAGES[1:4]
+COPIED = ["src", "notebooks", "pyproject.toml", ".gitignore", ".dvcignore"]
+
+# The least that trains: a stage is over in a few seconds, most of them imports.
+SMALL = {"width": 1, "n_epochs": 1, "batch_size": 256, "n_steps": 1}
+
+
+@dataclass
+class Project:
+    """A project's folder, a git and DVC repository."""
+
+    path: Path
+
+    def run(
+        self, *command: str, fails: bool = False, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run a command of the environment; give its output, and demand its success or failure."""
+        scripts = Path(sys.executable).parent
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env={
+                **os.environ,
+                "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+                "COLUMNS": "200",
+                **(env or {}),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode != 0) == fails, f"{command} gave {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def repro(self, *targets: str) -> list[str]:
+        """Run `dvc repro`; name the stages that were executed, in order."""
+        return re.findall(r"^Running stage '(\w+)':", self.run("dvc", "repro", *targets), re.M)
+
+    def commit(self, message: str = "change") -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--allow-empty", "--message", message)
+
+    def read(self, path: str) -> Any:
+        """Read a JSON or YAML file."""
+        text = (self.path / path).read_text()
+        return json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+
+    def set(self, key: str, value: Any) -> None:
+        """Change a value of params.yaml, keys joined by dots, as an editor would."""
+        content = self.read("params.yaml")
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+        (self.path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace text in a file, in which it must stand."""
+        text = (self.path / path).read_text()
+        assert old in text
+        (self.path / path).write_text(text.replace(old, new))
+
+
+def new_project(path: Path) -> Project:
+    """Copy the project and write its graph, with small parameters and the default data."""
+    path.mkdir(parents=True)
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+            shutil.copytree(ROOT / name, path / name, ignore=ignored)
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, path / name)
+    (path / ".dvc").mkdir()
+    shutil.copytree(ROOT / ".dvc" / "plots", path / ".dvc" / "plots")
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, path / ".dvc" / name)
+    project = Project(path)
+    project.run("git", "init", "--quiet", "--initial-branch", "main")
+    project.run("git", "config", "user.email", "nobody@example.org")
+    project.run("git", "config", "user.name", "Nobody")
+    project.run("jemtrack", "data", "digits")
+    project.run("jemtrack", "graph")
+    for trainer in TRAINERS:
+        for name, value in SMALL.items():
+            project.set(f"{trainer}.params.{name}", value)
+    project.commit("a small project")
+    return project

@@ -1,0 +1,74 @@
+import pytest
+
+from jemtrack.engine import components
+from jemtrack.engine.components import Component, Option, build, component, registered
+from jemtrack.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    monkeypatch.setattr(components, "_REGISTRY", {})
+
+
+@pytest.fixture
+def stopper():
+    @component("stopper")
+    class Stopper(Component):
+        metric: str = Option(str, "what to watch")
+        patience: int = Option(int, "epochs to wait", default=3, minimum=0)
+        least: float = Option(float, "least change that counts", default=0.0, minimum=0)
+
+    return Stopper
+
+
+def test_a_component_is_built_by_name_with_its_defaults(stopper):
+    made = build("stopper", {"metric": "valid_nll", "least": 1})
+
+    assert isinstance(made, stopper)
+    assert (made.metric, made.patience, made.least) == ("valid_nll", 3, 1.0)
+    assert isinstance(made.least, float)
+
+
+def test_options_are_listed_with_type_default_and_meaning(stopper):
+    listed = {option.name: (option.kind, option.meaning) for option in stopper.options()}
+
+    assert listed["patience"] == (int, "epochs to wait")
+    assert registered() == {"stopper": stopper}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "stopper.metric is missing: what to watch"),
+        ({"metric": 3}, "Stopper.metric must be of type str, got 3"),
+        ({"metric": "x", "patience": -1}, "Stopper.patience must be >= 0, got -1"),
+        ({"metric": "x", "patience": True}, "Stopper.patience must be of type int, got True"),
+        ({"metric": "x", "patience": 2.5}, "Stopper.patience must be of type int, got 2.5"),
+        ({"metric": "x", "patient": 2}, "stopper has no option 'patient'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_by_name(stopper, options, message):
+    with pytest.raises(InputError, match=message):
+        build("stopper", options)
+
+
+def test_options_are_checked_on_assignment_too(stopper):
+    made = build("stopper", {"metric": "x"})
+
+    with pytest.raises(InputError, match="patience must be >= 0"):
+        made.patience = -5
+
+    assert made.patience == 3
+
+
+def test_an_unknown_name_lists_the_known_ones(stopper):
+    with pytest.raises(InputError, match="no component is called 'stop'; there are stopper"):
+        build("stop", {})
+
+
+def test_a_name_belongs_to_one_class(stopper):
+    with pytest.raises(InputError, match="the component 'stopper' is already"):
+
+        @component("stopper")
+        class Other(Component):
+            pass
