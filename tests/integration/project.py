@@ -90,7 +90,7 @@ def new_project(path: Path) -> Project:
             ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
             shutil.copytree(ROOT / name, path / name, ignore=ignored)
         elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, path / name)
+            shutil.copy2(ROOT / name, path / name)
     (path / ".dvc").mkdir()
     shutil.copytree(ROOT / ".dvc" / "plots", path / ".dvc" / "plots")
     for name in ("config", ".gitignore"):

@@ -60,7 +60,7 @@ def test_damaged_file_is_named_with_its_mend(tmp_path, damage, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"n_classes": 5}, "labels must be 0 to 4, got 5 at index 5 of the training images"),
+        ({"n_classes": 5}, "n_classes must be 10 for digits, got 5"),
         ({"n_classes": 12}, "n_classes must be 10 for digits, got 12"),
         ({"n_valid": 1429}, "n_valid must be 0 to 1428, .* 1438 images .* got 1429"),
         ({"dataset": "mnits"}, "did you mean mnist?"),

@@ -104,7 +104,7 @@ def test_another_seed_draws_others(n_valid):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, 3, 4, 0, 1], "labels must be 0 to 2, got 3 at index 2 of the training .*is 4"),
+        ([0, 1, 3, 4, 0, 1], "n_classes must be >= 5 .* got 3: .* got 3 at index 2 of the train"),
         ([0, 1, -1, 4, 0, 1], "got -1 at index 2"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from jemtrack.data.checksums import DataFile, digest
 from jemtrack.data.npz import read_npz
 from jemtrack.data.sources import SOURCES, Form, Source
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, ParameterError
 
 IMAGES_NAME = "images.npz"
 SUMS_NAME = "SHA256SUMS"
@@ -17,9 +17,13 @@ def find_source(name: str, data_root: Path) -> Source:
     """Find the data set of that name: one that jemtrack knows, or one that the user brought.
 
     Raises:
-        InputError: when it is neither.
+        ParameterError: when it is neither.
     """
-    return SOURCES.get(name) or own_source(name, data_root / name)
+    if name in SOURCES:
+        return SOURCES[name]
+    if not (data_root / name / SUMS_NAME).is_file():
+        raise ParameterError(f"dataset: {_unknown(name)}")
+    return own_source(name, data_root / name)
 
 
 def own_source(name: str, folder: Path) -> Source:

@@ -5,7 +5,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from jemtrack.data.images import LabelledImages, SourceImages
-from jemtrack.errors import InputError
+from jemtrack.errors import ParameterError
 
 _TEST_FRACTION = 5  # one image in five, where the source has no test images of its own
 _SEEDS = 2**32  # what NumPy's legacy generator, and so scikit-learn, takes
@@ -20,24 +20,25 @@ def split(
     `n_valid` does not change which. Every class keeps at least one training image.
 
     Raises:
-        InputError: when a label is not below `n_classes`, or `n_valid` or `seed` do not fit.
+        ParameterError: when a label is not below `n_classes`, or `n_valid` or `seed` do not fit.
     """
     if not 0 <= seed < _SEEDS:
-        raise InputError(f"seed must be 0 to {_SEEDS - 1}, got {seed}")
+        raise ParameterError(f"seed must be 0 to {_SEEDS - 1}, got {seed}")
     check_labels(images.train, n_classes, "training")
     rest, test = images.train, images.test
     if test is None:
-        rest, test = _draw(rest, _n_test(rest), seed, "the number of test images")
+        rest, test = _draw(rest, _n_test(rest), seed)
     check_labels(test, n_classes, "test")
-    train, valid = _draw(rest, n_valid, seed, "n_valid")
+    _check_n_valid(rest, n_valid)
+    train, valid = _draw(rest, n_valid, seed)
     return train, valid, test
 
 
 def _n_test(images: LabelledImages) -> int:
     largest = _largest_draw(images)
     if largest == 0:
-        raise InputError(
-            f"{len(images)} images of as many classes leave none to test on; "
+        raise ParameterError(
+            f"dataset: {len(images)} images of as many classes leave none to test on; "
             "bring more, or test_images and test_labels"
         )
     return max(1, min(round(len(images) / _TEST_FRACTION), largest))
@@ -47,15 +48,15 @@ def check_labels(images: LabelledImages, n_classes: int, part: str) -> None:
     """Refuse labels that no logit stands for.
 
     Raises:
-        InputError: naming the first such label and its index.
+        ParameterError: naming the first such label and its index.
     """
     wrong_N = (images.labels_N < 0) | (images.labels_N >= n_classes)
     if wrong_N.any():
         index = int(wrong_N.int().argmax())
-        raise InputError(
-            f"with n_classes = {n_classes} labels must be 0 to {n_classes - 1}, "
-            f"got {int(images.labels_N[index])} at index {index} of the {part} images "
-            f"(the largest label is {int(images.labels_N.max())})"
+        raise ParameterError(
+            f"n_classes must be >= {int(images.labels_N.max()) + 1} for this data set, "
+            f"got {n_classes}: its labels must be 0 to {n_classes - 1}, "
+            f"got {int(images.labels_N[index])} at index {index} of the {part} images"
         )
 
 
@@ -63,16 +64,17 @@ def _largest_draw(images: LabelledImages) -> int:
     return len(images) - len(np.unique(images.labels_N.numpy()))
 
 
-def _draw(
-    images: LabelledImages, n_drawn: int, seed: int, what: str
-) -> tuple[LabelledImages, LabelledImages]:
-    """Split off `n_drawn` images; both parts keep the source's order."""
+def _check_n_valid(images: LabelledImages, n_valid: int) -> None:
     largest = _largest_draw(images)
-    if not 0 <= n_drawn <= largest:
-        raise InputError(
-            f"{what} must be 0 to {largest}, so that of the {len(images)} images to draw from "
-            f"each of the {len(images) - largest} classes keeps one to train on, got {n_drawn}"
+    if not 0 <= n_valid <= largest:
+        raise ParameterError(
+            f"n_valid must be 0 to {largest}, so that of the {len(images)} images to draw from "
+            f"each of the {len(images) - largest} classes keeps one to train on, got {n_valid}"
         )
+
+
+def _draw(images: LabelledImages, n_drawn: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """Split off `n_drawn` images; both parts keep the source's order."""
     is_drawn_N = torch.zeros(len(images), dtype=torch.bool)
     is_drawn_N[torch.from_numpy(_drawn_indices(images.labels_N.numpy(), n_drawn, seed))] = True
     return images[~is_drawn_N], images[is_drawn_N]

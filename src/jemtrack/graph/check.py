@@ -1,62 +1,88 @@
 """What can be said of the project's files before anything runs."""
 
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from typing import Any
 
-import yaml
-
+from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError
 from jemtrack.graph.code import code_files
+from jemtrack.stages.evaluate_x import EvalArgs, chosen_images
 from jemtrack.stages.parameter_file import (
-    check_parameter_file,
+    DVC,
+    Section,
+    parameter_problems,
     read_graph,
     read_parameters,
+    read_stages,
     sections,
 )
+from jemtrack.stages.prepare_data import DataArgs, prepared
+from jemtrack.stages.train_args import TrainArgs
+from jemtrack.stages.trainer_checks import trainer_problems
 
 
 def check() -> None:
-    """Check params.yaml, the data set that it names, and that dvc.yaml lists the code in use.
+    """Check params.yaml, the data that it names, and that dvc.yaml lists the code in use.
 
     Raises:
         InputError: with a line for each problem.
     """
-    check_parameter_file()
-    found = [*_stale_code(), *_missing_data()]
+    graph, values = read_graph(), read_parameters()
+    sound = [section for section in sections(graph, values) if not section.problems]
+    found = [*parameter_problems(graph, values), *_misfits(graph, sound), *_stale_code(graph)]
     if found:
         raise InputError("\n".join(found))
 
 
-def _stale_code() -> list[str]:
-    """Find stages whose code gained or lost a file since the graph was written."""
-    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-    found = []
-    for name, entry in read_graph().items():
-        if name not in stages:
+def _misfits(graph: dict[str, Any], sound: list[Section]) -> Iterator[str]:
+    """Prepare the data, in memory alone, and hold the parameters of what reads them against them.
+
+    Only `sound` parameters, which fit by themselves, can be held against anything.
+    """
+    for section in sound:
+        if not issubclass(section.cls, DataArgs):
             continue
-        listed = {dep for dep in stages[name].get("deps", []) if str(dep).startswith("src/")}
-        modules = [stages[name]["cmd"].split()[2].rpartition(".")[0]]
+        try:
+            data = prepared(section.stage, section.build())
+        except InputError as error:
+            yield str(error)
+            continue
+        images = _path(graph[section.stage], "images")
+        for reader in sound:
+            if _path(graph[reader.stage], "data") == images:
+                yield from _reader_misfits(reader, data)
+
+
+def _path(entry: dict[str, Any], field: str) -> str | None:
+    """Give the path that a stage's entry in zntrack.json has in `field`."""
+    value = entry.get(field)
+    path = value.get("value") if isinstance(value, dict) else None
+    return path.replace("$nwd$", entry["nwd"]["value"]) if isinstance(path, str) else None
+
+
+def _reader_misfits(section: Section, data: DataSplits) -> Iterator[str]:
+    if issubclass(section.cls, TrainArgs):
+        yield from trainer_problems(section, data, is_running=False)
+    elif issubclass(section.cls, EvalArgs):
+        try:
+            chosen_images(section.stage, section.build(), data)
+        except InputError as error:
+            yield str(error)
+
+
+def _stale_code(graph: dict[str, Any]) -> Iterator[str]:
+    """Find stages whose code gained a file since the graph was written."""
+    stages = read_stages()
+    for name, entry in graph.items():
+        modules = re.findall(r"zntrack run (\S+)\.\w+", str(stages[name].get("cmd")))
         modules += [
             field["value"]["module"]
             for field in entry.values()
             if isinstance(field, dict) and field.get("_type") == "@dataclasses.dataclass"
         ]
-        if missing := sorted(set(code_files(modules)) - listed):
-            found.append(
-                f"dvc.yaml: {name}.deps lacks {', '.join(missing)}, which the stage imports: "
+        if missing := sorted(set(code_files(modules)) - {*map(str, stages[name].get("deps", []))}):
+            yield (
+                f"{DVC}: {name}.deps lacks {', '.join(missing)}, which the stage imports: "
                 "type `jemtrack graph`, or the node's write_graph()"
             )
-    return found
-
-
-def _missing_data() -> list[str]:
-    from jemtrack.data.own import find_source
-    from jemtrack.stages.prepare_data import DataArgs
-
-    found = []
-    for section in sections(read_graph(), read_parameters()):
-        if issubclass(section.cls, DataArgs):
-            try:
-                find_source(section.values["dataset"], Path(section.values["data_root"]))
-            except InputError as error:
-                found.append(f"{section.where}.dataset: {error}")
-    return found

@@ -1,6 +1,8 @@
 """The graph's files: dvc.yaml, params.yaml and zntrack.json, written without losing edits."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,68 +11,92 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from jemtrack.errors import InputError
-from jemtrack.graph.merge import MISSING, merge
+from jemtrack.graph.code import SOURCE
+from jemtrack.graph.merge import MISSING, merge, merge_paths, merge_stage
+from jemtrack.parameters import shown
+from jemtrack.stages.parameter_file import DVC, PARAMS, WRITTEN, ZNTRACK, structure_problems
 from jemtrack.stages.stage import Stage
 
-DVC, PARAMS, ZNTRACK = Path("dvc.yaml"), Path("params.yaml"), Path("zntrack.json")
-
-# Under this name a stage's entry in zntrack.json remembers what the graph wrote of it, so that
-# the next writing can tell a change by hand from a change of the graph.
-_WRITTEN = "_written"
+Files = dict[Path, Any]
 
 
 def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | None = None) -> None:
     """Write the stages of `nodes` into the three files, and run them if asked.
 
-    Other stages, and what was added to these by hand, stay. `no_exec` is the older spelling
-    of `not run`.
+    Other stages, and what was added to these or changed in them by hand, stay; what was
+    deleted by hand comes back. `no_exec` is the older spelling of `not run`.
 
     Raises:
-        InputError: when two stages have one name, or a node's class cannot be imported.
+        InputError: when two stages have one name, a node's class cannot be imported, a file
+            is broken, or the working directory is not the project's root; nothing is written
+            then. Also when a stage that was to be run fails.
     """
     nodes = [*nodes]
+    if not SOURCE.is_dir():
+        raise InputError(
+            f"{Path.cwd()} has no {SOURCE}/: the graph is written in the project's root; "
+            "a notebook gets there by jemtrack.notebook.enter_project()"
+        )
     files = {path: _read(path) for path in (DVC, PARAMS, ZNTRACK)}
     _check_names(nodes, files)
     for node in nodes:
         _bring_in(node, files)
     for path, content in files.items():
-        if content:
+        # What says the same stays as it is, to the last space.
+        if content != _read(path):
             _write(path, content)
     if run if no_exec is None else not no_exec:
         _reproduce([node.name for node in nodes])
 
 
-def _bring_in(node: Stage, files: dict[Path, Any]) -> None:
-    """Merge one stage into the contents of the files."""
+def _bring_in(node: Stage, files: Files) -> None:
+    """Merge one stage into the contents of the files, and remember what was written of it."""
     name, plugin = node.name, node.state.plugins["DVCPlugin"]
-    record = files[ZNTRACK].get(name, {}).get(_WRITTEN, {})
-    params = plugin.convert_to_params_yaml()
-    _merge_at(files[PARAMS], name, record.get("params", MISSING), _plain(params))
+    record = files[ZNTRACK].get(name, {}).get(WRITTEN, {})
+    parameters = _plain(plugin.parameters())
     # Some inputs follow from the parameters: from those in the file, which may be changed.
-    inputs = node.input_paths(files[PARAMS][name])
-    emitted = _plain(plugin.convert_to_dvc_yaml())
-    emitted["stages"]["deps"] = sorted({*emitted["stages"]["deps"], *inputs})
-    stages = files[DVC].setdefault("stages", {})
-    _merge_at(stages, name, record.get("stage", MISSING), emitted["stages"])
-    _merge_at(files[DVC], "plots", record.get("plots", MISSING), emitted["plots"])
-    files[ZNTRACK][name] = {
-        **plugin.convert_to_zntrack_json(graph=None),
-        _WRITTEN: {
-            "params": _plain(params),
-            "stage": emitted["stages"],
-            "plots": emitted["plots"],
-        },
-    }
+    emitted = plugin.emit(_merge_parameters(name, record, parameters, files[PARAMS]))
+    new = {"params": parameters, "stage": _plain(emitted["stages"])}
+    new["plots"] = _plain(emitted["plots"])
+    stages = files[DVC]["stages"] = files[DVC].get("stages") or CommentedMap()
+    stages[name] = merge_stage(
+        record.get("stage", MISSING),
+        stages.get(name, MISSING),
+        new["stage"],
+        f"{DVC}: {name}",
+        _tell,
+    )
+    plots = merge_paths(
+        record.get("plots", []), files[DVC].get("plots") or [], new["plots"], f"{DVC}: plots", _tell
+    )
+    if plots is MISSING:
+        files[DVC].pop("plots", None)
+    else:
+        files[DVC]["plots"] = plots
+    files[ZNTRACK][name] = {**plugin.convert_to_zntrack_json(graph=None), WRITTEN: new}
 
 
-def _merge_at(place: Any, key: str, written: Any, new: Any) -> None:
-    place[key] = merge(written, place.get(key, MISSING), new, key, _tell)
+def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) -> dict[str, Any]:
+    """Merge the stage's section of params.yaml; give it as it stands then."""
+    merged = merge(
+        record.get("params", MISSING), values.get(name, MISSING), new, f"{PARAMS}: {name}", _tell
+    )
+    if not merged:
+        return {}
+    values[name] = merged
+    known = {field: merged[field] for field in new} if isinstance(merged, dict) else merged
+    if problems := structure_problems(name, new, {name: known}):
+        raise InputError("\n".join(problems))
+    return merged  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:
-    """Give the value as YAML and JSON know it: no tuples, no enums, nothing shared."""
+    """Give the value as YAML and JSON know it: no tuples, nothing shared."""
     return json.loads(json.dumps(value))
 
 
@@ -78,7 +104,7 @@ def _tell(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def _check_names(nodes: list[Stage], files: dict[Path, Any]) -> None:
+def _check_names(nodes: list[Stage], files: Files) -> None:
     counts = Counter(node.name for node in nodes)
     for node in nodes:
         if counts[node.name] > 1:
@@ -86,16 +112,16 @@ def _check_names(nodes: list[Stage], files: dict[Path, Any]) -> None:
                 f"{DVC}: {counts[node.name]} stages are to be called {node.name!r}; "
                 f"give each a name of its own: {type(node).__name__}(name=...)"
             )
-        _check_holder(node, files)
+        _check_holder(node, (files[DVC].get("stages") or {}).get(node.name))
 
 
-def _check_holder(node: Stage, files: dict[Path, Any]) -> None:
-    stage = files[DVC].get("stages", {}).get(node.name)
-    command = f"zntrack run {type(node).__module__}.{type(node).__name__} "
-    if stage is None or command in f"{stage.get('cmd', '')} ":
+def _check_holder(node: Stage, stage: Any) -> None:
+    """Refuse to take the place of a stage that runs something else."""
+    command = stage.get("cmd") if isinstance(stage, dict) else stage
+    if stage is None or f"{type(node).__module__}.{type(node).__name__} " in f"{command} ":
         return
     raise InputError(
-        f"{DVC}: there is a stage {node.name!r} already, which runs {stage.get('cmd')!r}; "
+        f"{DVC}: there is a stage {node.name!r} already, which runs {command!r}; "
         f"give the new one another name ({type(node).__name__}(name=...)), "
         f"or remove the old one first: dvc remove {node.name}"
     )
@@ -103,29 +129,49 @@ def _check_holder(node: Stage, files: dict[Path, Any]) -> None:
 
 def _read(path: Path) -> Any:
     if not path.exists():
-        return {}
-    if path is ZNTRACK:
-        return json.loads(path.read_text())
-    return _yaml().load(path.read_text()) or {}
+        return CommentedMap()
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text) if path is ZNTRACK else _yaml().load(text)
+    except (YAMLError, ValueError) as error:
+        kind = "JSON" if path is ZNTRACK else "YAML"
+        raise InputError(f"{path} is not valid {kind}: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{path} must hold names and values, got {shown(content)}")
+    return content or CommentedMap()
 
 
 def _write(path: Path, content: Any) -> None:
+    text = io.StringIO()
     if path is ZNTRACK:
-        path.write_text(json.dumps(content, indent=4) + "\n")
-        return
-    with path.open("w") as file:
-        _yaml().dump(content, file)
+        text.write(json.dumps(content, indent=4) + "\n")
+    else:
+        _yaml().dump(content, text)
+    path.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _yaml() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000
+    yaml.Representer = _Representer
     return yaml
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null, which ruamel.yaml would write as an empty place."""
+
+
+_Representer.add_representer(
+    type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+)
 
 
 def _reproduce(names: list[str]) -> None:
     """Run the stages; the exit status of `dvc repro` is this one's."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", *names], check=False)
+    # The stages' `zntrack` is that of the running Python, whether or not its environment is active.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "dvc", "repro", *names]
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
     if done.returncode:
         raise InputError(f"`dvc repro {' '.join(names)}` failed: its messages stand above")

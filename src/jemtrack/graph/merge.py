@@ -1,63 +1,148 @@
-"""What was written by the graph and what was changed by hand, brought together."""
+"""What the graph says and what was changed by hand, brought together.
 
-from collections.abc import Callable, Iterable
+Three sides meet: what the graph wrote last time, what stands in the file now, and what the
+graph says now. What a person added or changed stays, the rest follows the graph. What a person
+deleted comes back: nothing in the file tells it from what the graph has newly gained.
+
+A comment belongs to the line that it follows, as ruamel.yaml has it: one that stands above a
+line goes when the graph drops the line before.
+"""
+
+from collections.abc import Callable
 from typing import Any
+
+from ruamel.yaml.comments import CommentedMap
+
+from jemtrack.parameters import shown
 
 MISSING: Any = object()
 
+# The keys of a stage that list paths. All other lists are values like any other.
+PATH_LISTS = frozenset({"deps", "params", "outs", "metrics", "plots"})
 
-def merge(
-    written: Any, edited: Any, new: Any, path: str = "", kept: Callable[[str], None] = print
-) -> Any:
+Tell = Callable[[str], None]
+
+
+def merge(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
     """Bring `new` into `edited`, which a person may have changed since `written` was put there.
 
-    What the person added or changed stays; the rest follows `new`. Mappings are merged key by
-    key, and lists of paths (a path may carry options: `{path: {cache: false}}`) path by path.
-    A mapping `edited` is changed in place, so that its comments and its order stay. `kept` is
-    told of each place where both sides changed and the person's value was kept.
+    Each side may be MISSING. Mappings are merged key by key; `edited` is changed in place, so
+    that its comments and its order stay. `tell` is told of each change by hand that stands
+    against one of the graph, or that went with what it belonged to.
     """
     if edited is MISSING:
         return new
     if new is MISSING:
-        return edited if written is MISSING else MISSING
+        return _without(written, edited, where, tell)
     if isinstance(edited, dict) and isinstance(new, dict):
-        _merge_mapping(written if isinstance(written, dict) else {}, edited, new, path, kept)
+
+        def below(key: str, before: Any, edited: Any, new: Any) -> Any:
+            return merge(before, edited, new, f"{where}.{key}", tell)
+
+        return _merge_mapping(written, edited, new, below)
+    # Equal values are left as they are written: 1.0e-3 does not become 0.001.
+    if edited == new:
         return edited
-    if _is_path_list(edited) and _is_path_list(new):
-        written = written if _is_path_list(written) else []
-        merged = merge(_by_path(written), _by_path(edited), _by_path(new), path, kept)
-        return edited if _by_path(edited) == merged else _as_list(merged)
-    if edited in (written, new):
+    if edited == written:
         return new
     if new != written and written is not MISSING:
-        kept(f"kept {path}: {edited!r}, changed by hand; the graph now says {new!r}")
+        tell(f"{where} stays {shown(edited)}, as changed by hand; the graph says {shown(new)}")
     return edited
 
 
-def _merge_mapping(written: Any, edited: Any, new: Any, path: str, kept: Any) -> None:
-    for key in [*edited, *(key for key in new if key not in edited)]:
-        below = f"{path}.{key}" if path else str(key)
-        sides = (side.get(key, MISSING) for side in (written, edited, new))
-        value = merge(next(sides), next(sides), next(sides), below, kept)
+def merge_stage(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
+    """Do as `merge` does for a stage of dvc.yaml, whose lists of paths are merged by path."""
+    if not isinstance(edited, dict):
+        return merge(written, edited, new, where, tell)
+
+    def below(key: str, before: Any, edited: Any, new: Any) -> Any:
+        merge_value = merge_paths if key in PATH_LISTS else merge
+        return merge_value(before, edited, new, f"{where}.{key}", tell)
+
+    return _merge_mapping(written, edited, new, below)
+
+
+def merge_paths(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
+    """Do as `merge` does for lists of paths, each with or without options: {path: options}."""
+    if not isinstance(edited, list):
+        return merge(written, edited, new, where, tell)
+    before, wanted = _by_path(written), _by_path(new)
+
+    def below(path: str, options: Any) -> Any:
+        was, now = before.get(path, MISSING), wanted.get(path, MISSING)
+        return merge(was, options, now, f"{where}.{path}", tell)
+
+    for index in reversed(range(len(edited))):
+        entry = _merge_entry(edited[index], below)
+        if entry is MISSING:
+            del edited[index]
+        elif entry is not edited[index]:
+            edited[index] = entry
+    _insert_paths(edited, wanted)
+    return edited or MISSING
+
+
+def _merge_mapping(written: Any, edited: Any, new: Any, below: Callable[..., Any]) -> Any:
+    written = written if isinstance(written, dict) else {}
+    for key in [*edited]:
+        sides = written.get(key, MISSING), edited[key], new.get(key, MISSING)
+        value = below(key, *sides)
         if value is MISSING:
             del edited[key]
-        elif key not in edited or edited[key] is not value:
+        elif value is not edited[key]:
             edited[key] = value
+    following = None
+    for key in reversed(new):
+        if key not in edited:
+            place = len(edited) if following is None else [*edited].index(following)
+            edited.insert(place, key, new[key])
+        following = key
+    return edited
 
 
-def _is_path_list(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(entry, str) or (isinstance(entry, dict) and len(entry) == 1) for entry in value
-    )
+def _without(written: Any, edited: Any, where: str, tell: Tell) -> Any:
+    """Give what is left where the graph says nothing: what it never wrote."""
+    if written is MISSING:
+        return edited
+    if edited != written:
+        tell(f"{where} left the graph, and with it what was changed by hand: {shown(edited)}")
+    return MISSING
 
 
-def _by_path(entries: Iterable[Any]) -> dict[str, Any]:
-    return {
-        path: options
-        for entry in entries
-        for path, options in ({entry: None} if isinstance(entry, str) else entry).items()
-    }
+def _merge_entry(entry: Any, below: Callable[[str, Any], Any]) -> Any:
+    """Merge what stands at one place of a list of paths, which may hold several in a mapping."""
+    if isinstance(entry, str):
+        options = below(entry, CommentedMap())
+        return entry if options == {} else MISSING if options is MISSING else {entry: options}
+    if not isinstance(entry, dict):
+        return entry
+    for path in [*entry]:
+        options = below(path, CommentedMap() if entry[path] is None else entry[path])
+        if options is MISSING:
+            del entry[path]
+        elif options != {}:
+            entry[path] = options
+    if [*entry.values()] == [{}]:
+        return next(iter(entry))
+    return entry or MISSING
 
 
-def _as_list(by_path: dict[str, Any]) -> list[Any]:
-    return [path if options is None else {path: options} for path, options in by_path.items()]
+def _insert_paths(edited: list[Any], wanted: dict[str, Any]) -> None:
+    """Put each missing path before the one that follows it in the graph's order, or last."""
+    place = len(edited)
+    for path in reversed(wanted):
+        at = [index for index, entry in enumerate(edited) if path in _by_path([entry])]
+        if not at:
+            edited.insert(place, {path: wanted[path]} if wanted[path] else path)
+        place = at[0] if at else place
+
+
+def _by_path(entries: Any) -> dict[str, Any]:
+    """Sort a list of paths: the options of each, {} where it has none."""
+    found: dict[str, Any] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict):
+            found |= {path: {} if options is None else options for path, options in entry.items()}
+        else:
+            found[str(entry)] = {}
+    return found

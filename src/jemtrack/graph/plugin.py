@@ -1,38 +1,58 @@
-"""How a node becomes a stage in dvc.yaml, over ZnTrack's own conversion."""
+"""How a node becomes a stage in dvc.yaml, over ZnTrack's own conversion.
 
+`zntrack.Project.build()` comes by here too, but writes the files anew: hand edits are lost.
+`write_graph` keeps them.
+"""
+
+import copy
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import zntrack
 from zntrack.config import FIELD_TYPE, FieldTypes
 from zntrack.plugins.dvc_plugin import DVCPlugin
 
 from jemtrack.errors import InputError
-from jemtrack.graph.code import code_files
+from jemtrack.graph.code import PACKAGE, SOURCE, code_files
+
+# The order of a stage's keys for those who read it: what it runs, reads and writes.
+_KEYS = ("cmd", "always_changed", "deps", "params", "outs", "metrics")
 
 
 class StagePlugin(DVCPlugin):  # type: ignore[misc]
     """Adds to ZnTrack's stage its code, and keeps what differs in every run out of the metrics."""
 
     def convert_to_dvc_yaml(self) -> dict[str, Any]:
-        """Give the stage, and the plots that stand beside it.
+        """Give what ZnTrack asks for: `emit`, with the parameters that the node holds."""
+        return self.emit(self.parameters())
+
+    def parameters(self) -> dict[str, Any]:
+        """Give the stage's section of params.yaml; it is empty where there are no parameters."""
+        found = self.convert_to_params_yaml()
+        return found if isinstance(found, dict) else {}
+
+    def emit(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Give `stages`, the one stage, and `plots`, a list of those that stand beside it.
+
+        Some of the stage's inputs follow from the `parameters` that it is to have.
 
         Raises:
-            InputError: when the class or an object of its fields was defined in a script or a
-                notebook, where `dvc repro` cannot find it.
+            InputError: when the class or an object of its fields is where `dvc repro` cannot
+                find it, or is not valid Python.
         """
-        emitted: dict[str, Any] = super().convert_to_dvc_yaml()
-        stage = emitted["stages"]
+        emitted = super().convert_to_dvc_yaml()
+        stage: dict[str, Any] = emitted["stages"]
         # ZnTrack's own record of the inputs reads dvc.lock while others write it: it can hang.
         stage["cmd"] += " --no-save-lockfile"
         meta = (self.node.nwd / "node-meta.json").as_posix()
-        stage["metrics"] = [entry for entry in stage["metrics"] if meta not in entry]
-        if not stage["metrics"]:
-            del stage["metrics"]
+        stage["metrics"] = [entry for entry in stage["metrics"] if _path(entry) != meta]
         stage["outs"] = sorted([*stage.get("outs", []), meta], key=_path)
-        code = code_files(self._modules())
-        stage["deps"] = sorted({*stage.get("deps", []), *code})
-        emitted["plots"] += self._plots()
-        return emitted
+        code = code_files(_modules(self.node))
+        inputs = self.node.input_paths(parameters)
+        stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
+        ordered = {key: stage[key] for key in _KEYS if stage.get(key)}
+        return {"stages": ordered, "plots": [*emitted["plots"], *self._plots()]}
 
     def _plots(self) -> list[dict[str, Any]]:
         """Describe the outs that were declared as plots, each under its path."""
@@ -40,24 +60,50 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
             (field.name, field.metadata.get("plot")) for field in dataclasses.fields(self.node)
         )
         return [
-            {getattr(self.node, name).as_posix(): options} for name, options in declared if options
+            {getattr(self.node, name).as_posix(): copy.deepcopy(options)}
+            for name, options in declared
+            if options
         ]
 
-    def _modules(self) -> list[str]:
-        """Name the modules of the node's class and of the objects that its fields hold."""
-        holders = [self.node]
-        for field in dataclasses.fields(self.node):
-            if field.metadata.get(FIELD_TYPE) == FieldTypes.DEPS:
-                holders.append(getattr(self.node, field.name))
-        modules = [type(holder).__module__ for holder in holders]
-        for holder, module in zip(holders, modules, strict=True):
-            if module == "__main__":
-                raise InputError(
-                    f"{type(holder).__name__} is defined in a notebook or script, where "
-                    "`dvc repro` cannot find it: export it to a module (jemtrack.notebook.export) "
-                    "and import it from there"
-                )
-        return modules
+
+def _modules(node: zntrack.Node) -> list[str]:
+    """Name the modules of the node's class and of the objects that its fields hold."""
+    holders = [node]
+    for field in dataclasses.fields(node):
+        if field.metadata.get(FIELD_TYPE) == FieldTypes.DEPS:
+            holders += _objects(getattr(node, field.name))
+    for holder in holders:
+        if type(holder).__module__ == "__main__":
+            raise InputError(
+                f"{type(holder).__name__} is defined in a notebook or script, where "
+                "`dvc repro` cannot find it: export it to a module (`#| export` and "
+                "jemtrack.notebook.export), and import it from there"
+            )
+    modules = [type(holder).__module__ for holder in holders]
+    for module in modules:
+        package = module.partition(".")[0]
+        # The one package that runs from the folder that one stands in: see its __init__.py.
+        if package != PACKAGE and [*SOURCE.glob(f"{package}*")]:
+            raise InputError(
+                f"{type(node).__name__} needs {module} in {SOURCE}/, where a queued experiment "
+                f"would not find its own copy of it: move it into {SOURCE / PACKAGE}/"
+            )
+    return modules
+
+
+def _objects(value: Any) -> Iterator[Any]:
+    """Find the dataclass instances in a field's value: in lists, mappings and one another."""
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if isinstance(value, list | tuple | set):
+        for entry in value:
+            yield from _objects(entry)
+    elif dataclasses.is_dataclass(value):
+        yield value
+        # Another node stands for its outs: what it was made of is its own concern.
+        if not isinstance(value, zntrack.Node):
+            for field in dataclasses.fields(value):
+                yield from _objects(getattr(value, field.name))
 
 
 def _path(entry: str | dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from jemtrack.data.augment import Augmentation, augment
 from jemtrack.data.images import LabelledImages
 from jemtrack.engine.sampler import EpochSampler
 from jemtrack.engine.seeds import generator, stream_seed
-from jemtrack.errors import InputError
+from jemtrack.errors import ParameterError
 from jemtrack.jem.objectives.batch import Batch
 
 
@@ -83,13 +83,13 @@ def pick_labelled(labels_N: Tensor, per_class: int, seed: int) -> Tensor:
     """Draw `per_class` images of each class by `seed`; give their indices, sorted.
 
     Raises:
-        InputError: when a class has fewer images.
+        ParameterError: when a class has fewer images.
     """
     chosen = []
     for label in torch.unique(labels_N).tolist():
         members = (labels_N == label).nonzero().squeeze(1)
         if len(members) < per_class:
-            raise InputError(
+            raise ParameterError(
                 f"labels_per_class must be <= {labels_N.bincount().min()}, the training images "
                 f"of the rarest class, got {per_class}"
             )

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 import zntrack
 from pydantic import Field
 
-from jemtrack.data.images import DataSplits
+from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.errors import InputError
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
 from jemtrack.jem.inference import predict
 from jemtrack.jem.model_file import load_model
 from jemtrack.parameters import parameters
+from jemtrack.stages.parameter_file import PARAMS
 from jemtrack.stages.stage import Stage, plot
 
 
@@ -55,24 +57,39 @@ class EvaluateX(Stage):
     def compute(self) -> None:
         """Let each model classify the images, and measure how well and how honestly it does."""
         data = DataSplits.load(self.data)
+        images = chosen_images(self.name, self.params, data)
         self.calibration.mkdir(parents=True, exist_ok=True)
         metrics = {}
         for path in self.models:
             name = path.parent.name
-            measured = self.measure(path, data)
+            measured = self.measure(path, images, data.seed)
             metrics[name] = measured.metrics
             measured.reliability.to_csv(self.calibration / f"{name}.csv", index=False)
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
 
-    def measure(self, path: Path, data: DataSplits) -> Any:
+    def measure(self, path: Path, images: LabelledImages, seed: int) -> Any:
         """Give what the operation says of the model at `path`."""
         model, _, notes = load_model(path)
-        images = getattr(data, self.params.split)
         predictions = predict(
             model,
             images,
             sigma=float(notes["sigma"]) if self.params.noise else 0.0,
-            seed=data.seed,
+            seed=seed,
             batch_size=self.params.images_per_pass,
         )
         return self.operation(predictions.logits_NC, images.labels_N)
+
+
+def chosen_images(stage: str, params: EvalArgs, data: DataSplits) -> LabelledImages:
+    """Give the images that the parameters of `stage` choose.
+
+    Raises:
+        InputError: when there are none.
+    """
+    images: LabelledImages = getattr(data, params.split)
+    if len(images) == 0:
+        raise InputError(
+            f"{PARAMS}: {stage}.params.split must name images that there are, got "
+            f"{params.split!r}: the data were prepared with n_valid 0"
+        )
+    return images

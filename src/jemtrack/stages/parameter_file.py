@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +10,23 @@ from typing import Any, NamedTuple
 import yaml
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import problems
+from jemtrack.parameters import problems, shown, suggestion
 
+DVC = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 ZNTRACK = Path("zntrack.json")
+
+# Under this name a stage's entry in zntrack.json remembers what the graph wrote of it, so that
+# the next writing can tell a change by hand from a change of the graph.
+WRITTEN = "_written"
+
+# DVC takes 1e-05 for a number, as YAML 1.2 says, and writes numbers so. ZnTrack reads the file
+# with PyYAML, which follows YAML 1.1, where it is text.
+yaml.SafeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 class Section(NamedTuple):
@@ -28,6 +42,23 @@ class Section(NamedTuple):
         """Name the place in the file."""
         return f"{PARAMS}: {self.stage}.{self.field}"
 
+    @property
+    def problems(self) -> list[str]:
+        """Say what is wrong with the values, a line a problem."""
+        values = dict(self.values)
+        expected = f"{self.cls.__module__}.{self.cls.__qualname__}"
+        named = values.pop("_cls", expected)
+        if named != expected:
+            return [
+                f"{self.where}._cls must be {expected}, got {shown(named)}; another class is given "
+                "in Python, followed by `jemtrack graph` or the node's write_graph()"
+            ]
+        return problems(self.cls, values, self.where)
+
+    def build(self) -> Any:
+        """Make the object; its values must have no problems."""
+        return self.cls(**{name: self.values[name] for name in self.values if name != "_cls"})
+
 
 def check_parameter_file() -> None:
     """Check the parameters of every stage, so that a fault of a late one stops the first.
@@ -35,12 +66,53 @@ def check_parameter_file() -> None:
     Raises:
         InputError: one line for each value that is of a wrong type, out of range or unknown.
     """
-    written, values = read_graph(), read_parameters()
-    found = [line for stage in written for line in _unknown_fields(stage, written, values)]
-    for section in sections(written, values):
-        found += _problems(section)
-    if found:
+    if found := parameter_problems(read_graph(), read_parameters()):
         raise InputError("\n".join(found))
+
+
+def parameter_problems(graph: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Say what is wrong in the values of params.yaml, a line a problem."""
+    found = []
+    for stage, entry in graph.items():
+        if WRITTEN in entry:
+            found += structure_problems(stage, entry[WRITTEN]["params"], values)
+    for section in sections(graph, values):
+        found += section.problems
+    return found
+
+
+def structure_problems(stage: str, written: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Say where the stage's part of params.yaml has another form than what was `written`."""
+    if stage not in values:
+        return [f"{PARAMS}: {stage} is missing: `jemtrack graph` writes it"] if written else []
+    given = values[stage]
+    if not isinstance(given, dict):
+        fields = ", ".join(written)
+        return [f"{PARAMS}: {stage} must hold the stage's {fields}, got {shown(given)}"]
+    found = [
+        f"{PARAMS}: {stage}.{field} is not a field of the stage; {suggestion(str(field), written)}"
+        for field in given
+        if field not in written
+    ]
+    for field, value in written.items():
+        where = f"{PARAMS}: {stage}.{field}"
+        if field not in given:
+            found.append(f"{where} is missing: `jemtrack graph` writes it")
+        elif isinstance(value, dict) and not isinstance(given[field], dict):
+            found.append(f"{where} must hold names and values, got {shown(given[field])}")
+    return found
+
+
+def sections(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[Section]:
+    """Find each parameter object of each stage and the class that reads it."""
+    for stage, fields in graph.items():
+        given = values.get(stage)
+        for field, entry in fields.items():
+            if not isinstance(entry, dict) or entry.get("_type") != "@dataclasses.dataclass":
+                continue
+            cls = _load(entry["value"]["module"], entry["value"]["cls"])
+            if cls and isinstance(given, dict) and isinstance(given.get(field), dict):
+                yield Section(stage, field, cls, given[field])
 
 
 def read_parameters() -> dict[str, Any]:
@@ -49,66 +121,62 @@ def read_parameters() -> dict[str, Any]:
     Raises:
         InputError: when it is missing or no YAML mapping.
     """
-    try:
-        values = yaml.safe_load(PARAMS.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{PARAMS} is missing: `jemtrack graph` writes it") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{PARAMS} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{PARAMS} must hold a mapping of stages, got {values!r}")
-    return values
+    return _read(PARAMS)
+
+
+def read_stages() -> dict[str, Any]:
+    """Read the stages of dvc.yaml.
+
+    Raises:
+        InputError: when it is missing or no YAML mapping.
+    """
+    stages: dict[str, Any] = _read(DVC).get("stages") or {}
+    return stages
 
 
 def read_graph() -> dict[str, Any]:
-    """Read what ZnTrack knows of each stage."""
-    graph: dict[str, Any] = json.loads(ZNTRACK.read_text()) if ZNTRACK.exists() else {}
-    return graph
+    """Read what ZnTrack knows of each stage of dvc.yaml.
+
+    Raises:
+        InputError: when a file is missing or broken.
+    """
+    stages = read_stages()
+    return {stage: entry for stage, entry in _read(ZNTRACK).items() if stage in stages}
 
 
-def sections(written: dict[str, Any], values: dict[str, Any]) -> Iterator[Section]:
-    """Find each parameter object of each stage and the class that reads it."""
-    for stage, fields in written.items():
-        for field, entry in fields.items():
-            if not isinstance(entry, dict) or entry.get("_type") != "@dataclasses.dataclass":
-                continue
-            cls = _load(entry["value"]["module"], entry["value"]["cls"])
-            given = values.get(stage)
-            given = given.get(field) if isinstance(given, dict) else None
-            if cls is not None:
-                yield Section(stage, field, cls, given if isinstance(given, dict) else {})
+def listed_inputs(stage: str) -> list[Path]:
+    """Give the files and folders that `stage` reads by dvc.yaml, its code left out."""
+    deps = [Path(dep) for dep in read_stages().get(stage, {}).get("deps", [])]
+    return [path for path in deps if path.parts[0] != "src"]
+
+
+def maker(path: Path) -> str | None:
+    """Name the stage of dvc.yaml that makes the file `path`, if one does."""
+    for stage, entry in read_stages().items():
+        for out in entry.get("outs", []):
+            if path.is_relative_to(out if isinstance(out, str) else next(iter(out))):
+                return str(stage)
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path is ZNTRACK else yaml.safe_load(text)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: `jemtrack graph` writes it") from None
+    except (yaml.YAMLError, ValueError) as error:
+        kind = "JSON" if path is ZNTRACK else "YAML"
+        raise InputError(f"{path} is not valid {kind}: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a mapping of stages, got {shown(content)}")
+    return content
 
 
 def _load(module: str, name: str) -> type | None:
     """Find the class; one that cannot be imported is that stage's own trouble, not ours."""
     try:
         cls: type = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
+    except Exception:  # a module of the user's own can raise anything
         return None
     return cls
-
-
-def _problems(section: Section) -> list[str]:
-    values = dict(section.values)
-    expected = f"{section.cls.__module__}.{section.cls.__qualname__}"
-    named = values.pop("_cls", expected)
-    if named != expected:
-        return [
-            f"{section.where}._cls must be {expected}, got {named!r}; another class is given "
-            "in Python, followed by `jemtrack graph` or the node's write_graph()"
-        ]
-    return problems(section.cls, values, section.where)
-
-
-def _unknown_fields(stage: str, written: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    given, known = values.get(stage), written[stage]
-    if given is None:
-        return []
-    if not isinstance(given, dict):
-        return [f"{PARAMS}: {stage} must hold the stage's parameters, got {given!r}"]
-    fields = ", ".join(name for name in known if isinstance(known[name], dict))
-    return [
-        f"{PARAMS}: {stage}.{field} is not a field of the stage; it has {fields}"
-        for field in given
-        if field not in known
-    ]

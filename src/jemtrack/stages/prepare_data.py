@@ -7,8 +7,12 @@ from typing import Annotated, Any
 import zntrack
 from pydantic import Field
 
+from jemtrack.data.images import DataSplits
 from jemtrack.data.prepare import prepare
+from jemtrack.data.sources import SOURCES
+from jemtrack.errors import InputError, ParameterError
 from jemtrack.parameters import parameters
+from jemtrack.stages.parameter_file import DVC, PARAMS, listed_inputs
 from jemtrack.stages.stage import Stage
 
 
@@ -28,7 +32,12 @@ class DataArgs:
     data_root: Annotated[str, Field(min_length=1)] = "data"
     n_classes: Annotated[int, Field(ge=2)] = 10
     n_valid: Annotated[int, Field(ge=0)] = 180
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set's files lie."""
+        return Path(self.data_root) / self.dataset
 
 
 class PrepareData(Stage):
@@ -39,14 +48,39 @@ class PrepareData(Stage):
 
     def compute(self) -> None:
         """Read the files, split the images, write them into one file."""
-        params = self.params
-        data = prepare(
-            params.dataset, Path(params.data_root), params.n_classes, params.n_valid, params.seed
-        )
-        data.save(self.images)
+        prepared(self.name, self.params).save(self.images)
 
     @classmethod
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
         """Name the folder of the data set's own files, and no other's."""
         params = parameters["params"]
-        return [f"{params['data_root']}/{params['dataset']}"]
+        return [Path(str(params["data_root"]), str(params["dataset"])).as_posix()]
+
+
+def prepared(stage: str, params: DataArgs) -> DataSplits:
+    """Read the files and split the images as the parameters of `stage` say.
+
+    Whether a set that jemtrack knows stands in dvc.yaml does not matter much, for its checksums
+    are part of the code; a line reminds of it.
+
+    Raises:
+        InputError: when a file is missing or altered, a parameter does not fit the data, or
+            dvc.yaml does not list a data set of the user's own.
+    """
+    try:
+        data = prepare(
+            params.dataset, Path(params.data_root), params.n_classes, params.n_valid, params.seed
+        )
+    except ParameterError as error:
+        raise InputError(f"{PARAMS}: {stage}.params.{error}") from error
+    listed = listed_inputs(stage)
+    if not any(params.folder.is_relative_to(path) for path in listed):
+        if params.dataset not in SOURCES:
+            raise InputError(
+                f"{DVC}: {stage} does not depend on {params.folder}: type `jemtrack graph`"
+            )
+        print(
+            f"{DVC}: {stage} still depends on {', '.join(map(str, listed))}, not on "
+            f"{params.folder}: `jemtrack graph` updates it"
+        )
+    return data

@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import zntrack
 
 from jemtrack.errors import InputError, TrainingDivergedError
 from jemtrack.stages.parameter_file import check_parameter_file
+
+# ZnTrack keeps "_" for its groups, but a name with one works as well as any other.
+warnings.filterwarnings("ignore", message="Node name should not contain '_'")
 
 
 class Stage(zntrack.Node):  # type: ignore[misc]
@@ -43,6 +47,8 @@ class Stage(zntrack.Node):  # type: ignore[misc]
             with measured(self.resources):
                 self.compute()
         except (InputError, TrainingDivergedError) as error:
+            # ZnTrack wrote it beforehand; `dvc checkout` would not write over it.
+            (self.nwd / "node-meta.json").unlink(missing_ok=True)
             sys.exit(f"{self.name}: {error}")
 
     @classmethod

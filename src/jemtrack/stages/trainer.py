@@ -50,7 +50,7 @@ class Trainer(Stage):
     def compute(self) -> None:
         """Train on the prepared images; write the model and what it does."""
         data = DataSplits.load(self.data)
-        check_trainers(data)
+        check_trainers(self.name, data)
         # Initialisation and dropout draw from the global stream; all else has a stream of its own.
         torch.manual_seed(data.seed)
         shape = network_shape(self.params, data)

@@ -4,39 +4,79 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jemtrack.data.images import DataSplits
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, ParameterError
 from jemtrack.jem.batches import pick_labelled
 from jemtrack.jem.model_file import load_weights_into
-from jemtrack.parameters import build
-from jemtrack.stages.parameter_file import read_graph, read_parameters, sections
+from jemtrack.stages.parameter_file import (
+    DVC,
+    Section,
+    listed_inputs,
+    maker,
+    read_graph,
+    read_parameters,
+    sections,
+)
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.training import network_shape
 
 
-def check_trainers(data: DataSplits) -> None:
-    """Hold the parameters of every trainer against the data, before the first one trains.
+def check_trainers(running: str, data: DataSplits) -> None:
+    """Hold the parameters of every trainer that reads what `running` does against the data.
+
+    So the first one that runs speaks for all, before anything is trained.
 
     Raises:
         InputError: one line for each value that does not fit.
     """
-    found = []
-    for section in sections(read_graph(), read_parameters()):
-        if issubclass(section.cls, TrainArgs):
-            values = {name: value for name, value in section.values.items() if name != "_cls"}
-            params = build(section.cls, values, section.where)
-            found += [f"{section.where}.{problem}" for problem in _problems(params, data)]
+    graph = read_graph()
+    found: list[str] = []
+    for section in sections(graph, read_parameters()):
+        reads_it = graph[section.stage].get("data") == graph[running]["data"]
+        if issubclass(section.cls, TrainArgs) and reads_it:
+            found += trainer_problems(section, data, is_running=section.stage == running)
     if found:
         raise InputError("\n".join(found))
 
 
-def _problems(params: TrainArgs, data: DataSplits) -> Iterator[str]:
+def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) -> Iterator[str]:
+    """Say what does not fit, a line a problem; the parameters must be sound by themselves."""
+    params: TrainArgs = section.build()
     try:
         pick_labelled(data.train.labels_N, params.labels_per_class, data.seed)
-    except InputError as error:
-        yield str(error)
+    except ParameterError as error:
+        yield f"{section.where}.{error}"
+    if blocker := _not_a_folder(Path(params.save_dir)):
+        yield f"{section.where}.save_dir must be a folder, but {blocker} is a file"
     if params.load_path:
-        shape = network_shape(params, data)
-        try:
-            load_weights_into(shape.build_model(), shape, Path(params.load_path))
-        except InputError as error:
-            yield f"load_path: {error}"
+        yield from _start_problems(section, Path(params.load_path), data, is_running)
+
+
+def _start_problems(
+    section: Section, start: Path, data: DataSplits, is_running: bool
+) -> Iterator[str]:
+    """Say why training cannot start from the model at `start`."""
+    where, made_by = f"{section.where}.load_path", maker(start)
+    if made_by == section.stage:
+        yield f"{where} must be no output of its own stage, got '{start}': copy it elsewhere first"
+        return
+    if start not in listed_inputs(section.stage):
+        advice = f"{DVC}: {section.stage} does not depend on {start}: type `jemtrack graph`"
+        if made_by:  # which may not have run yet: DVC must know the order
+            yield advice
+        elif is_running:
+            print(advice)
+    # What another stage makes is the one that is meant when this stage's turn has come.
+    if made_by and not is_running:
+        return
+    params: TrainArgs = section.build()
+    shape = network_shape(params, data)
+    try:
+        load_weights_into(shape.build_model(), shape, start)
+    except InputError as error:
+        yield f"{where}: {error}"
+
+
+def _not_a_folder(path: Path) -> Path | None:
+    """Find what stands in the way of making the folder `path`."""
+    first = next(place for place in (path, *path.parents) if place.exists())
+    return None if first.is_dir() else first

@@ -1,0 +1,227 @@
+"""From a notebook's cells to modules under `src/jemtrack`, which stages can run."""
+
+import builtins
+import importlib
+import importlib.util
+import keyword
+import os
+import subprocess
+import symtable
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jemtrack.errors import InputError
+
+PACKAGE = Path("src", "jemtrack")
+_DIRECTIVES = ("default_exp", "export", "exporti", "exports")
+_DEFAULT = "#"  # nbdev's name for the module that default_exp names
+_KNOWN = {*dir(builtins), "__file__"}
+
+
+def enter_project() -> None:
+    """Work from the root of the project that one stands in.
+
+    The commands of the running Python's environment are put on PATH, so that `dvc` is found
+    also when Jupyter was started without the environment being activated.
+
+    Raises:
+        InputError: when neither the working directory nor a folder above it is a project.
+    """
+    os.chdir(_project_root(Path.cwd()))
+    scripts, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    if scripts not in path.split(os.pathsep):
+        os.environ["PATH"] = scripts + os.pathsep + path
+
+
+def export(path: str | Path) -> list[Path]:
+    """Write the exported cells of the notebook at `path` into modules; give their paths.
+
+    The directives are nbdev's: `#| default_exp stages.mine` names the notebook's own module,
+    `src/jemtrack/stages/mine.py`, which is imported as `jemtrack.stages.mine`; a cell under
+    `#| export` goes there, and one under `#| export jem.mine` into that module. A first cell
+    that is a docstring, or a markdown cell under `#| export`, documents the module. Where ruff
+    is installed, it sorts the imports and formats. The running Python forgets the modules, so
+    that the next import, in the same kernel too, brings the new ones.
+
+    Raises:
+        InputError: when the file is no notebook or exports nothing; when a module's name leads
+            out of the package or belongs to a module from elsewhere; when the code is not
+            Python or uses names that no exported cell of its module defines. Nothing is
+            written then.
+    """
+    notebook = Path(path).resolve()
+    root = _project_root(notebook.parent)
+    header = f"# Exported from {notebook.relative_to(root).as_posix()}: edit it there.\n"
+    modules = {}
+    for name, cells in _cells_by_module(notebook).items():
+        target = _target(root, name, header)
+        source = header + "\n" + _source(cells, notebook)
+        _check_syntax(source, f"{notebook}: jemtrack.{name}")
+        _check_names(source, f"{notebook}: jemtrack.{name}")
+        modules[name] = target, _formatted(source, target, root)
+    for name, (target, source) in modules.items():
+        _write(target, source)
+        _forget(f"jemtrack.{name}", target)
+    return [Path(os.path.relpath(target)) for target, _ in modules.values()]
+
+
+def _project_root(folder: Path) -> Path:
+    for root in (folder, *folder.parents):
+        if (root / PACKAGE / "__init__.py").is_file():
+            return root
+    raise InputError(f"{folder}: neither it nor a folder above it is a project, with {PACKAGE}/")
+
+
+def _cells_by_module(notebook: Path) -> dict[str, list[Any]]:
+    """Have nbdev sort the notebook's exported cells, by the module's name below jemtrack."""
+    from nbdev.export import ExportModuleProc
+    from nbdev.process import NBProcessor
+
+    exported = ExportModuleProc()
+    try:
+        processor = NBProcessor(notebook, exported)
+    except OSError as error:
+        raise InputError(f"{notebook}: cannot be read: {error.strerror}") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise InputError(f"{notebook}: is not a Jupyter notebook of format 4 ({error})") from error
+    _check_directives([cell.directives_ for cell in processor.nb.cells], notebook)
+    processor.process()
+    modules: dict[str, list[Any]] = {}
+    for name, cells in exported.modules.items():
+        # nbdev lists the notebook's title with the default module, even where it has no code.
+        if any(cell.cell_type == "code" for cell in cells):
+            name = exported.default_exp if name == _DEFAULT else name
+            modules.setdefault(name, []).extend(cells)
+    return {name: sorted(cells, key=lambda cell: cell.idx_) for name, cells in modules.items()}
+
+
+def _check_directives(directives: list[dict[str, str]], notebook: Path) -> None:
+    given = [(name, cell[name]) for cell in directives for name in _DIRECTIVES if name in cell]
+    defaults = [module for name, module in given if name == "default_exp"]
+    if all(name == "default_exp" for name, _ in given):
+        raise InputError(f"{notebook}: no cell begins with `#| export`: there is nothing to export")
+    if len(defaults) > 1:
+        raise InputError(
+            f"{notebook}: has {len(defaults)} cells with `#| default_exp`, expected one: "
+            "a cell for a further module begins with `#| export <module>`"
+        )
+    for name, module in given:
+        if module or name == "default_exp":
+            _check_module_name(module, f"{notebook}: `#| {name} {module}`")
+        elif not defaults:
+            raise InputError(
+                f"{notebook}: `#| {name}` has no module to go to: name one in it, "
+                "or in a cell of its own with `#| default_exp <module>`"
+            )
+
+
+def _check_module_name(module: str, where: str) -> None:
+    parts = module.split(".")
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+        raise InputError(
+            f"{where}: expected the name of a module below jemtrack, such as stages.my_trainer"
+        )
+    if parts[0] == "jemtrack":
+        raise InputError(f"{where}: names are below jemtrack: write {'.'.join(parts[1:])}")
+
+
+def _target(root: Path, name: str, header: str) -> Path:
+    """Find the module's file; refuse one that is not this notebook's to write."""
+    target = root.joinpath(PACKAGE, *name.split(".")).with_suffix(".py")
+    packages = [folder for folder in target.parents if folder.is_relative_to(root / PACKAGE)]
+    for taken in (target.with_suffix(""), *(folder.with_suffix(".py") for folder in packages)):
+        if taken.exists():
+            raise InputError(f"jemtrack.{name}: {taken} has that name: choose another")
+    if target.exists() and not target.read_text(encoding="utf-8").startswith(header):
+        raise InputError(
+            f"{target}: was not exported from this notebook, so it is not overwritten: "
+            "choose another name for the module, or delete the file first"
+        )
+    return target
+
+
+def _source(cells: list[Any], notebook: Path) -> str:
+    """Join the cells into the text of a module, its documentation first."""
+    code = [cell.source.strip() for cell in cells if cell.cell_type == "code"]
+    for source in code:
+        _check_syntax(source, f"{notebook}: the exported cell {source.partition(chr(10))[0]!r} ...")
+    prose = [
+        cell.source.strip()
+        for cell in cells
+        if cell.cell_type == "markdown" and "export" in cell.directives_
+    ]
+    docstring = [f'"""{text}\n"""' if "\n" in text else f'"""{text}"""' for text in prose[:1]]
+    return "\n\n\n".join(docstring + code) + "\n"
+
+
+def _check_syntax(source: str, where: str) -> None:
+    try:
+        compile(source, where, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise InputError(
+            f"{where} is not valid Python for a module: {error.msg}: {(error.text or '').strip()!r}"
+            "; commands for the shell and for Jupyter belong in cells that are not exported"
+        ) from error
+
+
+def _check_names(source: str, where: str) -> None:
+    """Find what works in the kernel, where all cells are run, and not in the module."""
+    table = symtable.symtable(source, where, "exec")
+    defined = {name.get_name() for name in table.get_symbols() if _defines(name)}
+    used = {name.get_name() for name in _global_names(table) if name.is_referenced()}
+    if missing := sorted(used - defined - _KNOWN):
+        raise InputError(
+            f"{where} uses {', '.join(missing)}, which none of its exported cells defines: add "
+            "`#| export` to the cell that does, or import the name in an exported one"
+        )
+
+
+def _defines(name: symtable.Symbol) -> bool:
+    return name.is_assigned() or name.is_imported()
+
+
+def _global_names(table: symtable.SymbolTable) -> Iterator[symtable.Symbol]:
+    for name in table.get_symbols():
+        if table.get_type() == "module" or name.is_global():
+            yield name
+    for inner in table.get_children():
+        yield from _global_names(inner)
+
+
+def _formatted(source: str, target: Path, root: Path) -> str:
+    """Let ruff do what it does to the project's other files; it is a tool, not a dependency."""
+    if importlib.util.find_spec("ruff") is None:
+        return source
+    for command in (["check", "--fix-only", "--select=I"], ["format"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--quiet", f"--stdin-filename={target}", "-"],
+            input=source.encode(),
+            cwd=root,
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        source = done.stdout.decode()
+    return source
+
+
+def _write(target: Path, source: str) -> None:
+    """Write the module; make a folder that is new a package."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for folder in target.parents:
+        if (folder / "__init__.py").exists():
+            break
+        (folder / "__init__.py").touch()
+    target.write_text(source, encoding="utf-8")
+
+
+def _forget(module: str, target: Path) -> None:
+    """Make the next import read the file anew."""
+    package, _, name = module.rpartition(".")
+    sys.modules.pop(module, None)
+    if package in sys.modules:
+        vars(sys.modules[package]).pop(name, None)
+    importlib.invalidate_caches()
+    # Python tells an outdated .pyc by whole seconds and the size, so it could take this for new.
+    Path(importlib.util.cache_from_source(str(target))).unlink(missing_ok=True)

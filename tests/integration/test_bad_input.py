@@ -1,0 +1,375 @@
+"""What is wrong is said once, by its place, before anything is trained, and nothing is lost."""
+
+import gzip
+import hashlib
+import re
+
+import numpy as np
+import pytest
+import yaml
+from project import Project
+from safetensors.torch import save_file
+from torch import zeros
+
+from jemtrack.data.sources import SOURCES
+
+# The ends of the commands: what DVC and ZnTrack print around a message.
+AROUND = r"^(Running stage|Stage '|> zntrack|ERROR: failed|'data\.dvc'|Verifying|WARNING: |$)"
+
+
+def refused(project: Project, *targets: str) -> list[str]:
+    """Run `dvc repro`, which must fail in the first stage that runs; give what that stage says."""
+    output = project.run("dvc", "repro", *targets, fails=True)
+    (stage,) = re.findall(r"^Running stage '(\w+)':", output, re.M)
+    assert not re.search("Traceback|╭|Epoch", output)
+    lines = [line for line in output.splitlines() if not re.match(AROUND, line)]
+    return [line.removeprefix(f"{stage}: ") for line in lines]
+
+
+def checked(project: Project) -> list[str]:
+    """Give the problems that `jemtrack check` finds."""
+    return project.run("jemtrack", "check", fails=True).removeprefix("jemtrack: ").splitlines()
+
+
+def set_all(project: Project, **values: object) -> None:
+    for key, value in values.items():
+        project.set(key.replace("__", "."), value)
+
+
+def outs(project: Project) -> dict[str, str]:
+    """Give the digest of every file under nodes/."""
+    return {
+        path.relative_to(project.path).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((project.path / "nodes").rglob("*"))
+        if path.is_file()
+    }
+
+
+def restored(project: Project) -> list[str]:
+    """Take back all changes of files under git and run `dvc repro`; name the stages that ran."""
+    project.run("git", "checkout", "--quiet", ".")
+    return project.repro()
+
+
+def test_all_faults_of_params_yaml_stop_the_first_stage(project: Project):
+    content = project.read("params.yaml")
+    content["PrepareData"]["params"]["seed"] = 2**32
+    content["XEntropyAugmented"]["params"] |= {
+        "experiment": 7,
+        "width": None,
+        "norm": "bacth",
+        "lr": "0.1",
+        "batch_size": 2.5,
+        "learning_rate": 0.1,
+    }
+    content["XEntropyAugmented"]["objective"]["entropy_weight"] = 3.0
+    content["MaxEntropyL1"]["parms"] = content["MaxEntropyL1"].pop("params")
+    content["MaxEntropyL2"]["params"] |= {"depth": 11, "clf_only": 1, "lr": -0.1, "n_epochs": True}
+    content["MaxEntropyL2"]["objective"]["_cls"] = "jemtrack.Mine"
+    content["EvaluateX"]["operation"] = None
+    (project.path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    said = refused(project)
+
+    expected = [
+        "MaxEntropyL1.parms is not a field of the stage; did you mean params?",
+        "MaxEntropyL1.params is missing: `jemtrack graph` writes it",
+        "EvaluateX.operation must hold names and values, got null",
+        "PrepareData.params.seed must be < 4294967296, got 4294967296",
+        "XEntropyAugmented.params.experiment must be text, got 7; put it into quotes",
+        "XEntropyAugmented.params.width must be a whole number, got null",
+        "XEntropyAugmented.params.norm must be one of 'none', 'batch', 'instance', 'layer' or "
+        "'act', got 'bacth'",
+        "XEntropyAugmented.params.lr must be a number, got '0.1'; leave out the quotes",
+        "XEntropyAugmented.params.batch_size must be a whole number, got 2.5",
+        r"XEntropyAugmented.params.learning_rate is not a parameter of TrainArgs; it has .* lr,.*",
+        "XEntropyAugmented.objective.entropy_weight is not a parameter of CrossEntropy; it has none",
+        r"MaxEntropyL2.params.depth must be 6n \+ 4 .* the nearest are 10 and 16, got 11",
+        "MaxEntropyL2.params.clf_only must be true or false, got 1",
+        "MaxEntropyL2.params.lr must be > 0, got -0.1",
+        "MaxEntropyL2.params.n_epochs must be a whole number, got true",
+        "MaxEntropyL2.objective._cls must be jemtrack.*.MaxEntropyL2Objective, got 'jemtrack.Mine'.*",
+    ]
+    assert len(said) == len(expected)
+    for line, pattern in zip(said, expected, strict=True):
+        assert re.fullmatch(f"params.yaml: {pattern}", line)
+    assert checked(project) == said
+    assert outs(project) == {}
+
+
+def test_a_broken_params_yaml_is_named_and_can_be_written_anew(project: Project):
+    file = project.path / "params.yaml"
+    before = project.read("params.yaml")
+    for content, by_dvc, by_check in [
+        ("a: [1,", "params.yaml', YAML file structure is corrupted", "is not valid YAML"),
+        ("- 1", "got 'list' in file 'params.yaml'", r"must hold a mapping of stages, got \[1\]"),
+        ("", "'PrepareData' are missing from 'params.yaml'", "must hold .*, got null"),
+        (None, "'PrepareData' are missing from 'params.yaml'", "is missing: `jemtrack graph`"),
+    ]:
+        file.write_text(content) if content is not None else file.unlink()
+
+        output = project.run("dvc", "repro", fails=True)
+        assert by_dvc in output
+        assert not re.search("Traceback|╭|Running stage", output)
+        assert re.match(f"params.yaml {by_check}", checked(project)[0])
+    project.run("jemtrack", "graph")
+    assert project.read("params.yaml").keys() == before.keys()
+
+    content = {name: values for name, values in before.items() if name != "MaxEntropyL2"}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert refused(project) == ["params.yaml: MaxEntropyL2 is missing: `jemtrack graph` writes it"]
+
+
+def test_a_fault_loses_nothing(reproduced: Project):
+    before = outs(reproduced)
+
+    reproduced.set("MaxEntropyL2.params.lr", "fast")
+    assert refused(reproduced) == [
+        "params.yaml: MaxEntropyL2.params.lr must be a number, got 'fast'"
+    ]
+    assert not (reproduced.path / "nodes/MaxEntropyL2/metrics.json").exists()
+    assert restored(reproduced) == []
+    assert outs(reproduced) == before
+
+    # The same without git, the value mended by hand.
+    reproduced.set("MaxEntropyL2.params.lr", -1.0)
+    refused(reproduced)
+    lr = reproduced.read("zntrack.json")["MaxEntropyL2"]["_written"]["params"]["params"]["lr"]
+    reproduced.set("MaxEntropyL2.params.lr", lr)
+    assert reproduced.repro() == []
+    assert outs(reproduced) == before
+
+    # And by DVC's checkout, which brings all but what git holds.
+    reproduced.set("PrepareData.params.n_classes", 5)
+    assert refused(reproduced) == [
+        "params.yaml: PrepareData.params.n_classes must be 10 for digits, got 5"
+    ]
+    reproduced.run("git", "checkout", "--quiet", ".")
+    reproduced.run("dvc", "checkout")
+    assert outs(reproduced) == before
+    assert reproduced.repro() == []
+
+
+def test_what_only_the_data_tell_stops_the_first_trainer(project: Project):
+    set_all(project, PrepareData__params__n_valid=1500)
+    said = refused(project)
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"params.yaml: PrepareData.params.n_valid must be 0 to 1428, .*, got 1500", said[0]
+    )
+    assert checked(project) == said
+
+    set_all(
+        project,
+        PrepareData__params__n_valid=0,
+        MaxEntropyL2__params__labels_per_class=500,
+        MaxEntropyL1__params__save_dir="params.yaml/logs",
+        EvaluateX__params__split="valid",
+    )
+    project.run("dvc", "repro", "PrepareData")
+    said = refused(project)
+    labels = project.read("params.yaml")
+    assert said == [
+        "params.yaml: MaxEntropyL1.params.save_dir must be a folder, but params.yaml is a file",
+        "params.yaml: MaxEntropyL2.params.labels_per_class must be <= 139, the training images of "
+        "the rarest class, got 500",
+    ]
+    assert labels["MaxEntropyL2"]["params"]["labels_per_class"] == 500
+    assert checked(project) == [
+        *said,
+        "params.yaml: EvaluateX.params.split must name images that there are, got 'valid': the "
+        "data were prepared with n_valid 0",
+    ]
+
+
+def test_another_known_data_set(reproduced: Project):
+    set_all(reproduced, PrepareData__params__dataset="mnits")
+    (said,) = refused(reproduced)
+    assert said.startswith("params.yaml: PrepareData.params.dataset: mnits is none of the known ")
+    assert all(name in said for name in SOURCES)
+    assert "did you mean mnist?" in said
+    assert "`jemtrack data mnits --from mnits.npz`" in said
+    assert checked(reproduced) == [said]
+
+    set_all(reproduced, PrepareData__params__dataset="mnist5k")
+    assert refused(reproduced) == [
+        "mnist5k: data/mnist5k/mnist_5k.csv.gz is missing. Mend it with `jemtrack data mnist5k`"
+    ]
+    reproduced.run("git", "checkout", "--quiet", ".")
+    reproduced.run("jemtrack", "data", "mnist5k")
+    assert reproduced.repro() == []
+    reproduced.commit("more data")
+
+    change = "PrepareData.params.dataset=mnist5k"
+    output = reproduced.run("dvc", "exp", "run", "-S", change, "PrepareData")
+    note = (
+        "dvc.yaml: PrepareData still depends on data/digits, not on data/mnist5k: "
+        "`jemtrack graph` updates it\n"
+    )
+    assert note in output
+    assert reproduced.run("jemtrack", "check") == note
+    reproduced.run("jemtrack", "graph")
+    deps = reproduced.read("dvc.yaml")["stages"]["PrepareData"]["deps"]
+    assert [dep for dep in deps if dep.startswith("data")] == ["data/mnist5k"]
+    output = reproduced.run("dvc", "repro", "PrepareData")
+    assert "still depends" not in output
+    assert (reproduced.path / "nodes/PrepareData/images.safetensors").stat().st_size > 5000 * 784
+
+
+def test_a_damaged_data_file(reproduced: Project):
+    before = outs(reproduced)
+    file = reproduced.path / "data/digits/digits.csv.gz"
+    content = file.read_bytes()
+    altered = gzip.decompress(content).replace(b"0", b"1", 1)
+    for damaged, words in [
+        (content[:1000], "is damaged .*; expected sha256 [0-9a-f]{64}"),
+        (gzip.compress(altered), "has the wrong checksum: expected sha256 [0-9a-f]{64}, found .*"),
+        (None, "is missing"),
+    ]:
+        file.write_bytes(damaged) if damaged else file.unlink()
+
+        (said,) = refused(reproduced)
+        assert re.fullmatch(
+            rf"digits: data/digits/digits.csv.gz {words}. Mend it with `jemtrack data digits`", said
+        )
+    reproduced.run("jemtrack", "data", "digits")
+    assert reproduced.repro() == []
+    assert outs(reproduced) == before
+    assert reproduced.run("git", "status", "--short") == ""
+
+
+def test_images_of_one_s_own(project: Project):
+    labels = np.arange(40) % 4
+    images = np.random.default_rng(0).random((40, 8, 8))
+    holey = images.copy()
+    holey[3, 2, 1] = np.nan
+    for name, arrays, message in [
+        ("short", (images, labels[:-1]), "images and labels must have one length, got 40 and 39"),
+        ("holey", (holey, labels), "images must be finite: 1 pixels .*, the first in image 3"),
+        ("signed", (images, labels - 1), "labels must be class numbers from 0, got -1 at index 0"),
+        ("mine", (images, labels), None),
+    ]:
+        np.savez(project.path / f"{name}.npz", images=arrays[0], labels=arrays[1])
+        command = ("jemtrack", "data", "mine", "--from", f"{name}.npz")
+        output = project.run(*command, fails=message is not None)
+        if message:
+            assert re.fullmatch(rf"jemtrack: {name}.npz: {message}\n", output)
+            assert not (project.path / "data/mine").exists()
+
+    set_all(project, PrepareData__params__dataset="mine", PrepareData__params__n_valid=8)
+    said = ["dvc.yaml: PrepareData does not depend on data/mine: type `jemtrack graph`"]
+    assert refused(project) == checked(project) == said
+
+    project.run("jemtrack", "graph")
+    set_all(project, PrepareData__params__n_classes=3)
+    (said,) = refused(project)
+    assert re.fullmatch(
+        "params.yaml: PrepareData.params.n_classes must be >= 4 for this data set, got 3: .* "
+        "got 3 at index 3 of the training images",
+        said,
+    )
+    set_all(project, PrepareData__params__n_classes=4)
+    assert project.repro("PrepareData") == ["PrepareData"]
+
+
+def test_a_model_that_training_cannot_start_from(reproduced: Project):
+    model = reproduced.path / "nodes/MaxEntropyL1/model.safetensors"
+    start = reproduced.path / "start"
+    start.mkdir()
+    (start / "narrow.safetensors").write_bytes(model.read_bytes())
+    (start / "cut.safetensors").write_bytes(model.read_bytes()[:1000])
+    save_file({"weight": zeros(3)}, start / "foreign.safetensors")
+    where = "params.yaml: MaxEntropyL2.params.load_path"
+
+    set_all(reproduced, MaxEntropyL2__params__width=2)
+    for name, words in [
+        ("narrow", "holds a model of another shape: width is 1 there, 2 here; .*"),
+        ("nowhere", "is not a file; expected a model.safetensors that a trainer wrote"),
+        ("cut", "is damaged, cut short or no safetensors file .*"),
+        ("foreign", "is a safetensors file, but not a jemtrack model: .*"),
+    ]:
+        path = f"start/{name}.safetensors"
+        set_all(reproduced, MaxEntropyL2__params__load_path=path)
+        (said,) = checked(reproduced)
+        assert re.fullmatch(f"{where}: {path} {words}", said)
+    assert refused(reproduced)[-1] == said
+
+    set_all(reproduced, MaxEntropyL2__params__load_path="nodes/MaxEntropyL2/model.safetensors")
+    assert refused(reproduced) == [
+        f"{where} must be no output of its own stage, got 'nodes/MaxEntropyL2/model.safetensors': "
+        "copy it elsewhere first"
+    ]
+    assert restored(reproduced) == []
+
+
+def test_training_starts_from_what_another_stage_makes(reproduced: Project):
+    """Also where that stage has yet to run, and its last model would not fit."""
+    path = "nodes/XEntropyAugmented/model.safetensors"
+    set_all(
+        reproduced,
+        XEntropyAugmented__params__width=2,
+        MaxEntropyL1__params__width=2,
+        MaxEntropyL1__params__load_path=path,
+    )
+    said = f"dvc.yaml: MaxEntropyL1 does not depend on {path}: type `jemtrack graph`"
+    assert refused(reproduced) == checked(reproduced) == [said]
+
+    reproduced.run("jemtrack", "graph")
+    reproduced.run("jemtrack", "check")
+    assert reproduced.repro("MaxEntropyL1") == ["XEntropyAugmented", "MaxEntropyL1"]
+
+
+def test_a_small_number_by_dvc_exp_run(reproduced: Project):
+    """DVC writes 1e-05, which YAML 1.1 takes for text."""
+    reproduced.run("dvc", "exp", "run", "-S", "MaxEntropyL1.params.lr=1e-5", "MaxEntropyL1")
+
+    assert "lr: 1e-05" in (reproduced.path / "params.yaml").read_text()
+    reproduced.run("jemtrack", "check")
+
+
+NODES = """
+from jemtrack.graph.files import write_graph
+from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
+from jemtrack.stages.prepare_data import PrepareData
+images = PrepareData().images
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            "write_graph([MaxEntropyL1(data=images), MaxEntropyL1(data=images)])",
+            "dvc.yaml: 2 stages are to be called 'MaxEntropyL1'; give each a name of its own",
+        ),
+        (
+            "MaxEntropyL1(data=images, name='PrepareData').write_graph()",
+            "dvc.yaml: there is a stage 'PrepareData' already, which runs 'zntrack run jemtrack",
+        ),
+    ],
+)
+def test_a_stage_s_name_is_its_own(project: Project, script: str, message: str):
+    output = project.run("python", "-c", NODES + script, fails=True)
+
+    assert f"jemtrack.errors.InputError: {message}" in output
+    assert project.run("git", "status", "--short") == ""
+
+
+def test_the_command_jemtrack(project: Project):
+    for command, status, message in [
+        (["shwo"], 2, "jemtrack: error: argument COMMAND: invalid choice: 'shwo'"),
+        (["check", "--fast"], 2, "jemtrack: error: unrecognized arguments: --fast"),
+        (["data"], 2, "jemtrack data: error: the following arguments are required: NAME"),
+        (["show"], 1, "jemtrack: nodes/ holds no results yet: `dvc repro` makes them"),
+        (["data", "nope"], 1, "nope is none of the known data sets"),
+        (["data", "mine", "--from", "gone"], 1, "gone: there is no such file or folder"),
+    ]:
+        output = project.run("sh", "-c", f"jemtrack {' '.join(command)} || test $? = {status}")
+        assert message in output
+        assert "Traceback" not in output
+
+    for name in ("zntrack.json", "dvc.yaml"):
+        (project.path / name).write_text("{")
+        assert checked(project)[0].startswith(f"{name} is not valid ")
+        (project.path / name).unlink()
+        assert checked(project) == [f"{name} is missing: `jemtrack graph` writes it"]

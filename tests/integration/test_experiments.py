@@ -1,0 +1,126 @@
+"""Experiments over params.yaml, as DVC documents them: in place, in a copy, and queued."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from project import STAGES, TRAINERS, Project
+
+MEASURES = "src/jemtrack/evaluation/calibration_measures.py"
+MINUTES = 10  # that a queue may take on a busy machine
+
+
+def experiments(project: Project) -> dict[str, Any]:
+    """Give the metrics of the commit and of each experiment, by name and file."""
+    told = project.run("dvc", "exp", "show", "--json")
+    _, commit = json.loads(told[told.index("[{") :].splitlines()[0])
+    rows = {"HEAD": commit["data"]}
+    for experiment in commit["experiments"]:
+        (rows[experiment["name"]],) = (revision["data"] for revision in experiment["revs"])
+    return {
+        name: {path.split("/")[1]: file["data"] for path, file in row["metrics"].items()}
+        for name, row in rows.items()
+    }
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    """Name the stages whose metrics differ, and the trainers whose evaluation does."""
+    found = {stage for stage in STAGES[1:4] if before[stage] != after[stage]}
+    evaluated = before["EvaluateX"], after["EvaluateX"]
+    return found | {f"of {name}" for name in TRAINERS if evaluated[0][name] != evaluated[1][name]}
+
+
+@pytest.fixture
+def finish_queue(reproduced: Project) -> Iterator[Callable[[], str]]:
+    """Run what is queued, with a worker that is gone when the test is over."""
+
+    def wait_for(sign: str) -> str:
+        end = time.monotonic() + 60 * MINUTES
+        while time.monotonic() < end:
+            status = reproduced.run("dvc", "queue", "status")
+            if re.search(sign, status):
+                return status
+            time.sleep(2)
+        raise TimeoutError(status)
+
+    def finish() -> str:
+        reproduced.run("dvc", "queue", "start", "--jobs", "1")
+        return wait_for(r"(?s)^(?!.*(Queued|Running)).*Worker status: 0 active, 0 idle")
+
+    yield finish
+    reproduced.run("dvc", "queue", "stop", "--kill")
+    wait_for("Worker status: 0 active, 0 idle")
+
+
+def test_an_experiment_changes_what_hangs_on_its_parameter_alone(reproduced: Project):
+    parameter = "XEntropyAugmented.params.lr=1e-05"
+    said = reproduced.run("dvc", "exp", "run", "-S", parameter, "--name", "slow")
+    assert re.findall(r"^Running stage '(\w+)'", said, re.M) == ["XEntropyAugmented", "EvaluateX"]
+
+    before = reproduced.run("git", "stash", "create").strip()
+    reproduced.run(
+        "dvc", "exp", "run", "-S", "EvaluateX.operation.n_bins=7", "--name", "bins", "--temp"
+    )
+    after = reproduced.run("git", "stash", "create").strip()
+    assert reproduced.run("git", "diff", before, after) == ""
+
+    told = reproduced.run("dvc", "metrics", "diff", "--json").splitlines()[-1]
+    moved = json.loads(told)
+    assert sorted(moved) == [f"nodes/{stage}/metrics.json" for stage in sorted(STAGES[1::3])]
+    evaluated = moved["nodes/EvaluateX/metrics.json"]
+    assert {"XEntropyAugmented.nll", "XEntropyAugmented.ece"} <= evaluated.keys()
+    assert {name.partition(".")[0] for name in evaluated} == {"XEntropyAugmented"}
+
+    metrics = experiments(reproduced)
+    assert metrics.keys() == {"HEAD", "slow", "bins"}
+    assert {"accuracy", "nll", "ece"} <= metrics["slow"]["EvaluateX"]["XEntropyAugmented"].keys()
+    assert changed(metrics["HEAD"], metrics["slow"]) == {
+        "XEntropyAugmented",
+        "of XEntropyAugmented",
+    }
+    # It starts from the workspace, where the first one left its parameter.
+    assert "XEntropyAugmented" not in changed(metrics["slow"], metrics["bins"])
+    assert "of MaxEntropyL1" in changed(metrics["slow"], metrics["bins"])
+
+
+def test_queued_experiments_run_the_code_as_it_was_queued(
+    reproduced: Project, finish_queue: Callable[[], str]
+):
+    """Edits travel with them as they stand, and new files if git knows of them."""
+    new = reproduced.path / "src" / "jemtrack" / "evaluation" / "as_queued.py"
+    new.write_text('NAME = "as_queued"\n')
+    reproduced.run("git", "add", str(new))
+    reproduced.edit(
+        MEASURES,
+        "from jemtrack.evaluation.calibration import",
+        "from jemtrack.evaluation.as_queued import NAME\n"
+        "from jemtrack.evaluation.calibration import",
+    )
+    reproduced.edit(MEASURES, '"accuracy": accuracy', 'NAME: 1.0, "accuracy": accuracy')
+    queue = ["dvc", "exp", "run", "--queue", "--name"]
+    reproduced.run(*queue, "bins", "-S", "EvaluateX.operation.n_bins=7")
+    reproduced.run(*queue, "grid", "-S", "MaxEntropyL1.params.lr=0.003,0.03")
+    new.write_text('raise RuntimeError("the code of today")\n')
+    reproduced.edit(MEASURES, "NAME: 1.0", '"as_edited": 1.0')
+
+    status = finish_queue()
+
+    assert re.findall(r"(\S+) +\d\d:\d\d [AP]M +(\w+)", status) == [
+        (name, "Success") for name in ("bins", "grid-1", "grid-2")
+    ] or dict(re.findall(r"(bins|grid-\d) .*?(\w+)$", status, re.M)) == dict.fromkeys(
+        ["bins", "grid-1", "grid-2"], "Success"
+    )
+    metrics = experiments(reproduced)
+    for name in ("bins", "grid-1", "grid-2"):
+        evaluated = metrics[name]["EvaluateX"]
+        assert {trainer: evaluated[trainer]["as_queued"] for trainer in TRAINERS} == dict.fromkeys(
+            TRAINERS, 1.0
+        )
+        assert "as_edited" not in evaluated["MaxEntropyL1"]
+    first, second = metrics["grid-1"], metrics["grid-2"]
+    assert changed(first, second) == {"MaxEntropyL1", "of MaxEntropyL1"}
+    assert "MaxEntropyL1" not in changed(metrics["HEAD"], metrics["bins"])
+    assert "raise RuntimeError" in new.read_text()

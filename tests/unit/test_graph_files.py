@@ -1,0 +1,306 @@
+"""Edits by hand in the real files, over several writings of the graph."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import yaml
+import zntrack
+from pydantic import Field
+
+from jemtrack import workflow
+from jemtrack.errors import InputError
+from jemtrack.graph.files import write_graph
+from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
+from jemtrack.parameters import parameters
+from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
+from jemtrack.stages.prepare_data import DataArgs, PrepareData
+from jemtrack.stages.stage import Stage, plot
+from jemtrack.stages.train_args import TrainArgs
+from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+
+FILES = ["dvc.yaml", "params.yaml", "zntrack.json"]
+IMAGES = "nodes/PrepareData/images.safetensors"
+
+
+def read(name: str) -> Any:
+    text = Path(name).read_text()
+    return json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+
+
+def texts() -> list[str]:
+    return [Path(name).read_text() for name in FILES]
+
+
+def edit(name: str, old: str, new: str) -> None:
+    text = Path(name).read_text()
+    assert text.count(old) == 1, (old, text)
+    Path(name).write_text(text.replace(old, new))
+
+
+def trainer(name: str | None = None, **params: Any) -> MaxEntropyL1:
+    return MaxEntropyL1(name=name, data=IMAGES, params=TrainArgs(**params))
+
+
+@parameters
+class Before:
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    sizes: list[int] = Field(default_factory=lambda: [1, 2])
+    depth: int = 3
+
+
+@parameters
+class After:
+    lr: float = 0.1
+    sizes: list[int] = Field(default_factory=lambda: [1, 2])
+    added: bool = False
+
+
+class Made(Stage):
+    params: Any = zntrack.deps(default_factory=Before)
+    log: Path = zntrack.outs_path(zntrack.nwd / "log.txt")
+    curve: Path = plot(zntrack.nwd / "curve.csv", x="step", y=["a", "b"])
+
+
+class Bare(Stage):
+    made: Path = zntrack.deps_path()
+
+
+@pytest.fixture
+def shipped(root):
+    workflow.write_graph()
+    return root
+
+
+def test_writing_again_changes_nothing(shipped):
+    before = texts()
+
+    workflow.write_graph()
+
+    assert texts() == before
+
+
+def test_the_order_of_a_new_stage_s_keys_is_that_of_reading(shipped):
+    keys = ["cmd", "deps", "params", "outs", "metrics"]
+
+    assert list(read("dvc.yaml")) == ["stages", "plots"]
+    assert list(read("dvc.yaml")["stages"]["MaxEntropyL1"]) == keys
+    assert list(read("dvc.yaml")["stages"]) == list(read("params.yaml"))
+
+
+def test_what_was_added_to_dvc_yaml_by_hand_stays(shipped, capsys):
+    edit("dvc.yaml", "stages:\n", "# Mine.\nvars:\n- width: 3\nstages:\n  own:\n    cmd: echo\n")
+    command = "MaxEntropyL1 --no-save-lockfile\n"
+    added = "    desc: the L1 form  # short\n    meta: {owner: me}\n    frozen: true\n    wdir: .\n"
+    edit("dvc.yaml", command, command + added)
+    edit(
+        "dvc.yaml",
+        "    - src/jemtrack/stages/max_entropy_l1.py\n",
+        "    - notes.md  # read it\n    - src/jemtrack/stages/max_entropy_l1.py\n",
+    )
+    edit(
+        "dvc.yaml",
+        "    - nodes/MaxEntropyL1/model.safetensors\n    - nodes/MaxEntropyL1/node",
+        "    - nodes/MaxEntropyL1/model.safetensors:\n        persist: true\n"
+        "    - nodes/MaxEntropyL1/node",
+    )
+    edit(
+        "dvc.yaml",
+        "    template: confidence\n",
+        "    template: mine\n    title: 'How sure'\n"
+        "- own.csv\nartifacts:\n  best:\n    path: nodes/MaxEntropyL1/model.safetensors\n",
+    )
+    before = texts()
+
+    workflow.write_graph()
+    trainer(lr=0.5).write_graph()
+    edit("params.yaml", "lr: 0.5", f"lr: {TrainArgs().lr}")
+    workflow.write_graph()
+
+    assert Path("dvc.yaml").read_text() == before[0]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_changed_parameter_stays_and_its_comment_with_it(shipped, capsys):
+    edit(
+        "params.yaml",
+        "  params:\n    dataset: digits\n",
+        "  # mine\n  params:\n    dataset: mnist5k  # more of it\n",
+    )
+    edit("params.yaml", "n_valid: 180", "n_valid: 18.0e+1")
+    before = Path("params.yaml").read_text()
+
+    workflow.write_graph()
+
+    assert Path("params.yaml").read_text() == before
+    deps = read("dvc.yaml")["stages"]["PrepareData"]["deps"]
+    assert deps[0] == "data/mnist5k"
+    assert "data/digits" not in deps
+    assert capsys.readouterr().err == ""
+
+
+def test_a_value_that_python_alone_changed_is_taken(shipped):
+    trainer(lr=0.5).write_graph()
+
+    assert read("params.yaml")["MaxEntropyL1"]["params"]["lr"] == 0.5
+
+
+def test_of_a_value_that_both_changed_the_file_s_stays_and_is_told_once(shipped, capsys):
+    edit(
+        "params.yaml",
+        "MaxEntropyL1:\n  params:\n    experiment: energy_model",
+        "MaxEntropyL1:\n  params:\n    experiment: by_hand",
+    )
+
+    for _ in range(2):
+        trainer(experiment="by_python").write_graph()
+
+    assert read("params.yaml")["MaxEntropyL1"]["params"]["experiment"] == "by_hand"
+    assert capsys.readouterr().err == (
+        "params.yaml: MaxEntropyL1.params.experiment stays 'by_hand', as changed by hand; "
+        "the graph says 'by_python'\n"
+    )
+
+
+def test_a_field_that_vanished_goes_and_a_new_one_comes_to_its_place(root, capsys):
+    Made().write_graph()
+    edit("params.yaml", "depth: 3", "depth: 4")
+    edit("params.yaml", "    - 2\n", "")
+
+    Made(params=After()).write_graph()
+
+    values = read("params.yaml")["Made"]["params"]
+    assert values == {"lr": 0.1, "sizes": [1], "added": False, "_cls": "test_graph_files.After"}
+    assert list(values) == ["lr", "sizes", "added", "_cls"]
+    assert "Made.params.depth left the graph" in capsys.readouterr().err
+
+
+def test_the_columns_of_a_plot_are_one_value(root):
+    Made().write_graph()
+    edit("dvc.yaml", "    - b\n", "")
+
+    Made().write_graph()
+
+    assert read("dvc.yaml")["plots"] == [{"nodes/Made/curve.csv": {"x": "step", "y": ["a"]}}]
+
+
+def test_numbers_too_small_to_write_out_are_read_as_numbers(root):
+    Made(params=Before(lr=1e-7)).write_graph()
+
+    assert read("params.yaml")["Made"]["params"]["lr"] == 1e-7
+
+
+def test_a_stage_needs_no_parameters(root):
+    Bare(made=Path("nodes/Made/log.txt")).write_graph()
+
+    assert read("dvc.yaml") == {
+        "stages": {
+            "Bare": {
+                "cmd": "zntrack run test_graph_files.Bare --name Bare --no-save-lockfile",
+                "deps": ["nodes/Made/log.txt"],
+                "outs": ["nodes/Bare/node-meta.json", "nodes/Bare/resources.json"],
+            }
+        }
+    }
+    assert not Path("params.yaml").exists()
+
+
+def test_a_stage_can_be_declared_before_the_one_that_it_reads(root):
+    trainer().write_graph()
+    assert list(read("dvc.yaml")["stages"]) == ["MaxEntropyL1"]
+
+    PrepareData().write_graph()
+
+    assert list(read("dvc.yaml")["stages"]) == ["MaxEntropyL1", "PrepareData"]
+    assert IMAGES in read("dvc.yaml")["stages"]["MaxEntropyL1"]["deps"]
+    assert IMAGES in read("dvc.yaml")["stages"]["PrepareData"]["outs"]
+
+
+@pytest.mark.filterwarnings("ignore:Node name")
+def test_one_class_under_two_names_makes_two_stages(root):
+    write_graph([trainer("wide_l1", width=4), trainer("narrow", width=1), trainer()])
+
+    stages, values = read("dvc.yaml")["stages"], read("params.yaml")
+    assert {name: values[name]["params"]["width"] for name in values} == {
+        "wide_l1": 4,
+        "narrow": 1,
+        "MaxEntropyL1": TrainArgs().width,
+    }
+    assert stages["wide_l1"]["params"] == ["wide_l1"]
+    assert "nodes/wide_l1/model.safetensors" in stages["wide_l1"]["outs"]
+    assert stages["narrow"]["cmd"].endswith("MaxEntropyL1 --name narrow --no-save-lockfile")
+
+
+def test_a_name_serves_one_stage(root):
+    with pytest.raises(InputError, match="2 stages are to be called 'same'"):
+        write_graph([trainer("same"), trainer("same")])
+    trainer("same").write_graph()
+    with pytest.raises(InputError, match="there is a stage 'same' already, which runs 'zntrack"):
+        XEntropyAugmented(name="same", data=IMAGES).write_graph()
+    with pytest.raises(Exception, match="cannot contain punctuation"):
+        trainer("with.dot")
+
+
+def test_a_stage_that_was_removed_can_be_written_again(shipped):
+    before = texts()
+    content = read("dvc.yaml")
+    del content["stages"]["MaxEntropyL2"]
+    Path("dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    edit("params.yaml", "n_valid: 180", "n_valid: 90")
+
+    workflow.write_graph()
+
+    assert read("dvc.yaml") == yaml.safe_load(before[0])
+    assert read("params.yaml")["PrepareData"]["params"]["n_valid"] == 90
+
+
+def test_an_objective_of_another_class_takes_its_place(shipped):
+    node = MaxEntropyL1(data=IMAGES, objective=MaxEntropyL1Objective(entropy_weight=0.5))
+    node.write_graph()
+    assert read("params.yaml")["MaxEntropyL1"]["objective"]["entropy_weight"] == 0.5
+
+    Made(name="Swapped", params=DataArgs()).write_graph()
+    Made(name="Swapped", params=After()).write_graph()
+
+    values = read("params.yaml")["Swapped"]["params"]
+    assert values == {"lr": 0.1, "sizes": [1, 2], "added": False, "_cls": "test_graph_files.After"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("dvc.yaml", "<<<<<<< HEAD\nstages:\n", "dvc.yaml is not valid YAML"),
+        ("params.yaml", "a: 1\na: 2\n", "params.yaml is not valid YAML"),
+        ("params.yaml", "- a\n", "params.yaml must hold names and values"),
+        ("params.yaml", "Made: 3\n", "params.yaml: Made must hold the stage's params, got 3"),
+        ("params.yaml", "Made: {params: 3}\n", "params.yaml: Made.params must hold names"),
+        ("zntrack.json", "<<<<<<< HEAD\n{\n", "zntrack.json is not valid JSON"),
+    ],
+)
+def test_a_broken_file_is_named_and_nothing_is_written(root, name, text, message):
+    Path(name).write_text(text)
+
+    with pytest.raises(InputError, match=message):
+        Made().write_graph()
+
+    assert sorted(path.name for path in root.iterdir()) == sorted(["src", name])
+    assert Path(name).read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "stages:\n", "# nothing yet\n", "stages: {}\nplots: []\n"])
+def test_an_empty_file_is_filled(root, text):
+    Path("dvc.yaml").write_text(text)
+
+    Made().write_graph()
+
+    assert list(read("dvc.yaml")["stages"]) == ["Made"]
+
+
+def test_the_graph_is_written_in_the_project_s_root_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputError, match="has no src/"):
+        Made().write_graph()
+
+    assert list(tmp_path.iterdir()) == []
