@@ -5,6 +5,9 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PDM_IGNORE_ACTIVE_VENV := 1
+# Every stage is a process of its own: where imports are compiled anew each time, they take longer
+# than the training.
+unexport PYTHONDONTWRITEBYTECODE
 export PDM_CHECK_UPDATE := 0
 
 PDM := .venv-pdm/bin/pdm

@@ -28,9 +28,7 @@ class Project:
 
     path: Path
 
-    def run(
-        self, *command: str, fails: bool = False, env: Mapping[str, str] | None = None
-    ) -> str:
+    def run(self, *command: str, fails: bool = False, env: Mapping[str, str] | None = None) -> str:
         """Run a command of the environment; give its output, and demand its success or failure."""
         scripts = Path(sys.executable).parent
         done = subprocess.run(

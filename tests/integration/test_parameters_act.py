@@ -216,7 +216,6 @@ def test_epochs_and_batches_are_as_many_as_were_asked_for():
 
 
 def test_weight_decay_pulls_the_weights_to_zero():
-    """Also those of the energy head, which nothing else trains."""
     plain, decayed = (weights_in(trained(weight_decay=w)) for w in (0.0, 0.5))
 
     assert decayed["class_head.weight"].norm() < plain["class_head.weight"].norm()

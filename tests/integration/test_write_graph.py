@@ -6,9 +6,11 @@ from pathlib import Path
 
 from project import Project
 
-WRITE_ONE = """
+WRITE_NODES = """
 import shutil
 
+from jemtrack.errors import InputError
+from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
 
 node = PrepareData(name="Few_valid", params=DataArgs(n_valid=17))
@@ -20,10 +22,6 @@ assert node.images.exists()
 shutil.rmtree(node.nwd)
 node.write_graph(no_exec=False)
 assert node.images.exists()
-"""
-WRITE_ALONE = """
-from jemtrack.errors import InputError
-from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 
 node = MaxEntropyL1(name="Alone", data="nodes/Absent/images.safetensors")
 node.write_graph()
@@ -58,18 +56,15 @@ def script(project: Project, source: str) -> str:
     return project.run(sys.executable, "script.py", env=outside_of_an_active_environment())
 
 
-def test_a_node_is_written_and_run_from_a_script(project: Project):
-    said = script(project, WRITE_ONE)
+def test_nodes_are_written_and_run_from_a_script(project: Project):
+    """One can be declared before what it reads, but then not run."""
+    said = script(project, WRITE_NODES)
 
     assert "Running stage 'Few_valid'" in said
     assert "Warning" not in said
     assert project.read("nodes/Few_valid/resources.json")["seconds"] >= 0
     assert not (project.path / "nodes" / "PrepareData").exists()
     assert "Few_valid" in project.run("zntrack", "list")
-
-
-def test_a_node_can_be_declared_before_what_it_reads_but_not_run(project: Project):
-    said = script(project, WRITE_ALONE)
 
     assert "nodes/Absent/images.safetensors" in said
     assert "refused: `dvc repro Alone` failed" in said

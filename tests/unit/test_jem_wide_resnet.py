@@ -220,7 +220,7 @@ def test_weights_follow_the_global_seed():
         ("width", 0, "here.width must be >= 1, got 0"),
         ("channels", 2, "here.channels must be one of 1 or 3, got 2"),
         ("n_classes", 1, "here.n_classes must be >= 2, got 1"),
-        ("dropout_rate", 1.0, "here.dropout_rate must be < 1.0, got 1.0"),
+        ("dropout_rate", 1.0, "here.dropout_rate must be < 1, got 1.0"),
         ("dropout_rate", float("nan"), "here.dropout_rate must be"),
         ("norm", "group", "here.norm must be one of 'none', 'batch', 'instance', 'layer' or 'act'"),
     ],

@@ -83,7 +83,8 @@ def _modules(node: zntrack.Node) -> list[str]:
     for module in modules:
         package = module.partition(".")[0]
         # The one package that runs from the folder that one stands in: see its __init__.py.
-        if package != PACKAGE and [*SOURCE.glob(f"{package}*")]:
+        own = (SOURCE / package).is_dir() or (SOURCE / f"{package}.py").is_file()
+        if own and package != PACKAGE:
             raise InputError(
                 f"{type(node).__name__} needs {module} in {SOURCE}/, where a queued experiment "
                 f"would not find its own copy of it: move it into {SOURCE / PACKAGE}/"

@@ -22,7 +22,7 @@ class EvalArgs:
     """What the models are measured on.
 
     Attributes:
-        split: the test or the training images of the data set.
+        split: the test, the training or the validation images of the data set.
         noise: add the noise that a model was trained with, the same for every model of equal
             `sigma`; or show the images as they are.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.

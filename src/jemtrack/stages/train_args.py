@@ -31,7 +31,8 @@ class TrainArgs:
         width: its widening factor.
         norm: normalisation in its blocks.
         dropout_rate: share of the activations that a block drops in training.
-        load_path: model file to start from, in place of a fresh initialisation.
+        load_path: model file to start from, in place of a fresh initialisation; `jemtrack graph`
+            makes it one of the stage's deps.
         clf_only: train the class head alone; the trunk stays as it is.
         lr: Adam's learning rate.
         weight_decay: Adam's L2 penalty.
@@ -55,10 +56,10 @@ class TrainArgs:
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     load_path: str | None = None
     clf_only: bool = False
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-3
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     weight_decay: NotNegative = 0.0
     batch_size: AtLeastOne = 64
-    n_epochs: AtLeastOne = 50
+    n_epochs: AtLeastOne = 40
     sigma: NotNegative = 0.03
     labels_per_class: Annotated[int, Field(ge=-1)] = -1
     n_steps: Count = 20
