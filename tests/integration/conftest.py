@@ -14,6 +14,7 @@ def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path],
     folder = folder.parent if folder.name.startswith("popen-") else folder
     with FileLock(folder / f"{name}.lock"):
         if not (folder / name).exists():
+            shutil.rmtree(folder / f"{name}.unfinished", ignore_errors=True)
             make(folder / f"{name}.unfinished")
             (folder / f"{name}.unfinished").rename(folder / name)
     return folder / name

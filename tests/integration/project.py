@@ -38,6 +38,8 @@ class Project:
                 **os.environ,
                 "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
                 "OMP_NUM_THREADS": "1",
+                # Imports compiled anew in every process take longer than these trainings.
+                "PYTHONDONTWRITEBYTECODE": "",
                 "COLUMNS": "200",
                 **(env or {}),
             },

@@ -22,11 +22,9 @@ WRITTEN = "_written"
 
 # DVC takes 1e-05 for a number, as YAML 1.2 says, and writes numbers so. ZnTrack reads the file
 # with PyYAML, which follows YAML 1.1, where it is text.
-yaml.SafeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+for _side in (yaml.SafeLoader, yaml.SafeDumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
 
 
 class Section(NamedTuple):
