@@ -107,10 +107,13 @@ def test_what_was_added_to_dvc_yaml_by_hand_stays(shipped, capsys):
     )
     edit(
         "dvc.yaml",
-        "    template: confidence\n",
-        "    template: mine\n    title: 'How sure'\n"
-        "- own.csv\nartifacts:\n  best:\n    path: nodes/MaxEntropyL1/model.safetensors\n",
+        "        template: confidence\n",
+        "        template: mine\n        title: 'How sure'\n",
     )
+    with Path("dvc.yaml").open("a") as file:
+        file.write(
+            "- own.csv\nartifacts:\n  best:\n    path: nodes/MaxEntropyL1/model.safetensors\n"
+        )
     before = texts()
 
     workflow.write_graph()

@@ -17,7 +17,7 @@ from jemtrack.errors import InputError
 from jemtrack.graph.code import PACKAGE, SOURCE, code_files
 
 # The order of a stage's keys for those who read it: what it runs, reads and writes.
-_KEYS = ("cmd", "always_changed", "deps", "params", "outs", "metrics")
+_KEYS = ("cmd", "always_changed", "deps", "params", "outs", "metrics", "plots")
 
 
 class StagePlugin(DVCPlugin):  # type: ignore[misc]
@@ -51,8 +51,14 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         code = code_files(_modules(self.node))
         inputs = self.node.input_paths(parameters)
         stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
+        curves = [entry for entry in self._plots() if isinstance(_options(entry).get("y"), list)]
+        # DVC knows several curves in one plot only beside the stages; other plots are outs of
+        # their stage, where they are also found when their path is asked for.
+        stage["plots"] = [entry for entry in self._plots() if entry not in curves]
+        plots = {_path(entry) for entry in stage["plots"]}
+        stage["outs"] = [entry for entry in stage["outs"] if _path(entry) not in plots]
         ordered = {key: stage[key] for key in _KEYS if stage.get(key)}
-        return {"stages": ordered, "plots": [*emitted["plots"], *self._plots()]}
+        return {"stages": ordered, "plots": [*emitted["plots"], *curves]}
 
     def _plots(self) -> list[dict[str, Any]]:
         """Describe the outs that were declared as plots, each under its path."""
@@ -109,3 +115,8 @@ def _objects(value: Any) -> Iterator[Any]:
 
 def _path(entry: str | dict[str, Any]) -> str:
     return entry if isinstance(entry, str) else next(iter(entry))
+
+
+def _options(entry: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = next(iter(entry.values()))
+    return options
