@@ -51,10 +51,11 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         code = code_files(_modules(self.node))
         inputs = self.node.input_paths(parameters)
         stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
-        curves = [entry for entry in self._plots() if isinstance(_options(entry).get("y"), list)]
+        declared = self._plots()
+        curves = [entry for entry in declared if isinstance(_options(entry).get("y"), list)]
         # DVC knows several curves in one plot only beside the stages; other plots are outs of
         # their stage, where they are also found when their path is asked for.
-        stage["plots"] = [entry for entry in self._plots() if entry not in curves]
+        stage["plots"] = [entry for entry in declared if entry not in curves]
         plots = {_path(entry) for entry in stage["plots"]}
         stage["outs"] = [entry for entry in stage["outs"] if _path(entry) not in plots]
         ordered = {key: stage[key] for key in _KEYS if stage.get(key)}
