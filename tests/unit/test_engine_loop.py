@@ -1,6 +1,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from jemtrack.engine.events import (
     BatchEnd,
+    BatchStart,
     EpochEnd,
     EpochStart,
     PhaseEnd,
@@ -15,13 +17,15 @@ from jemtrack.engine.events import (
     Position,
     RunEnd,
     RunStart,
+    Status,
 )
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.loop import fit
-from jemtrack.engine.phase import Phase, Validation
-from jemtrack.engine.run import run
+from jemtrack.engine.metrics import declare_metric
+from jemtrack.engine.phase import Objective, Phase, Validation
+from jemtrack.engine.run import Run
 from jemtrack.engine.state import TrainState
-from jemtrack.errors import TrainingDivergedError
+from jemtrack.errors import InputError, TrainingDivergedError
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,37 @@ class Numbers:
             yield torch.tensor([[1.0 + epoch * self.n_batches + batch]])
 
 
+declare_metric("half")
+
+
 def squares(models, batch) -> dict[str, Tensor]:
     loss = (models["line"](batch) - 2 * batch).square().mean()
     return {"loss": loss, "half": loss.detach() / 2}
 
 
-def make_state(lr: float = 0.001) -> TrainState:
+# Batches of one item: batch norm would refuse them, so it is frozen as the tests need it.
+PHASE = Phase(
+    "train",
+    squares,
+    Numbers(),
+    n_epochs=2,
+    optimizers={"line": partial(torch.optim.SGD, lr=0.001)},
+    frozen=("line.1",),
+)
+
+
+def make_state(phase: Phase = PHASE) -> TrainState:
     torch.manual_seed(0)
     line = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     line.eval()
-    return TrainState({"line": line}, {"line": torch.optim.SGD(line.parameters(), lr=lr)})
+    state = TrainState({"line": line})
+    state.enter(phase)
+    return state
 
 
-# Batches of one item: batch norm would refuse them, so it is frozen as the tests need it.
-PHASE = Phase("train", squares, Numbers(), n_epochs=2, frozen=("line.1",))
+def train(objective: Objective, *listeners: Listener, state: TrainState | None = None):
+    phase = replace(PHASE, objective=objective)
+    return Run("x", {"lr": 1}, state or make_state(), [phase], listeners).train()
 
 
 class Record(Listener):
@@ -69,7 +90,7 @@ class Record(Listener):
 def test_events_come_in_order_with_their_positions():
     events = list(fit(make_state(), PHASE))
 
-    batches = [BatchEnd] * 3
+    batches = [BatchStart, BatchEnd] * 3
     assert [type(event) for event in events] == [
         PhaseStart, EpochStart, *batches, EpochEnd, EpochStart, *batches, EpochEnd, PhaseEnd,
     ]  # fmt: skip
@@ -126,11 +147,12 @@ def test_training_goes_on_from_any_position():
 
 
 def test_frozen_modules_keep_weights_statistics_and_mode():
-    state = make_state(lr=0.1)
+    faster = replace(PHASE, optimizers={"line": partial(torch.optim.SGD, lr=0.01)})
+    state = make_state(faster)
     before = {name: value.clone() for name, value in state.models["line"][1].state_dict().items()}
     first = state.models["line"][0].weight.clone()
 
-    list(fit(state, PHASE))
+    list(fit(state, faster))
 
     after = state.models["line"][1].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -140,11 +162,10 @@ def test_frozen_modules_keep_weights_statistics_and_mode():
 
 
 def test_freezing_does_not_leak_into_the_next_phase():
-    state = make_state()
-    list(fit(state, replace(PHASE, frozen=("line",), n_epochs=0)))
+    state = make_state(replace(PHASE, frozen=("line",)))
     assert not any(weight.requires_grad for weight in state.models["line"].parameters())
 
-    list(fit(state, replace(PHASE, frozen=(), n_epochs=0)))
+    state.enter(replace(PHASE, frozen=()))
 
     assert all(weight.requires_grad for weight in state.models["line"].parameters())
 
@@ -171,33 +192,76 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(bad):
 
     record = Record()
     with pytest.raises(TrainingDivergedError, match="epoch 1, batch 3"):
-        run(RunStart("x", {}), state, replace(PHASE, objective=diverging), [record])
+        train(diverging, record, state=state)
 
     assert all(weight.isfinite().all() for weight in state.models["line"].parameters())
     assert state.position == Position(0, 0, 2)
-    assert record.events[-1] == RunEnd("failed", {})
+    assert record.events[-1] == RunEnd(Status.FAILED, {})
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_every_way_out_announces_the_end_once_and_raises(error):
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, Status.ABORTED), (RuntimeError, Status.FAILED)]
+)
+def test_every_way_out_announces_each_end_once_and_raises(error, status):
     def failing(models, batch):
         raise error
 
     record = Record()
     with pytest.raises(error):
-        run(RunStart("x", {}), make_state(), replace(PHASE, objective=failing), [record])
+        train(failing, record)
 
-    ends = [event for event in record.events if isinstance(event, RunEnd)]
-    assert [end.status for end in ends] == ["failed"]
+    assert [type(event) for event in record.events] == [
+        RunStart, PhaseStart, EpochStart, BatchStart, BatchEnd, EpochEnd, PhaseEnd, RunEnd,
+    ]  # fmt: skip
+    assert {event.status for event in record.events[4:]} == {status}
     assert record.closed == 1
 
 
 def test_a_run_announces_start_and_end_and_gives_the_last_metrics():
     record = Record()
 
-    metrics = run(RunStart("x", {"lr": 1}), make_state(), PHASE, [record])
+    metrics = train(squares, record)
 
-    assert record.events[0] == RunStart("x", {"lr": 1})
-    assert record.events[-1] == RunEnd("success", metrics)
+    start = record.events[0]
+    assert isinstance(start, RunStart)
+    assert (start.name, start.parameters, start.step) == ("x", {"lr": 1}, 0)
+    assert record.events[-1] == RunEnd(Status.SUCCESS, metrics)
     assert metrics == [e.metrics for e in record.events if isinstance(e, EpochEnd)][-1]
     assert record.closed == 1
+
+
+class Broken(Listener):
+    def __call__(self, event) -> None:
+        raise OSError("no such server")
+
+
+def test_a_listener_that_fails_is_warned_of_once_and_training_goes_on(caplog):
+    record = Record()
+
+    train(squares, Broken(), record)
+
+    assert [message for message in caplog.messages if "Broken" in message] == [
+        "Broken failed and may lack a part of the run: OSError('no such server')"
+    ]
+    assert record.events[-1].status == Status.SUCCESS
+
+
+def test_a_metric_that_nobody_declared_is_refused():
+    def misnamed(models, batch):
+        return {**squares(models, batch), "lsos": torch.tensor(0.0)}
+
+    with pytest.raises(InputError, match="no metric is called 'train_lsos'"):
+        train(misnamed)
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
+    """The square root's slope at 0 is infinite, though its value is finite."""
+
+    def cusp(models, batch):
+        return {"loss": (models["line"](batch) * 0).abs().sqrt().mean()}
+
+    state = make_state()
+    with pytest.raises(TrainingDivergedError, match="the gradient is not finite at epoch 1"):
+        train(cusp, state=state)
+
+    assert all(weight.isfinite().all() for weight in state.models["line"].parameters())

@@ -10,12 +10,12 @@ import torch
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.engine.events import BatchEnd
 from jemtrack.engine.loop import fit
+from jemtrack.engine.state import TrainState
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.training import (
     initial_network,
-    initial_state,
     network_shape,
     ordinary_phase,
 )
@@ -36,7 +36,9 @@ def loss_trace(trainer: type) -> list[dict[str, float]]:
     torch.manual_seed(data.seed)
     network = initial_network(params, network_shape(params, data))
     objective = trainer(data="unused").objective
-    events = fit(initial_state(params, network), ordinary_phase(params, objective, data))
+    state, phase = TrainState({"network": network}), ordinary_phase(params, objective, data)
+    state.enter(phase)
+    events = fit(state, phase)
     steps = (event for event in events if isinstance(event, BatchEnd))
     return [dict(step.metrics) for step in islice(steps, 5)]
 

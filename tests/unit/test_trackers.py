@@ -3,7 +3,15 @@ import logging
 import pandas as pd
 import pytest
 
-from jemtrack.engine.events import BatchEnd, EpochEnd, EpochStart, PhaseStart, Position, RunEnd
+from jemtrack.engine.events import (
+    BatchEnd,
+    EpochEnd,
+    EpochStart,
+    PhaseStart,
+    Position,
+    RunEnd,
+    Status,
+)
 from jemtrack.engine.events import RunStart as Start
 from jemtrack.trackers.console import Lines, ProgressBar
 from jemtrack.trackers.history import HistoryCsv
@@ -12,16 +20,16 @@ from jemtrack.trackers.weights import PeriodicWeights
 
 RUN = [
     Start("test/Trainer", {}),
-    PhaseStart(Position(), "train", n_epochs=2, n_batches=2),
+    PhaseStart(Position(), "train", n_phases=1, n_epochs=2, n_batches=2),
     EpochStart(Position()),
-    BatchEnd(Position(0, 0, 1), {"loss": 4.0}),
-    BatchEnd(Position(0, 0, 2), {"loss": 2.0}),
-    EpochEnd(Position(0, 1, 0), {"train_loss": 3.0}),
+    BatchEnd(Position(0, 0, 1), {"loss": 4.0}, step=1),
+    BatchEnd(Position(0, 0, 2), {"loss": 2.0}, step=2),
+    EpochEnd(Position(0, 1, 0), {"train_loss": 3.0}, epoch=1, step=2),
     EpochStart(Position(0, 1, 0)),
-    BatchEnd(Position(0, 1, 1), {"loss": 1.0}),
-    BatchEnd(Position(0, 1, 2), {"loss": 0.5}),
-    EpochEnd(Position(0, 2, 0), {"train_loss": 0.75, "valid_nll": 0.6}),
-    RunEnd("success", {"train_loss": 0.75, "valid_nll": 0.6}),
+    BatchEnd(Position(0, 1, 1), {"loss": 1.0}, step=3),
+    BatchEnd(Position(0, 1, 2), {"loss": 0.5}, step=4),
+    EpochEnd(Position(0, 2, 0), {"train_loss": 0.75, "valid_nll": 0.6}, epoch=2, step=4),
+    RunEnd(Status.SUCCESS, {"train_loss": 0.75, "valid_nll": 0.6}),
 ]
 
 
@@ -46,7 +54,7 @@ def test_history_has_a_row_an_epoch_and_a_final_row(tmp_path):
 def test_history_of_a_failed_run_has_no_final_row(tmp_path):
     path = tmp_path / "history.csv"
 
-    tell(HistoryCsv(path=str(path)), [*RUN[:6], RunEnd("failed", {"train_loss": 3.0})])
+    tell(HistoryCsv(path=str(path)), [*RUN[:6], RunEnd(Status.FAILED, {"train_loss": 3.0})])
 
     assert pd.read_csv(path)["row"].tolist() == ["epoch"]
 
@@ -58,7 +66,8 @@ def test_lines_come_every_so_many_batches_and_each_epoch(caplog, every, n_lines)
 
     assert len(caplog.messages) == n_lines
     assert caplog.messages[-1].startswith(
-        "test/Trainer | Epoch 2/2 | Batch 2/2 | train_loss 0.7500 | valid_nll 0.6000 | "
+        "test/Trainer | Step train (1/1) | Epoch 2/2 | Batch 2/2 | "
+        "train_loss 0.7500 | valid_nll 0.6000 | "
     )
 
 

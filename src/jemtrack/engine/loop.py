@@ -1,13 +1,17 @@
 """The one training loop."""
 
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
 
 from jemtrack.engine.events import (
     BatchEnd,
+    BatchStart,
     EpochEnd,
     EpochStart,
     Event,
@@ -19,57 +23,89 @@ from jemtrack.engine.state import TrainState
 from jemtrack.errors import TrainingDivergedError
 
 
-def fit(state: TrainState, phase: Phase) -> Iterator[Event]:
-    """Train one phase from where `state` stands; yield what happens.
+def fit(state: TrainState, phase: Phase, n_phases: int = 1) -> Iterator[Event]:
+    """Train one phase from where `state`, which has entered it, stands; yield what happens.
 
     Raises:
-        TrainingDivergedError: before a loss that is not finite reaches the weights.
+        TrainingDivergedError: before a loss or gradient that is not finite reaches the weights.
     """
-    freeze(state, phase)
-    yield PhaseStart(state.position, phase.name, phase.n_epochs, len(phase.batches))
-    while state.position.epoch < phase.n_epochs:
+    yield PhaseStart(state.position, phase.name, n_phases, phase.n_epochs, phase.n_batches)
+    while not (reason := ended(state, phase)):
         yield from fit_epoch(state, phase)
-    yield PhaseEnd(state.position, phase.name)
+    yield PhaseEnd(state.position, phase.name, reason)
+
+
+def ended(state: TrainState, phase: Phase) -> str:
+    """Say why the phase is over; nothing where it is not."""
+    if state.stop:
+        return state.stop
+    if threshold := phase.threshold:
+        value = smoothed(state, threshold.metric)
+        if value < threshold.value:
+            return f"{threshold.metric} {value:g} is below {threshold.value:g}"
+    if state.position.epoch < phase.n_epochs:
+        return ""
+    if threshold:
+        return f"{threshold.metric} never fell below {threshold.value:g}: moving on"
+    return f"{phase.n_epochs} epochs are done"
+
+
+def smoothed(state: TrainState, metric: str) -> float:
+    """Give the mean of the metric's last values, or the last epoch's; NaN before the first."""
+    # Only whole epochs are judged: where a run goes on must not change what it does.
+    if state.position.batch or not state.position.epoch:
+        return math.nan
+    if state.recent:
+        return math.fsum(state.recent) / len(state.recent)
+    return state.latest.get(metric, math.nan)
 
 
 def fit_epoch(state: TrainState, phase: Phase) -> Iterator[Event]:
     """Train what is left of the epoch that `state` stands in."""
-    epoch = state.position.epoch
+    epoch, start = state.position.epoch, state.position.batch
     set_modes(state, phase)
-    totals = Totals()
     yield EpochStart(state.position)
-    for batch in phase.batches.epoch(epoch, start=state.position.batch):
+    for batch in islice(phase.batches.epoch(epoch, start=start), phase.n_batches - start):
+        yield BatchStart(state.position)
+        started = time.perf_counter()
         losses = update(state, phase, batch)
-        totals.add(losses)
-        state.position = replace(state.position, batch=state.position.batch + 1)
-        yield BatchEnd(state.position, losses)
-    metrics = totals.means()
+        note(state, phase, losses)
+        seconds = time.perf_counter() - started
+        yield BatchEnd(state.position, losses, state.step, seconds)
+    metrics = {f"train_{name}": total / phase.n_batches for name, total in state.totals.items()}
     if phase.validation and phase.validation.due(epoch, phase.n_epochs):
         metrics |= phase.validation.measure(state.models)
+    step_schedulers(state, phase, metrics)
+    state.latest, state.totals = metrics, {}
+    state.epochs += 1
     state.position = replace(state.position, epoch=epoch + 1, batch=0)
-    yield EpochEnd(state.position, metrics)
+    yield EpochEnd(state.position, metrics, state.epochs, state.step)
 
 
 def update(state: TrainState, phase: Phase, batch: Any) -> dict[str, float]:
     """Take one optimization step on `batch`; give its losses from before the step."""
     losses = phase.objective(state.models, batch)
-    values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
-    if not torch.isfinite(losses["loss"]):
-        raise TrainingDivergedError(_divergence(state, values))
     for optimizer in state.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
+    values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
+    if not math.isfinite(values["loss"]):
+        raise TrainingDivergedError(_divergence("loss", state, values))
     losses["loss"].backward()  # type: ignore[no-untyped-call]
+    if not _gradients_are_finite(state):
+        raise TrainingDivergedError(_divergence("gradient", state, values))
     for optimizer in state.optimizers.values():
         optimizer.step()
     return values
 
 
-def freeze(state: TrainState, phase: Phase) -> None:
-    """Say for every weight whether the phase trains it: nothing is left from another phase."""
-    for model in state.models.values():
-        model.requires_grad_(True)
-    for module in phase.frozen_modules(state.models):
-        module.requires_grad_(False)
+def note(state: TrainState, phase: Phase, losses: dict[str, float]) -> None:
+    """Count a batch in that was trained on."""
+    for name, value in losses.items():
+        state.totals[name] = state.totals.get(name, 0.0) + value
+    if phase.threshold and not math.isnan(losses.get(phase.threshold.metric, math.nan)):
+        state.recent.append(losses[phase.threshold.metric])
+    state.step += 1
+    state.position = replace(state.position, batch=state.position.batch + 1)
 
 
 def set_modes(state: TrainState, phase: Phase) -> None:
@@ -80,28 +116,32 @@ def set_modes(state: TrainState, phase: Phase) -> None:
         module.eval()
 
 
-class Totals:
-    """The mean of each loss over the batches of an epoch."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = 0
-
-    def add(self, losses: Mapping[str, float]) -> None:
-        """Count one batch in."""
-        self._count += 1
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def means(self) -> dict[str, float]:
-        """Give `train_<loss>` for each loss that was added."""
-        return {f"train_{name}": total / self._count for name, total in self._sums.items()}
+def step_schedulers(state: TrainState, phase: Phase, metrics: dict[str, float]) -> None:
+    """Let each scheduler set the learning rate of the next epoch."""
+    for name, scheduler in state.schedulers.items():
+        metric = phase.schedules[name].metric
+        if not metric:
+            scheduler.step()
+        elif not math.isnan(metrics.get(metric, math.nan)):
+            scheduler.step(metrics[metric])  # type: ignore[arg-type]
 
 
-def _divergence(state: TrainState, values: Mapping[str, float]) -> str:
+def _gradients_are_finite(state: TrainState) -> bool:
+    gradients = [
+        weight.grad
+        for optimizer in state.optimizers.values()
+        for group in optimizer.param_groups
+        for weight in group["params"]
+        if weight.grad is not None
+    ]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return bool(torch.isfinite(norm))
+
+
+def _divergence(what: str, state: TrainState, values: dict[str, float]) -> str:
     place = f"epoch {state.position.epoch + 1}, batch {state.position.batch + 1}"
     losses = ", ".join(f"{name} {value:g}" for name, value in values.items())
     return (
-        f"the loss is not finite at {place} ({losses}); the weights were left as they were: "
+        f"the {what} is not finite at {place} ({losses}); the weights were left as they were: "
         "a lower learning rate or weight of the penalty may help"
     )

@@ -1,16 +1,24 @@
-"""A phase: what is trained, by which objective, for how long."""
+"""A phase: what is trained, by which objective and optimizers, and when it ends."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 Models = Mapping[str, nn.Module]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class Objective(Protocol):
-    """A training method: the losses of a batch; `loss` is the one that is minimised."""
+    """A training method: the losses of a batch; `loss` is the one that is minimised.
+
+    An objective with a state of its own, such as a replay buffer, has `state_dict` and
+    `load_state_dict` too: a checkpoint holds it.
+    """
 
     def __call__(self, models: Models, batch: Any) -> dict[str, Tensor]:
         """Give the named losses of `batch`, each a scalar tensor; `loss` carries the gradient."""
@@ -42,19 +50,51 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """Makes a scheduler, which steps after every epoch: by `metric` where it follows one."""
+
+    make: SchedulerFactory
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Ends a phase when `metric` is below `value` at an epoch's end; NaN never is.
+
+    A batch's metric is averaged over the last `window` batches; one that only epochs have, such
+    as a validation metric, is taken as it is.
+    """
+
+    metric: str
+    value: float
+    window: int = 100
+
+
+@dataclass(frozen=True)
 class Phase:
-    """Trains by one objective for `n_epochs`; what `frozen` names stays as it is.
+    """Trains by one objective for `n_epochs`, or until the `threshold` is met.
 
     `frozen` holds dotted names of modules, the model first: `network.trunk`. A frozen
     module's weights get no gradient, and its norms and dropout are in evaluation mode.
+    `optimizers` and `schedules` are by the model's name. `max_steps` is the most batches that an
+    epoch takes.
     """
 
     name: str
     objective: Objective
     batches: Batches
     n_epochs: int
+    optimizers: Mapping[str, OptimizerFactory]
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     validation: Validation | None = None
+    threshold: Threshold | None = None
+    max_steps: int | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """Count the batches of an epoch."""
+        return min(len(self.batches), self.max_steps or len(self.batches))
 
     def frozen_modules(self, models: Models) -> list[nn.Module]:
         """Find the modules that `frozen` names."""

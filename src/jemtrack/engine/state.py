@@ -1,17 +1,90 @@
 """All that a training changes."""
 
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from jemtrack.engine.events import Position
+from jemtrack.engine.phase import Phase
+from jemtrack.engine.random_state import random_state, restore_random_state
 
 
 @dataclass
 class TrainState:
-    """The models, their optimizers and the place that training has reached."""
+    """The models, the place that training has reached and all that the next step depends on.
+
+    `step` counts the optimization steps of the whole run, `epochs` its epochs. `totals` are the
+    sums of this epoch's losses over its batches so far, `recent` the last values of the metric
+    whose threshold ends the phase, `latest` the last epoch's metrics, and `stop` is why a
+    callback wants the training to end.
+    """
 
     models: dict[str, nn.Module]
-    optimizers: dict[str, Optimizer]
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    schedulers: dict[str, LRScheduler] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
+    step: int = 0
+    epochs: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+    recent: deque[float] = field(default_factory=deque)
+    latest: dict[str, float] = field(default_factory=dict)
+    stop: str = ""
+
+    def enter(self, phase: Phase) -> None:
+        """Make the phase's optimizers and schedulers; say for every weight whether it trains.
+
+        Nothing is left of another phase's.
+        """
+        for model in self.models.values():
+            model.requires_grad_(True)
+        for module in phase.frozen_modules(self.models):
+            module.requires_grad_(False)
+        self.optimizers = {
+            name: make(self.models[name].parameters()) for name, make in phase.optimizers.items()
+        }
+        self.schedulers = {
+            name: schedule.make(self.optimizers[name]) for name, schedule in phase.schedules.items()
+        }
+        self.recent = deque(maxlen=phase.threshold.window if phase.threshold else 1)
+
+    def state_dict(self, phase: Phase) -> dict[str, Any]:
+        """Give all of it, in `phase`, and the global random streams: tensors and JSON."""
+        return {
+            "position": astuple(self.position),
+            **{kind: _states(getattr(self, kind)) for kind in _KINDS},
+            "objective": _state(phase.objective),
+            "random": random_state(),
+            "recent": [*self.recent],
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], phase: Phase) -> None:
+        """Go back to what `state_dict` gave in `phase`."""
+        self.enter(phase)
+        self.position = Position(*state["position"])
+        for kind in _KINDS:
+            for name, holder in getattr(self, kind).items():
+                holder.load_state_dict(state[kind][name])
+        if state["objective"] is not None:
+            phase.objective.load_state_dict(state["objective"])  # type: ignore[attr-defined]
+        self.recent.extend(state["recent"])
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        restore_random_state(state["random"])
+
+
+_KINDS = ("models", "optimizers", "schedulers")
+_PLAIN = ("step", "epochs", "totals", "latest", "stop")
+
+
+def _state(holder: Any) -> Any:
+    return holder.state_dict() if hasattr(holder, "state_dict") else None
+
+
+def _states(holders: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: holder.state_dict() for name, holder in holders.items()}

@@ -11,8 +11,11 @@ from torch.nn import functional
 
 from jemtrack.data.augment import to_unit_range
 from jemtrack.data.images import LabelledImages
+from jemtrack.engine.metrics import declare_metric
 from jemtrack.engine.seeds import generator
 from jemtrack.jem.energy_model import JointEnergyModel
+
+LOG_DENSITY = declare_metric("log_density")
 
 
 class Predictions(NamedTuple):
@@ -64,5 +67,5 @@ def validation_metrics(predictions: Predictions, labels_N: Tensor) -> dict[str, 
     return {
         "valid_accuracy": (logits_NC.argmax(1) == labels_N).double().mean().item(),
         "valid_nll": functional.cross_entropy(logits_NC.double(), labels_N).item(),
-        "valid_log_density": predictions.log_density_N.double().mean().item(),
+        f"valid_{LOG_DENSITY}": predictions.log_density_N.double().mean().item(),
     }

@@ -10,16 +10,16 @@ import torch
 import zntrack
 
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.events import RunStart
 from jemtrack.engine.listeners import Listener
-from jemtrack.engine.run import run
+from jemtrack.engine.run import Run
+from jemtrack.engine.state import TrainState
 from jemtrack.jem.chain_density import chain_log_density
 from jemtrack.jem.langevin import LangevinSampler
 from jemtrack.jem.model_file import save_model
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_checks import check_trainers
-from jemtrack.stages.training import initial_network, initial_state, network_shape, ordinary_phase
+from jemtrack.stages.training import initial_network, network_shape, ordinary_phase
 from jemtrack.trackers.console import Lines, ProgressBar
 from jemtrack.trackers.history import HistoryCsv
 from jemtrack.trackers.run_log import run_log
@@ -60,11 +60,17 @@ class Trainer(Stage):
         def save(path: Path) -> None:
             save_model(path, network, shape, notes)
 
-        state = initial_state(self.params, network)
         phase = ordinary_phase(self.params, self.objective, data)
+        training = Run(
+            name=f"{self.params.experiment}/{self.name}",
+            parameters={"params": self.params, "objective": self.objective},
+            state=TrainState({"network": network}),
+            phases=[phase],
+            listeners=self._listeners(save),
+        )
         log_file = self.run_folder / "train.log" if self.params.print_to_log else None
         with run_log(log_file, on_screen=not sys.stderr.isatty()):
-            metrics = run(self._start(), state, phase, self._listeners(save))
+            metrics = training.train()
         if self.params.n_steps:
             sampler = LangevinSampler(n_steps=self.params.n_steps)
             image_shape = data.train.images_NCHW.shape[1:]
@@ -83,10 +89,6 @@ class Trainer(Stage):
         """Name the model that training starts from."""
         load_path = parameters["params"].get("load_path")
         return [load_path] if load_path else []
-
-    def _start(self) -> RunStart:
-        chosen = {"params": self.params, "objective": self.objective}
-        return RunStart(f"{self.params.experiment}/{self.name}", chosen)
 
     def _listeners(self, save: Any) -> list[Listener]:
         listeners: list[Listener] = [

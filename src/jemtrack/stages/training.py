@@ -1,14 +1,13 @@
 """From a trainer's parameters to the network and the phase that the engine trains."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from jemtrack.data.augment import Augmentation, crop_padding
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.engine.phase import Models, Objective, Phase, Validation
-from jemtrack.engine.state import TrainState
 from jemtrack.jem.batches import TrainingBatches, pick_labelled
 from jemtrack.jem.energy_model import JointEnergyModel
 from jemtrack.jem.inference import predict, validation_metrics
@@ -37,14 +36,6 @@ def initial_network(params: TrainArgs, shape: WideResNetShape) -> JointEnergyMod
     return network.to(best_device())
 
 
-def initial_state(params: TrainArgs, network: nn.Module) -> TrainState:
-    """Give the network and its optimizer before the first step."""
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=params.lr, weight_decay=params.weight_decay
-    )
-    return TrainState({"network": network}, {"network": optimizer})
-
-
 def ordinary_phase(params: TrainArgs, objective: Objective, data: DataSplits) -> Phase:
     """Describe an ordinary training: a single phase."""
     return Phase(
@@ -52,6 +43,9 @@ def ordinary_phase(params: TrainArgs, objective: Objective, data: DataSplits) ->
         objective=objective,
         batches=_batches(params, data),
         n_epochs=params.n_epochs,
+        optimizers={
+            "network": partial(torch.optim.Adam, lr=params.lr, weight_decay=params.weight_decay)
+        },
         frozen=("network.trunk", "network.energy_head") if params.clf_only else (),
         validation=_validation(params, data),
     )

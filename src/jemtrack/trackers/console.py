@@ -22,6 +22,7 @@ from jemtrack.engine.events import (
     Metrics,
     PhaseStart,
     RunStart,
+    Status,
 )
 from jemtrack.engine.listeners import Listener
 
@@ -47,14 +48,21 @@ class Lines(Listener):
             self.phase = event
         elif isinstance(event, EpochStart):
             self.started = time.perf_counter()
-        elif isinstance(event, BatchEnd) and event.position.batch % self.print_every == 0:
+        elif isinstance(event, BatchEnd) and self._due(event):
             log.info(self._line(event.position.epoch + 1, event.position.batch, event.metrics))
-        elif isinstance(event, EpochEnd):
+        elif isinstance(event, EpochEnd) and event.status == Status.SUCCESS:
             log.info(self._line(event.position.epoch, self.phase.n_batches, event.metrics))
+
+    def _due(self, event: BatchEnd) -> bool:
+        return event.status == Status.SUCCESS and event.position.batch % self.print_every == 0
 
     def _line(self, epoch: int, batch: int, metrics: Metrics) -> str:
         seconds = (time.perf_counter() - self.started) / max(batch, 1)
-        place = f"Epoch {epoch}/{self.phase.n_epochs} | Batch {batch}/{self.phase.n_batches}"
+        phase = self.phase
+        place = (
+            f"Step {phase.name} ({phase.position.phase + 1}/{phase.n_phases})"
+            f" | Epoch {epoch}/{phase.n_epochs} | Batch {batch}/{phase.n_batches}"
+        )
         return f"{self.run} | {place} | {written(metrics)} | {seconds:.3f} s/batch"
 
 
@@ -83,7 +91,7 @@ class ProgressBar(Listener):
             self._bar.update(self._task, total=event.n_epochs * event.n_batches, completed=done)
         elif isinstance(event, BatchEnd):
             self._bar.advance(self._task)
-        elif isinstance(event, EpochEnd):
+        elif isinstance(event, EpochEnd) and event.status == Status.SUCCESS:
             shown = f"epoch {event.position.epoch} | {written(event.metrics)}"
             self._bar.update(self._task, metrics=shown)
 

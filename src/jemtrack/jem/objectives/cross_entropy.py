@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jemtrack.engine.metrics import declare_metric
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.parameters import parameters
+
+CROSS_ENTROPY = declare_metric("cross_entropy")
 
 
 @parameters
@@ -17,4 +20,4 @@ class CrossEntropy:
         """Give `loss`, and `cross_entropy`, the same number for the record (detached)."""
         logits_BC = models["network"](batch.images_BCHW)
         cross_entropy = functional.cross_entropy(logits_BC, batch.labels_B)
-        return {"loss": cross_entropy, "cross_entropy": cross_entropy.detach()}
+        return {"loss": cross_entropy, CROSS_ENTROPY: cross_entropy.detach()}

@@ -15,9 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jemtrack.engine.metrics import declare_metric
 from jemtrack.jem.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.parameters import parameters
+
+CROSS_ENTROPY = declare_metric("cross_entropy")
+ENTROPY_PENALTY = declare_metric("entropy_penalty")
 
 
 @parameters
@@ -53,8 +57,8 @@ class MaxEntropyObjective(ABC):
         entropy_penalty = self._penalty(log_density_B)
         return {
             "loss": cross_entropy + self.entropy_weight * entropy_penalty,
-            "cross_entropy": cross_entropy.detach(),
-            "entropy_penalty": entropy_penalty.detach(),
+            CROSS_ENTROPY: cross_entropy.detach(),
+            ENTROPY_PENALTY: entropy_penalty.detach(),
         }
 
     def _penalty(self, log_density_B: Tensor) -> Tensor:

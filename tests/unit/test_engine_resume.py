@@ -1,0 +1,242 @@
+"""A run that was broken off anywhere ends as the run that was not, bit for bit."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
+
+from jemtrack.engine.callbacks import Callback
+from jemtrack.engine.checkpoint import Checkpoints
+from jemtrack.engine.events import BatchEnd, Event, RunEnd, RunStart, Status
+from jemtrack.engine.interruption import Interrupted
+from jemtrack.engine.listeners import Listener
+from jemtrack.engine.phase import Phase, Schedule, Threshold
+from jemtrack.engine.run import Run
+from jemtrack.engine.seeds import generator
+from jemtrack.engine.state import TrainState
+
+N_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Points:
+    """Batches of eight points whose noise their place alone decides."""
+
+    def __len__(self) -> int:
+        return N_BATCHES
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        for batch in range(start, N_BATCHES):
+            yield torch.randn(8, 3, generator=generator(1, "points", epoch, batch))
+
+
+class Momentum:
+    """An objective with a state: each loss leans on a running mean of the outputs."""
+
+    def __init__(self) -> None:
+        self.mean = torch.zeros(2)
+
+    def __call__(self, models, batch) -> dict[str, Tensor]:
+        outputs = models["net"](batch)
+        self.mean = 0.9 * self.mean + 0.1 * outputs.detach().mean(0)
+        return {"loss": (outputs - batch[:, :2] - self.mean).square().mean()}
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state) -> None:
+        self.mean = state["mean"]
+
+
+class Averages(Callback):
+    """A callback with a state: an exponential mean of the first weight."""
+
+    def _post_init_(self) -> None:
+        self.mean = torch.zeros(5, 3)
+
+    def __call__(self, event: Event, state: TrainState) -> None:
+        if isinstance(event, BatchEnd) and event.status == Status.SUCCESS:
+            self.mean = 0.5 * self.mean + 0.5 * state.models["net"][0].weight.detach()
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state) -> None:
+        self.mean = state["mean"]
+
+
+class Record(Listener):
+    """Keeps the steps as a file would: a checkpoint knows how long it was."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+
+class BreakOff(Callback):
+    """Acts after the step `step` of the run."""
+
+    def __init__(self, step: int, act: Callable[[], None]) -> None:
+        self.step = step
+        self.act = act
+
+    def __call__(self, event: Event, state: TrainState) -> None:
+        if isinstance(event, BatchEnd) and event.step == self.step:
+            self.act()
+
+
+def power_cut() -> None:
+    raise MemoryError("pulled the plug")
+
+
+OPTIMIZERS = {
+    "Adam": partial(torch.optim.Adam, lr=0.01),
+    "AdamW": partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1),
+    "SGD": partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
+    "RMSprop": partial(torch.optim.RMSprop, lr=0.01, momentum=0.5, centered=True),
+}
+SCHEDULES = {
+    "none": None,
+    "CosineAnnealingLR": Schedule(partial(CosineAnnealingLR, T_max=3)),
+    "StepLR": Schedule(partial(StepLR, step_size=2)),
+    "ExponentialLR": Schedule(partial(ExponentialLR, gamma=0.8)),
+    "ReduceLROnPlateau": Schedule(partial(ReduceLROnPlateau, patience=0), metric="train_loss"),
+}
+
+
+def make_run(folder: Path | None, optimizer="Adam", schedule="none", callbacks=()) -> Run:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Linear(5, 2))
+    options = {
+        "objective": Momentum(),
+        "batches": Points(),
+        "optimizers": {"net": OPTIMIZERS[optimizer]},
+        "schedules": {"net": SCHEDULES[schedule]} if SCHEDULES[schedule] else {},
+    }
+    phases = [
+        Phase("warm_up", n_epochs=2, frozen=("net.1", "net.3"), **options),
+        Phase("rest", n_epochs=3, max_steps=3, threshold=Threshold("loss", -1.0), **options),
+    ]
+    checkpoints = Checkpoints(folder, every_seconds=1e9, every_steps=3) if folder else None
+    state = TrainState({"net": net})
+    return Run("x", {}, state, phases, [Record()], [Averages(), *callbacks], checkpoints)
+
+
+N_STEPS = 2 * N_BATCHES + 3 * 3
+
+
+def steps(run: Run) -> list[int]:
+    return [event.step for event in run.listeners[0].events if isinstance(event, BatchEnd)]
+
+
+def assert_same(run: Run, whole: Run) -> None:
+    ours, theirs = run.state.models["net"].state_dict(), whole.state.models["net"].state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert torch.equal(run.callbacks[0].mean, whole.callbacks[0].mean)
+    assert run.state.latest == whole.state.latest
+    assert (
+        run.state.optimizers["net"].param_groups[0]["lr"]
+        == (whole.state.optimizers["net"].param_groups[0]["lr"])
+    )
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_any_optimizer_and_scheduler(tmp_path, optimizer, schedule):
+    whole = make_run(None, optimizer, schedule)
+    whole.train()
+    broken = make_run(tmp_path, optimizer, schedule, [BreakOff(13, power_cut)])
+    with pytest.raises(MemoryError):
+        broken.train()
+
+    run = make_run(tmp_path, optimizer, schedule, [BreakOff(-1, power_cut)])
+    torch.rand(17)
+    run.train()
+
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("at", range(1, N_STEPS + 1))
+def test_any_step(tmp_path, at):
+    whole = make_run(None)
+    whole.train()
+    broken = make_run(tmp_path, callbacks=[BreakOff(at, power_cut)])
+    with pytest.raises(MemoryError):
+        broken.train()
+
+    run = make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)])
+    if at > 3:  # there is a checkpoint, which gives the global stream back
+        torch.rand(17)
+    run.train()
+
+    assert_same(run, whole)
+    # The checkpoint of step `at` is written after the callbacks: it never came to be.
+    resumed_after = (at - 1) // 3 * 3
+    assert steps(run) == list(range(resumed_after + 1, N_STEPS + 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_batch_with_a_checkpoint(tmp_path, number):
+    whole = make_run(None)
+    whole.train()
+    broken = make_run(tmp_path, callbacks=[BreakOff(7, lambda: os.kill(os.getpid(), number))])
+    handler = signal.getsignal(number)
+
+    with pytest.raises(Interrupted, match=f"ended by {number.name}"):
+        broken.train()
+
+    assert signal.getsignal(number) == handler
+    assert broken.listeners[0].events[-1].status == Status.ABORTED
+    run = make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)])
+    run.train()
+    assert_same(run, whole)
+    assert steps(run)[0] == 8
+
+
+def test_a_resumed_run_says_where_it_goes_on_and_what_it_skips(tmp_path, caplog):
+    broken = make_run(tmp_path, callbacks=[BreakOff(11, power_cut)])
+    with pytest.raises(MemoryError):
+        broken.train()
+
+    run = make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)])
+    with caplog.at_level("INFO", logger="jemtrack"):
+        run.train()
+
+    assert "x goes on at phase rest (2/2), epoch 1, batch 2; done before: warm_up" in caplog.text
+    start, end = run.listeners[0].events[0], run.listeners[0].events[-1]
+    assert isinstance(start, RunStart)
+    assert start.run_id == broken.run_id
+    assert (start.step, start.epoch) == (9, 2)
+    assert isinstance(end, RunEnd)
+
+
+def test_a_threshold_ends_a_phase_and_survives_a_break(tmp_path):
+    def phases(run: Run) -> Run:
+        first = run.phases[0]
+        threshold = Threshold("loss", 1e9, window=2)
+        run.phases = [Phase(**{**vars(first), "threshold": threshold}), run.phases[1]]
+        return run
+
+    whole = phases(make_run(None))
+    whole.train()
+    assert len(steps(whole)) == N_STEPS - N_BATCHES  # one epoch was enough
+
+    with pytest.raises(MemoryError):
+        phases(make_run(tmp_path, callbacks=[BreakOff(4, power_cut)])).train()
+    run = phases(make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)]))
+    run.train()
+    assert_same(run, whole)
