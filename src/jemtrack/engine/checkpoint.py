@@ -12,6 +12,9 @@ from jemtrack.engine.tree import from_bytes, to_bytes
 
 log = logging.getLogger("jemtrack")
 
+# Part of what a training's scratch folder goes by: a change here means that older ones never serve.
+FORMAT = 1
+
 _KEPT = 2  # the last one, and the one before in case the last is damaged later
 _DIGEST = 32  # hexadecimal digits of the SHA-256 in the name
 _NAME = re.compile(rf"(\d+)-step(\d+)-([0-9a-f]{{{_DIGEST}}})\.checkpoint")

@@ -16,6 +16,7 @@ from jemtrack.engine.state import TrainState
 from jemtrack.jem.chain_density import chain_log_density
 from jemtrack.jem.langevin import LangevinSampler
 from jemtrack.jem.model_file import save_model
+from jemtrack.stages.scratch import kept_checkpoints
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_checks import check_trainers
@@ -60,24 +61,28 @@ class Trainer(Stage):
         def save(path: Path) -> None:
             save_model(path, network, shape, notes)
 
-        phase = ordinary_phase(self.params, self.objective, data)
-        training = Run(
-            name=f"{self.params.experiment}/{self.name}",
-            parameters={"params": self.params, "objective": self.objective},
-            state=TrainState({"network": network}),
-            phases=[phase],
-            listeners=self._listeners(save),
-        )
+        chosen = {"params": self.params, "objective": self.objective}
         log_file = self.run_folder / "train.log" if self.params.print_to_log else None
-        with run_log(log_file, on_screen=not sys.stderr.isatty()):
+        with (
+            run_log(log_file, on_screen=not sys.stderr.isatty()),
+            kept_checkpoints(self.name, chosen) as checkpoints,
+        ):
+            training = Run(
+                name=f"{self.params.experiment}/{self.name}",
+                parameters=chosen,
+                state=TrainState({"network": network}),
+                phases=[ordinary_phase(self.params, self.objective, data)],
+                listeners=self._listeners(save),
+                checkpoints=checkpoints,
+            )
             metrics = training.train()
-        if self.params.n_steps:
-            sampler = LangevinSampler(n_steps=self.params.n_steps)
-            image_shape = data.train.images_NCHW.shape[1:]
-            density = chain_log_density(network, sampler, image_shape, data.seed)
-            metrics["chain_log_density"] = density
-        save(self.model)
-        self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+            if self.params.n_steps:
+                sampler = LangevinSampler(n_steps=self.params.n_steps)
+                image_shape = data.train.images_NCHW.shape[1:]
+                density = chain_log_density(network, sampler, image_shape, data.seed)
+                metrics["chain_log_density"] = density
+            save(self.model)
+            self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
 
     @property
     def run_folder(self) -> Path:

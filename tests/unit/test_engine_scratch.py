@@ -1,0 +1,79 @@
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from jemtrack.engine.scratch import held, scratch_key
+
+HOLD = """
+    import sys, time
+    from pathlib import Path
+    from jemtrack.engine.scratch import held
+
+    with held(Path(sys.argv[1])):
+        print("has it", flush=True)
+        (Path(sys.argv[1]) / "state").write_text("half")
+        sys.stdin.readline()
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    """Start a process that holds the folder until it is told to end."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_key_depends_on_everything_in_any_order():
+    assert scratch_key({"a": 1, "b": [2.0]}) == scratch_key({"b": [2.0], "a": 1})
+    assert scratch_key({"a": 1}) != scratch_key({"a": 2})
+
+
+def test_what_was_finished_is_removed_and_what_was_not_stays(tmp_path):
+    folder = tmp_path / "key"
+
+    def break_off() -> None:
+        with held(folder):
+            (folder / "state").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
+    assert (folder / "state").exists()
+
+    with held(folder):
+        pass
+    assert not folder.exists()
+
+
+def test_a_killed_holder_leaves_its_state_and_no_lock(tmp_path):
+    holder = hold(tmp_path / "key")
+    holder.stdout.readline()
+    holder.kill()
+    holder.communicate()
+
+    with held(tmp_path / "key"):
+        assert (tmp_path / "key" / "state").read_text() == "half"
+
+
+def test_the_second_waits_and_finds_what_the_first_made(tmp_path):
+    first, folder = hold(tmp_path / "key"), tmp_path / "key"
+    first.stdout.readline()
+    second = hold(folder)
+    time.sleep(2)
+    assert second.poll() is None
+
+    first.communicate("end\n")
+
+    assert second.stdout.readline() == "has it\n"
+    assert (folder / "state").exists()
+    second.communicate("end\n")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert not folder.exists()
