@@ -9,7 +9,8 @@ from project import ROOT, STAGES, TRAINERS, Project
 
 README = (ROOT / "README.md").read_text()
 # The environment belongs to the checkout: whatever its age, the copy is not to renew it.
-AS_IT_IS = {"MAKEFLAGS": "--old-file=.venv/.installed"}
+SETTLED = [".venv/.installed", ".venv/bin/python", "pdm.local.lock"]
+AS_IT_IS = {"MAKEFLAGS": " ".join(f"--old-file={file}" for file in SETTLED)}
 BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]+) -->\n\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.S)
 
 
