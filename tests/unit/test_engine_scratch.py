@@ -14,8 +14,8 @@ HOLD = """
     from jemtrack.engine.scratch import held
 
     with held(Path(sys.argv[1])):
-        print("has it", flush=True)
         (Path(sys.argv[1]) / "state").write_text("half")
+        print("has it", flush=True)
         sys.stdin.readline()
 """
 
