@@ -14,11 +14,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give the exit status: 0, or 1 where the input is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except InputError as error:
         print(f"jemtrack: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +41,13 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="show the models side by side, and what they cost")
     show.set_defaults(command=_show)
+
+    validate = commands.add_parser("validate", help="check recipe files; say what they do")
+    validate.add_argument("paths", nargs="+", type=Path, metavar="FILE")
+    validate.set_defaults(command=_validate)
+
+    components = commands.add_parser("components", help="list callbacks, trackers, their options")
+    components.set_defaults(command=_components)
 
     notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
     notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
@@ -74,6 +80,20 @@ def _show(options: argparse.Namespace) -> None:
     from jemtrack.graph.show import show
 
     show()
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from jemtrack.recipe_summary import validated
+
+    lines, count = validated(options.paths)
+    print(*lines, sep="\n")
+    return 1 if count else 0
+
+
+def _components(options: argparse.Namespace) -> None:
+    from jemtrack.component_list import component_lines
+
+    print(*component_lines(), sep="\n")
 
 
 def _notebook(options: argparse.Namespace) -> None:

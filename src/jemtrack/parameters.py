@@ -29,6 +29,10 @@ _EXPECTED = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
+    "tuple_type": "must be a list",
+    "dict_type": "must hold names and values",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must not be empty",
     "missing": "is missing",
     "value_error": "{error}",
 }
@@ -51,11 +55,22 @@ def problems(cls: type, values: dict[str, Any], where: str) -> list[str]:
 
     `where` is the path that leads to the values, such as `params.yaml: MaxEntropyL1.params`.
     """
+    found = faults(cls, values)
+    return [" ".join([".".join([where, *map(str, path)]), message]) for path, message in found]
+
+
+def faults(cls: type, values: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
+    """Say for each of `values` that `cls` refuses where it stands in them and what is wrong."""
     try:
         cls(**{str(name): value for name, value in values.items()})
     except pydantic.ValidationError as error:
-        return [_sentence(cls, where, details) for details in error.errors()]
+        return [(details["loc"], _message(cls, details)) for details in error.errors()]
     return []
+
+
+def parameter_names(cls: type) -> tuple[str, ...]:
+    """Name the fields of a parameters class, in their order."""
+    return tuple(field.name for field in dataclasses.fields(cls))
 
 
 def build(cls: type[T], values: dict[str, Any], where: str) -> T:
@@ -81,22 +96,21 @@ def shown(value: object) -> str:
     return repr(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
 
 
-def _sentence(cls: type, where: str, details: Any) -> str:
-    path = ".".join([where, *(str(part) for part in details["loc"])])
+def _message(cls: type, details: Any) -> str:
     kind, value = details["type"], details["input"]
     if kind == "unexpected_keyword_argument":
-        known = suggestion(details["loc"][-1], (field.name for field in dataclasses.fields(cls)))
-        return f"{path} is not a parameter of {cls.__name__}; {known}"
+        known = suggestion(details["loc"][-1], parameter_names(cls))
+        return f"is not a parameter of {cls.__name__}; {known}"
     template = _EXPECTED.get(kind)
     # A bound of a float is a float: `> 0.0` is shown as `> 0`.
     context = {
         name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
         for name, bound in details.get("ctx", {}).items()
     }
-    expected = template.format(**context) if template else details["msg"]
+    expected = template.format(**context) if template else str(details["msg"])
     if kind == "missing":
-        return f"{path} {expected}"
-    return f"{path} {expected}, got {shown(value)}{_quotes_hint(value, kind)}"
+        return expected
+    return f"{expected}, got {shown(value)}{_quotes_hint(value, kind)}"
 
 
 def _quotes_hint(value: object, kind: str) -> str:

@@ -1,7 +1,16 @@
+import re
+
 import pytest
 
 from jemtrack.engine import components
-from jemtrack.engine.components import Component, Option, build, component, registered
+from jemtrack.engine.components import (
+    Component,
+    Option,
+    build,
+    component,
+    option_faults,
+    registered,
+)
 from jemtrack.errors import InputError
 
 
@@ -72,3 +81,48 @@ def test_a_name_belongs_to_one_class(stopper):
         @component("stopper")
         class Other(Component):
             pass
+
+
+class Tuned(Component):
+    span: int | None = Option(int | None, "batches, or all", minimum=1)
+    share: float | None = Option(float, "share of them", default=None, maximum=1)
+    mode: str = Option(str, "which way", default="min", choices=("min", "max"))
+
+
+def test_an_option_can_be_none_where_that_is_declared():
+    made = Tuned(span=None, share=1)
+
+    assert (made.span, made.share, made.mode) == (None, 1.0, "min")
+    assert {option.name: (option.kind_name, option.required) for option in Tuned.options()} == {
+        "span": ("int | None", True),
+        "share": ("float | None", False),
+        "mode": ("str", False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "message"),
+    [
+        ({"span": 2.0}, "span", "must be of type int | None, got 2.0"),
+        ({"span": 0}, "span", "must be >= 1, got 0"),
+        ({"span": 1, "share": 1.5}, "share", "must be <= 1, got 1.5"),
+        ({"span": 1, "share": float("nan")}, "share", "must be a finite number, got nan"),
+        ({"span": 1, "mode": "mim"}, "mode", "must be one of 'min', 'max', got 'mim'"),
+        ({"span": 1, "mode": None}, "mode", "must be of type str, got None"),
+    ],
+)
+def test_bounds_and_choices_are_told_before_anything_is_built(options, name, message):
+    assert [*option_faults(Tuned, options)] == [(name, message)]
+    with pytest.raises(InputError, match=re.escape(f"Tuned.{name} {message}")):
+        Tuned(**options)
+
+
+def test_every_fault_of_the_options_is_told(stopper):
+    found = [*option_faults(stopper, {"patients": 2, "least": -1, "patience": True})]
+
+    assert found == [
+        ("patients", "is not an option of it; did you mean patience?"),
+        ("least", "must be >= 0, got -1"),
+        ("patience", "must be of type int, got True"),
+        ("metric", "is missing: what to watch"),
+    ]

@@ -1,100 +1,191 @@
-import logging
+"""What holds for all trackers: their names, their extras, and what a real run leaves in them."""
 
-import pandas as pd
+import csv
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from tracked_run import FLAT, PARAMETERS, Training, assert_same_record
 
-from jemtrack.engine.events import (
-    BatchEnd,
-    EpochEnd,
-    EpochStart,
-    PhaseStart,
-    Position,
-    RunEnd,
-    Status,
-)
-from jemtrack.engine.events import RunStart as Start
-from jemtrack.trackers.console import Lines, ProgressBar
+from jemtrack.engine.callbacks import Callback
+from jemtrack.engine.checkpoint import Checkpoints
+from jemtrack.engine.events import BatchEnd
+from jemtrack.engine.phase import Phase
+from jemtrack.engine.run import Run
+from jemtrack.engine.state import TrainState
 from jemtrack.trackers.history import HistoryCsv
-from jemtrack.trackers.run_log import run_log
-from jemtrack.trackers.weights import PeriodicWeights
+from jemtrack.trackers.jsonl import JsonLines, read_record
+from jemtrack.trackers.plain import flat, plain
+from jemtrack.trackers.sql import SqlDatabase
 
-RUN = [
-    Start("test/Trainer", {}),
-    PhaseStart(Position(), "train", n_phases=1, n_epochs=2, n_batches=2),
-    EpochStart(Position()),
-    BatchEnd(Position(0, 0, 1), {"loss": 4.0}, step=1),
-    BatchEnd(Position(0, 0, 2), {"loss": 2.0}, step=2),
-    EpochEnd(Position(0, 1, 0), {"train_loss": 3.0}, epoch=1, step=2),
-    EpochStart(Position(0, 1, 0)),
-    BatchEnd(Position(0, 1, 1), {"loss": 1.0}, step=3),
-    BatchEnd(Position(0, 1, 2), {"loss": 0.5}, step=4),
-    EpochEnd(Position(0, 2, 0), {"train_loss": 0.75, "valid_nll": 0.6}, epoch=2, step=4),
-    RunEnd(Status.SUCCESS, {"train_loss": 0.75, "valid_nll": 0.6}),
-]
+EXTRAS = {
+    "dvclive": ("dvclive", {}),
+    "mlflow": ("mlflow", {}),
+    "sql": ("sqlalchemy", {}),
+    "tensorboard": ("tensorboard", {"folder": "logs"}),
+    "wandb": ("wandb", {}),
+}
+NAMES = sorted([*EXTRAS, "history", "jsonl", "lines", "performance", "progress"])
 
+WITHOUT = """
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
 
-def tell(listener, events=RUN) -> None:
-    for event in events:
-        listener(event)
-    listener.close()
+for package in {packages!r}:
+    sys.modules[package] = None
 
+import jemtrack.trackers
+from jemtrack.engine.components import build, registered
+from jemtrack.errors import InputError
 
-def test_history_has_a_row_an_epoch_and_a_final_row(tmp_path):
-    path = tmp_path / "new" / "history.csv"
-
-    tell(HistoryCsv(path=str(path)))
-
-    table = pd.read_csv(path)
-    assert table["row"].tolist() == ["epoch", "epoch", "final"]
-    assert table["epoch"].tolist() == [1, 2, 2]
-    assert table["train_loss"].tolist() == [3.0, 0.75, 0.75]
-    assert table["valid_nll"].isna().tolist() == [True, False, False]
-
-
-def test_history_of_a_failed_run_has_no_final_row(tmp_path):
-    path = tmp_path / "history.csv"
-
-    tell(HistoryCsv(path=str(path)), [*RUN[:6], RunEnd(Status.FAILED, {"train_loss": 3.0})])
-
-    assert pd.read_csv(path)["row"].tolist() == ["epoch"]
+for module in iter_modules(jemtrack.trackers.__path__):
+    import_module(f"jemtrack.trackers.{{module.name}}")
+print(*registered())
+for name, options in {options!r}.items():
+    try:
+        build(name, options)
+    except InputError as error:
+        print(error)
+"""
 
 
-@pytest.mark.parametrize(("every", "n_lines"), [(1, 6), (2, 4), (100, 2)])
-def test_lines_come_every_so_many_batches_and_each_epoch(caplog, every, n_lines):
-    with caplog.at_level(logging.INFO, logger="jemtrack"):
-        tell(Lines(print_every=every))
+def test_trackers_are_listed_without_their_packages_and_say_which_extra_has_them():
+    packages = [package for package, _ in EXTRAS.values()]
+    options = {name: options for name, (_, options) in EXTRAS.items()}
+    code = WITHOUT.format(packages=packages, options=options)
 
-    assert len(caplog.messages) == n_lines
-    assert caplog.messages[-1].startswith(
-        "test/Trainer | Step train (1/1) | Epoch 2/2 | Batch 2/2 | "
-        "train_loss 0.7500 | valid_nll 0.6000 | "
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    ).stdout.splitlines()
+
+    assert told[0].split() == NAMES
+    assert len(told) == 1 + len(EXTRAS)
+    for name, message in zip(EXTRAS, told[1:], strict=True):
+        assert message.startswith(f"the tracker {name!r} needs a package that is missing")
+        assert message.endswith(f"pip install 'jemtrack[{name}]'")
+
+
+def test_parameters_are_flat_under_dotted_paths():
+    assert flat(PARAMETERS) == FLAT
+    assert flat({}) == {}
+    assert flat({"empty": {}, "list": []}) == {"empty": "{}", "list": "[]"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+
+
+@given(value=JSON)
+def test_what_is_json_already_stays_as_it_is(value):
+    assert plain(value) == value
+
+
+def test_other_values_become_json():
+    found = plain({"training": Training(), "pair": (1, float("nan")), 3: {torch.float32}})
+
+    assert found == {
+        "training": {
+            "_cls": "tracked_run.Training", "lr": 0.1, "norm": "batch", "load_path": None,
+            "folder": "runs",
+        },
+        "pair": [1, "nan"],
+        "3": ["torch.float32"],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Numbers:
+    def __len__(self) -> int:
+        return 4
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        for batch in range(start, 4):
+            yield torch.tensor([[1.0 + batch]])
+
+
+class PowerCut(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, event, state) -> None:
+        if isinstance(event, BatchEnd) and event.step == self.step:
+            raise MemoryError
+
+
+def small_run(folder, callbacks=()) -> Run:
+    def squares(models, batch):
+        return {"loss": (models["line"](batch) - 2 * batch).square().mean()}
+
+    torch.manual_seed(0)
+    optimizers = {"line": partial(torch.optim.SGD, lr=0.01)}
+    phases = [Phase(name, squares, Numbers(), 2, optimizers=optimizers) for name in ("a", "b")]
+    return Run(
+        "small",
+        PARAMETERS,
+        TrainState({"line": nn.Linear(1, 1)}),
+        phases,
+        [
+            JsonLines(folder=str(folder / "record")),
+            HistoryCsv(path=str(folder / "history.csv")),
+            SqlDatabase(url=f"sqlite:///{folder}/runs.db"),
+        ],
+        callbacks,
+        Checkpoints(folder / "checkpoints", every_seconds=1e9, every_steps=3),
+        run_id="run-1",
     )
 
 
-def test_the_progress_bar_ends_full(capsys):
-    tell(ProgressBar())
-
-    shown = capsys.readouterr().err
-    assert "test/Trainer" in shown
-    assert "4/4" in shown
-    assert "valid_nll 0.6000" in shown
+def left_in_database(folder) -> list[tuple]:
+    connection = sqlite3.connect(folder / "runs.db")
+    rows = connection.execute("SELECT level, step, name, value FROM metric").fetchall()
+    connection.close()
+    return sorted(rows)
 
 
-@pytest.mark.parametrize(("every", "saved"), [(1, [1, 2]), (2, [2]), (3, [])])
-def test_weights_are_saved_every_so_many_epochs(tmp_path, every, saved):
-    paths = []
+@pytest.mark.parametrize("step", [1, 4, 7, 8, 11, 14])
+def test_a_run_that_was_killed_and_resumed_leaves_what_one_that_was_not_leaves(tmp_path, step):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    small_run(whole).train()
 
-    tell(PeriodicWeights(paths.append, tmp_path, every))
+    with pytest.raises(MemoryError):
+        small_run(broken, [PowerCut(step)]).train()
+    small_run(broken, [PowerCut(0)]).train()
 
-    assert paths == [tmp_path / f"epoch_{epoch:03d}.safetensors" for epoch in saved]
+    assert_same_record(read_record(broken / "record"), read_record(whole / "record"))
+    assert (broken / "history.csv").read_text() == (whole / "history.csv").read_text()
+    assert left_in_database(broken) == left_in_database(whole)
 
 
-def test_the_log_goes_to_the_file_and_to_the_screen(tmp_path, capsys):
-    path = tmp_path / "new" / "train.log"
+def test_trackers_agree_on_a_run(tmp_path):
+    last = small_run(tmp_path).train()
 
-    with run_log(path, on_screen=True):
-        logging.getLogger("jemtrack").info("a line")
-    logging.getLogger("jemtrack").info("after the run")
-
-    assert path.read_text().endswith("] a line\n")
-    assert capsys.readouterr().err == path.read_text()
+    record = read_record(tmp_path / "record")
+    assert record.run == last
+    levels = {
+        "batch": record.batch, "epoch": record.epoch, "measured": record.measured,
+        "run": {0: record.run},
+    }  # fmt: skip
+    assert left_in_database(tmp_path) == sorted(
+        (level, at, name, value)
+        for level, steps in levels.items()
+        for at, metrics in steps.items()
+        for name, value in metrics.items()
+    )
+    with (tmp_path / "history.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["row"] == "epoch"]
+    assert [float(row["train_loss"]) for row in rows] == [
+        metrics["train_loss"] for metrics in record.epoch.values()
+    ]
+    assert len(record.batch) == 16

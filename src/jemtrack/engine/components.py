@@ -1,37 +1,80 @@
 """Components that can be named in a file: their options are declared, typed and listed."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 from zninit import Descriptor, Empty, ZnInit, get_descriptors
 
 from jemtrack.errors import InputError
+from jemtrack.parameters import suggestion
 
 C = TypeVar("C", bound="Component")
 _REGISTRY: dict[str, type["Component"]] = {}
 
 
 class Option(Descriptor):  # type: ignore[misc]
-    """One option of a component: its type, bounds and meaning, checked on assignment."""
+    """One option of a component: its type, bounds and meaning, checked on assignment.
+
+    One of type `int | None`, or whose default is None, takes None too.
+    """
 
     def __init__(
-        self, kind: type, meaning: str, *, default: Any = Empty, minimum: float | None = None
+        self,
+        kind: Any,
+        meaning: str,
+        *,
+        default: Any = Empty,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        choices: Sequence[Any] = (),
     ) -> None:
         super().__init__(default=default)
-        self.kind = kind
+        kinds = [part for part in get_args(kind) or (kind,) if part is not NoneType]
+        self.kind: type = kinds[0]
+        self.optional = default is None or NoneType in get_args(kind)
         self.meaning = meaning
         self.minimum = minimum
+        self.maximum = maximum
+        self.choices = tuple(choices)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        where = f"{type(instance).__name__}.{self.name}"
-        # bool is an int to Python, and an int serves as a float, but neither is meant.
-        if self.kind is float and type(value) is int:
-            value = float(value)
-        if not isinstance(value, self.kind) or (self.kind is int and isinstance(value, bool)):
-            raise InputError(f"{where} must be of type {self.kind.__name__}, got {value!r}")
-        if self.minimum is not None and value < self.minimum:  # type: ignore[operator]
-            raise InputError(f"{where} must be >= {self.minimum}, got {value!r}")
-        super().__set__(instance, value)
+        if fault := self.fault(value):
+            raise InputError(f"{type(instance).__name__}.{self.name} {fault}")
+        # An int serves as a float.
+        super().__set__(instance, float(value) if self._is_whole(value) else value)
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is Empty
+
+    @property
+    def kind_name(self) -> str:
+        """Name what it takes: int, or int | None."""
+        return self.kind.__name__ + " | None" * self.optional
+
+    def fault(self, value: Any) -> str:
+        """Say why `value` does not fit; nothing where it does."""
+        if value is None and self.optional:
+            return ""
+        # bool is an int to Python, but it is not meant.
+        of_kind = isinstance(value, self.kind) and not (self.kind is int and type(value) is bool)
+        if not of_kind and not self._is_whole(value):
+            return f"must be of type {self.kind_name}, got {value!r}"
+        if self.kind is float and not math.isfinite(value):
+            return f"must be a finite number, got {value!r}"
+        if self.minimum is not None and value < self.minimum:
+            return f"must be >= {self.minimum}, got {value!r}"
+        if self.maximum is not None and value > self.maximum:
+            return f"must be <= {self.maximum}, got {value!r}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
+        return ""
+
+    def _is_whole(self, value: Any) -> bool:
+        return self.kind is float and type(value) is int
 
 
 class Component(ZnInit):  # type: ignore[misc]
@@ -80,6 +123,19 @@ def build(name: str, options: Mapping[str, Any]) -> Component:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}; it has {', '.join(known)}")
     for option, declared in known.items():
-        if declared.default is Empty and option not in options:
+        if declared.required and option not in options:
             raise InputError(f"{name}.{option} is missing: {declared.meaning}")
     return cls(**options)
+
+
+def option_faults(cls: type[Component], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Say what is wrong with each of `options`: its name and a sentence about it."""
+    known = {option.name: option for option in cls.options()}
+    for name, value in options.items():
+        if name not in known:
+            yield name, f"is not an option of it; {suggestion(name, known)}"
+        elif fault := known[name].fault(value):
+            yield name, fault
+    for name, option in known.items():
+        if option.required and name not in options:
+            yield name, f"is missing: {option.meaning}"

@@ -4,12 +4,11 @@ Letters: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, distributed, nn
 
-NormName = Literal["none", "batch", "instance", "layer", "act"]
+from jemtrack.jem.network_options import NormName as NormName
 
 
 def make_norm(name: NormName, n_channels: int) -> nn.Module:

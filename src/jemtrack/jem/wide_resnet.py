@@ -8,29 +8,19 @@ Letters: B batch, C channels, H height, W width, F features.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.norms import NormName, make_norm
+from jemtrack.jem.network_options import Depth as Depth
+from jemtrack.jem.network_options import NormName
+from jemtrack.jem.norms import make_norm
 from jemtrack.parameters import parameters
 
 NEGATIVE_SLOPE = 0.2
 STEM_CHANNELS = 16
 GROUP_STRIDES = (1, 2, 2)
-
-
-def _blocks_fit(depth: int) -> int:
-    """Check that `depth` is 6n + 4: three groups of n blocks of two layers, and the four others."""
-    if depth >= 10 and depth % 6 == 4:
-        return depth
-    below = max(10, depth - (depth - 4) % 6)
-    nearest = f"the nearest are {below} and {below + 6}" if depth > 10 else "the least is 10"
-    raise ValueError(f"must be 6n + 4 with n >= 1: {nearest}")
-
-
-Depth = Annotated[int, AfterValidator(_blocks_fit)]
 
 
 @parameters

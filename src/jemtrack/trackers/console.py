@@ -1,7 +1,6 @@
 """What a person sees while a training runs."""
 
 import logging
-import time
 from typing import Any
 
 from rich.console import Console
@@ -16,11 +15,14 @@ from rich.progress import (
 from jemtrack.engine.components import Option, component
 from jemtrack.engine.events import (
     BatchEnd,
+    Diverged,
     EpochEnd,
     EpochStart,
     Event,
     Metrics,
+    PhaseEnd,
     PhaseStart,
+    Position,
     RunStart,
     Status,
 )
@@ -34,41 +36,70 @@ def written(metrics: Metrics) -> str:
     return " | ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
+def step_of(phase: PhaseStart) -> str:
+    """Say which of the run's steps a phase is: `Step warm-up (1/3)`."""
+    return f"Step {phase.name} ({phase.position.phase + 1}/{phase.n_phases})"
+
+
 @component("lines")
 class Lines(Listener):
-    """Logs a line every `print_every` batches and one at each epoch's end."""
+    """Logs a line every `print_every` batches, at an epoch's end and where something is amiss.
+
+    The seconds a batch are the mean over the epoch's batches so far.
+    """
 
     print_every: int = Option(int, "batches between two lines", default=100, minimum=1)
 
+    _run: str
+    _phase: PhaseStart
+
+    def _post_init_(self) -> None:
+        self._start_epoch()
+
     def __call__(self, event: Event) -> None:
         """Log what is due."""
-        if isinstance(event, RunStart):
-            self.run = event.name
-        elif isinstance(event, PhaseStart):
-            self.phase = event
-        elif isinstance(event, EpochStart):
-            self.started = time.perf_counter()
-        elif isinstance(event, BatchEnd) and self._due(event):
-            log.info(self._line(event.position.epoch + 1, event.position.batch, event.metrics))
-        elif isinstance(event, EpochEnd) and event.status == Status.SUCCESS:
-            log.info(self._line(event.position.epoch, self.phase.n_batches, event.metrics))
+        match event:
+            case BatchEnd(status=Status.SUCCESS):
+                self._batch(event)
+            case EpochEnd(status=Status.SUCCESS):
+                self._say_progress(event.position.epoch, self._phase.n_batches, event.metrics)
+            case RunStart():
+                self._run = event.name
+            case PhaseStart():
+                self._phase = event
+            case EpochStart():
+                self._start_epoch()
+            case PhaseEnd() if event.reason:
+                log.info(f"{self._run} | {step_of(self._phase)} | ended: {event.reason}")
+            case Diverged():
+                log.warning(f"{self._run} | {step_of(self._phase)} | {_told(event)}")
 
-    def _due(self, event: BatchEnd) -> bool:
-        return event.status == Status.SUCCESS and event.position.batch % self.print_every == 0
+    def _start_epoch(self) -> None:
+        self._seconds, self._n_batches = 0.0, 0
 
-    def _line(self, epoch: int, batch: int, metrics: Metrics) -> str:
-        seconds = (time.perf_counter() - self.started) / max(batch, 1)
-        phase = self.phase
-        place = (
-            f"Step {phase.name} ({phase.position.phase + 1}/{phase.n_phases})"
-            f" | Epoch {epoch}/{phase.n_epochs} | Batch {batch}/{phase.n_batches}"
-        )
-        return f"{self.run} | {place} | {written(metrics)} | {seconds:.3f} s/batch"
+    def _batch(self, event: BatchEnd) -> None:
+        self._seconds += event.seconds
+        self._n_batches += 1
+        if event.position.batch % self.print_every == 0:
+            self._say_progress(event.position.epoch + 1, event.position.batch, event.metrics)
+
+    def _say_progress(self, epoch: int, batch: int, metrics: Metrics) -> None:
+        phase = self._phase
+        place = f"Epoch {epoch}/{phase.n_epochs} | Batch {batch}/{phase.n_batches}"
+        seconds = self._seconds / max(self._n_batches, 1)
+        parts = [self._run, step_of(phase), place, written(metrics), f"{seconds:.3f} s/batch"]
+        log.info(" | ".join(part for part in parts if part))
 
 
 @component("progress")
 class ProgressBar(Listener):
-    """Draws a bar of the run's batches on a terminal."""
+    """Draws a bar of the run's batches on a terminal.
+
+    A phase is counted in when it begins: how long the later ones are is not known before.
+    """
+
+    _run: str
+    _phase: PhaseStart
 
     def _post_init_(self) -> None:
         columns: tuple[Any, ...] = (
@@ -80,21 +111,57 @@ class ProgressBar(Listener):
         )
         self._bar = Progress(*columns, console=Console(stderr=True))
         self._task = self._bar.add_task("", total=None, metrics="")
+        self._lengths: dict[int, int] = {}  # batches, by the phase's number
 
     def __call__(self, event: Event) -> None:
         """Move the bar."""
-        if isinstance(event, RunStart):
-            self._bar.update(self._task, description=event.name)
-            self._bar.start()
-        elif isinstance(event, PhaseStart):
-            done = event.position.epoch * event.n_batches + event.position.batch
-            self._bar.update(self._task, total=event.n_epochs * event.n_batches, completed=done)
-        elif isinstance(event, BatchEnd):
-            self._bar.advance(self._task)
-        elif isinstance(event, EpochEnd) and event.status == Status.SUCCESS:
-            shown = f"epoch {event.position.epoch} | {written(event.metrics)}"
-            self._bar.update(self._task, metrics=shown)
+        match event:
+            case BatchEnd(status=Status.SUCCESS):
+                self._bar.update(self._task, completed=self._done(event.position))
+            case EpochEnd(status=Status.SUCCESS):
+                shown = f"epoch {event.epoch} | {written(event.metrics)}"
+                self._bar.update(self._task, metrics=shown)
+            case RunStart():
+                self._run = event.name
+                self._bar.start()
+            case PhaseStart():
+                self._phase = event
+                self._lengths[event.position.phase] = event.n_epochs * event.n_batches
+                self._count(event.position)
+            case PhaseEnd(status=Status.SUCCESS):
+                # It may have ended before its last epoch.
+                self._lengths[event.position.phase] = self._within(event.position)
+                self._count(event.position)
+            case Diverged():
+                self._bar.update(self._task, completed=self._done(event.back_to))
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.stop()
+
+    def _count(self, position: Position) -> None:
+        number = f"{self._phase.position.phase + 1}/{self._phase.n_phases}"
+        self._bar.update(
+            self._task,
+            description=f"{self._run} step {number}",
+            total=sum(self._lengths.values()),
+            completed=self._done(position),
+        )
+
+    def _done(self, position: Position) -> int:
+        before = (length for phase, length in self._lengths.items() if phase < position.phase)
+        return sum(before) + self._within(position)
+
+    def _within(self, position: Position) -> int:
+        return position.epoch * self._phase.n_batches + position.batch
+
+
+def _told(event: Diverged) -> str:
+    at, back_to = (
+        f"epoch {position.epoch + 1}, batch {position.batch + 1}"
+        for position in (event.position, event.back_to)
+    )
+    return (
+        f"diverged at {at} ({written(event.losses)}): back to {back_to} with "
+        f"{event.lr_scale:g} times the learning rates (return {event.retry})"
+    )

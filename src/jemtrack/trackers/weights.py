@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from jemtrack.engine.events import EpochEnd, Event
+from jemtrack.engine.events import ArtifactSaved, EpochEnd, Event, Status
 from jemtrack.engine.listeners import Listener
 
 
 class PeriodicWeights(Listener):
-    """Has `save` write `folder/epoch_<number>.safetensors` every `every` epochs."""
+    """Has `save` write `folder/epoch_<number>.safetensors` every `every` epochs of the run.
+
+    Each is announced, so that the trackers can keep it with the run.
+    """
+
+    wants_announce = True
+    announce: Callable[[Event], None] | None = None
 
     def __init__(self, save: Callable[[Path], None], folder: Path, every: int) -> None:
         self.save = save
@@ -17,5 +23,10 @@ class PeriodicWeights(Listener):
 
     def __call__(self, event: Event) -> None:
         """Save after an epoch that is due."""
-        if isinstance(event, EpochEnd) and event.position.epoch % self.every == 0:
-            self.save(self.folder / f"epoch_{event.position.epoch:03d}.safetensors")
+        if not isinstance(event, EpochEnd) or event.status != Status.SUCCESS:
+            return
+        if event.epoch % self.every == 0:
+            path = self.folder / f"epoch_{event.epoch:03d}.safetensors"
+            self.save(path)
+            if self.announce:
+                self.announce(ArtifactSaved(path, "weights"))

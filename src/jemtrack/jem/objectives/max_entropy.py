@@ -8,16 +8,16 @@ Letters: B batch, C classes in `logits_BC`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from jemtrack.engine.metrics import declare_metric
 from jemtrack.jem.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.objectives.options import MaxEntropyOptions
 from jemtrack.parameters import parameters
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
@@ -25,7 +25,7 @@ ENTROPY_PENALTY = declare_metric("entropy_penalty")
 
 
 @parameters
-class MaxEntropyObjective(ABC):
+class MaxEntropyObjective(MaxEntropyOptions, ABC):
     """CE + `entropy_weight` * R over i of spread(m - log p~(x_i)), m the mean over the batch.
 
     R is `entropy_reduction`. The published code sums, which multiplies the weight by the batch
@@ -38,9 +38,6 @@ class MaxEntropyObjective(ABC):
             def spread(self, deviation_B: Tensor) -> Tensor:
                 return (1 + (deviation_B / self.delta).square()).sqrt() - 1
     """
-
-    entropy_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    entropy_reduction: Literal["mean", "sum"] = "mean"
 
     @abstractmethod
     def spread(self, deviation_B: Tensor) -> Tensor:

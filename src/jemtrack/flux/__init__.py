@@ -1,0 +1,1 @@
+"""A latent flow model conditioned on text: a compressor, an expander and a flow between."""

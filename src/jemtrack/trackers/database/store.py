@@ -1,0 +1,142 @@
+"""A run in a SQL database; its statements run on SQLite, PostgreSQL and others alike."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    and_,
+    bindparam,
+    create_engine,
+    delete,
+    insert,
+    make_url,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.schema import CreateTable
+
+from jemtrack.engine.events import RunStart, Status
+from jemtrack.errors import InputError
+from jemtrack.trackers.database.tables import artifact, metadata, metric, parameter, run, session
+from jemtrack.trackers.plain import as_text, flat
+
+_BUSY_SECONDS = 60.0  # how long to wait for another run that writes into the same SQLite file
+
+# Level, step and name of a value; None is for one that is not finite.
+Values = Mapping[tuple[str, int, str], float | None]
+
+
+class SqlStore:
+    """Holds one run's rows; each method is a transaction.
+
+    Raises:
+        InputError: when `url` names no database that SQLAlchemy knows or can reach.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        self._run_id = ""
+
+    def start(self, event: RunStart) -> None:
+        """Make the tables where there are none, and the run's row; void what will come again."""
+        self._run_id = event.run_id
+        with self._engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+        with self._engine.begin() as connection:
+            self._start_run(connection, event)
+            self._void(connection, event.step, event.epoch)
+            self._replace_parameters(connection, event)
+            began = {"id": event.session_id, "run_id": event.run_id, "step": event.step}
+            connection.execute(insert(session), {**began, "started": _now()})
+
+    def write(self, values: Values) -> None:
+        """Write `values` in the place of what is there."""
+        if not values:
+            return
+        keys = [{"of": level, "at": step, "called": name} for level, step, name in values]
+        same = and_(
+            metric.c.run_id == self._run_id,
+            metric.c.level == bindparam("of"),
+            metric.c.step == bindparam("at"),
+            metric.c.name == bindparam("called"),
+        )
+        rows = [
+            {"run_id": self._run_id, "level": level, "step": step, "name": name, "value": value}
+            for (level, step, name), value in values.items()
+        ]
+        with self._engine.begin() as connection:
+            connection.execute(delete(metric).where(same), keys)
+            connection.execute(insert(metric), rows)
+
+    def void(self, step: int, epoch: int) -> None:
+        """Delete the values of later steps and epochs, and the run's."""
+        with self._engine.begin() as connection:
+            self._void(connection, step, epoch)
+
+    def add_artifact(self, path: Path, kind: str) -> None:
+        """Note a file of the run."""
+        mine = and_(artifact.c.run_id == self._run_id, artifact.c.path == str(path))
+        row = {"run_id": self._run_id, "path": str(path), "kind": kind, "saved": _now()}
+        with self._engine.begin() as connection:
+            connection.execute(delete(artifact).where(mine))
+            connection.execute(insert(artifact), row)
+
+    def end(self, status: Status) -> None:
+        """Note how the run ended."""
+        values = {"status": str(status), "ended": _now()}
+        with self._engine.begin() as connection:
+            connection.execute(update(run).where(run.c.id == self._run_id).values(values))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def _start_run(self, connection: Connection, event: RunStart) -> None:
+        state = {"name": event.name, "status": "running", "ended": None}
+        mine = run.c.id == self._run_id
+        if connection.execute(select(run.c.id).where(mine)).first():
+            connection.execute(update(run).where(mine).values(state))
+        else:
+            connection.execute(insert(run), {"id": self._run_id, "started": _now(), **state})
+
+    def _replace_parameters(self, connection: Connection, event: RunStart) -> None:
+        connection.execute(delete(parameter).where(parameter.c.run_id == self._run_id))
+        rows = [
+            {"run_id": self._run_id, "name": name, "value": as_text(value)}
+            for name, value in flat(event.parameters).items()
+        ]
+        if rows:
+            connection.execute(insert(parameter), rows)
+
+    def _void(self, connection: Connection, step: int, epoch: int) -> None:
+        later = or_(
+            and_(metric.c.level.in_(["batch", "measured"]), metric.c.step > step),
+            and_(metric.c.level == "epoch", metric.c.step > epoch),
+            metric.c.level == "run",
+        )
+        connection.execute(delete(metric).where(metric.c.run_id == self._run_id, later))
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS} if sqlite else {})
+    except (ArgumentError, ImportError) as error:
+        raise InputError(
+            f"SqlDatabase.url must be SQLAlchemy's URL of a database whose driver is installed, "
+            f"such as sqlite:///runs.db, got {url!r}: {error}"
+        ) from error
+    if sqlite and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    return engine
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

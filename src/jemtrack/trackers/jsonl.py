@@ -1,0 +1,214 @@
+"""The record of a run: JSON lines from which all that other trackers show can be made again."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jemtrack.engine.components import Option, component
+from jemtrack.engine.events import (
+    ArtifactSaved,
+    BatchEnd,
+    Diverged,
+    EpochEnd,
+    Event,
+    Measured,
+    PhaseEnd,
+    PhaseStart,
+    Position,
+    RunEnd,
+    RunStart,
+    Status,
+)
+from jemtrack.engine.listeners import Listener
+from jemtrack.trackers.json_lines import LineFile, cut_after, cut_to, read_lines
+from jemtrack.trackers.plain import plain
+
+_RUN, _EPOCHS, _MEASURED = "run.jsonl", "epochs.jsonl", "measured.jsonl"
+Levels = dict[int, dict[str, float]]
+
+
+@component("jsonl")
+class JsonLines(Listener):
+    """Writes a run's events into files of `folder`, an object a line, as they happen.
+
+    `run.jsonl` is only ever added to: starts, ends, artifacts and divergences. Of each epoch
+    and batch, however often it happened, its last time alone stands in `epochs.jsonl` and
+    `<phase>.jsonl`; `measured.jsonl` holds what was measured apart from them. Every line is
+    valid JSON: null stands for a number that is not finite.
+    """
+
+    folder: str = Option(str, "the folder of the record")
+
+    def _post_init_(self) -> None:
+        self._files: dict[str, LineFile] = {}
+        self._session = ""
+        self._phase = ""
+
+    def __call__(self, event: Event) -> None:
+        """Write a line."""
+        match event:
+            case BatchEnd(status=Status.SUCCESS):
+                self._write(phase_file(self._phase), _batch(event))
+            case EpochEnd(status=Status.SUCCESS):
+                self._write(_EPOCHS, {"phase": self._phase, **_epoch(event)})
+            case Measured():
+                self._write(_MEASURED, {"global_step": event.step, "metrics": {**event.metrics}})
+            case RunStart():
+                self._session = event.session_id
+                self._void(event.step, event.epoch)
+                self._write(_RUN, _run_start(event))
+            case Diverged():
+                self._void(event.step, event.epoch)
+                self._write(_RUN, _diverged(event))
+            case PhaseStart():
+                self._phase = event.name
+                self._write(_RUN, _phase_start(event))
+            case PhaseEnd() | ArtifactSaved() | RunEnd():
+                self._write(_RUN, _other(event))
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the length in bytes of each file that a return to here is to cut."""
+        return {"bytes": {path.name: path.stat().st_size for path in self._that_can_be_cut()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut off what was written since; remove the files that were begun since."""
+        for path in self._that_can_be_cut():
+            cut_to(path, state["bytes"].get(path.name, 0))
+
+    def _that_can_be_cut(self) -> list[Path]:
+        return [path for path in Path(self.folder).glob("*.jsonl") if path.name != _RUN]
+
+    def _void(self, step: int, epoch: int) -> None:
+        """Cut off what was written of later steps and epochs."""
+        self.close()
+        for path in self._that_can_be_cut():
+            if path.name == _EPOCHS:
+                cut_after(path, "epoch", epoch)
+            else:
+                cut_after(path, "global_step", step)
+
+    def _write(self, name: str, entry: dict[str, Any]) -> None:
+        if name not in self._files:
+            self._files[name] = LineFile(Path(self.folder) / name)
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        self._files[name].write({"timestamp": now, "session_id": self._session, **entry})
+
+
+@dataclass
+class Record:
+    """A run's metrics: of batches and `measured` by optimization step, of epochs by epoch."""
+
+    batch: Levels = field(default_factory=dict)
+    epoch: Levels = field(default_factory=dict)
+    measured: Levels = field(default_factory=dict)
+    run: dict[str, float] = field(default_factory=dict)
+
+
+def read_record(folder: Path) -> Record:
+    """Read the metrics of the last run that `JsonLines` wrote into `folder`; NaN is for null."""
+    record = Record()
+    for path in sorted(folder.glob("*.jsonl")):
+        if path.name not in {_RUN, _EPOCHS, _MEASURED}:
+            record.batch |= _levels(path, "global_step")
+    record.batch = dict(sorted(record.batch.items()))
+    record.epoch = _levels(folder / _EPOCHS, "epoch")
+    record.measured = _levels(folder / _MEASURED, "global_step")
+    for line in read_lines(folder / _RUN):
+        if line["event"] in {"run_start", "run_end"}:
+            record.run = _metrics(line)
+    return record
+
+
+def phase_file(phase: str) -> str:
+    """Give the name of the file that holds the batches of `phase`."""
+    # A quoted name has no "=" of its own, so that no phase takes a file that has other uses.
+    name = f"{quote(phase, safe=' ')}.jsonl"
+    return f"phase={name}" if name in {_RUN, _EPOCHS, _MEASURED} else name
+
+
+def _levels(path: Path, key: str) -> Levels:
+    found: Levels = {}
+    for line in read_lines(path):
+        found.setdefault(line[key], {}).update(_metrics(line))
+    return found
+
+
+def _metrics(line: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: math.nan if value is None else value
+        for name, value in line.get("metrics", {}).items()
+    }
+
+
+def _batch(event: BatchEnd) -> dict[str, Any]:
+    return {
+        "epoch": event.position.epoch + 1,
+        "batch": event.position.batch,
+        "global_step": event.step,
+        "metrics": {**event.metrics},
+    }
+
+
+def _epoch(event: EpochEnd) -> dict[str, Any]:
+    return {"epoch": event.epoch, "global_step": event.step, "metrics": {**event.metrics}}
+
+
+def _run_start(event: RunStart) -> dict[str, Any]:
+    return {
+        "event": "run_start",
+        "name": event.name,
+        "run_id": event.run_id,
+        "position": _place(event.position),
+        "epoch": event.epoch,
+        "global_step": event.step,
+        "parameters": plain(event.parameters),
+    }
+
+
+def _phase_start(event: PhaseStart) -> dict[str, Any]:
+    sizes = {"n_phases": event.n_phases, "n_epochs": event.n_epochs, "n_batches": event.n_batches}
+    return {
+        "event": "phase_start",
+        "name": event.name,
+        "position": _place(event.position),
+        **sizes,
+    }
+
+
+def _diverged(event: Diverged) -> dict[str, Any]:
+    return {
+        "event": "diverged",
+        "position": _place(event.position),
+        "back_to": _place(event.back_to),
+        "epoch": event.epoch,
+        "global_step": event.step,
+        "retry": event.retry,
+        "lr_scale": event.lr_scale,
+        "losses": {**event.losses},
+    }
+
+
+def _other(event: PhaseEnd | ArtifactSaved | RunEnd) -> dict[str, Any]:
+    if isinstance(event, ArtifactSaved):
+        return {"event": "artifact", "path": str(event.path), "kind": event.kind}
+    if isinstance(event, RunEnd):
+        return {"event": "run_end", "status": event.status, "metrics": {**event.metrics}}
+    return {
+        "event": "phase_end",
+        "name": event.name,
+        "position": _place(event.position),
+        "reason": event.reason,
+        "status": event.status,
+    }
+
+
+def _place(position: Position) -> dict[str, int]:
+    return {"phase": position.phase, "epoch": position.epoch, "batch": position.batch}

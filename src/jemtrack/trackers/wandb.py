@@ -1,0 +1,113 @@
+"""Runs for Weights & Biases."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jemtrack.engine.components import Option, component
+from jemtrack.engine.events import (
+    ArtifactSaved,
+    BatchEnd,
+    Diverged,
+    EpochEnd,
+    Event,
+    Measured,
+    Metrics,
+    RunEnd,
+    RunStart,
+    Status,
+)
+from jemtrack.engine.listeners import Listener
+from jemtrack.trackers.extras import load_extra
+from jemtrack.trackers.plain import plain
+
+_WHOLE = {Status.SUCCESS, Status.STOPPED}
+
+
+@component("wandb")
+class WeightsAndBiases(Listener):
+    """Logs a run; a session that goes on with it has the same id, as `wandb sync` expects.
+
+    Epochs' metrics go under their names by `epoch`, the others as `batch.<metric>` and
+    `measured.<metric>` by `step`, the run's into the summary as `run.<metric>`. W&B's own step is
+    the optimization step: W&B refuses to go back, so that of what a later session repeats, with
+    equal values, one is kept. What is void after a divergence it cannot take back: there, the
+    last value of an epoch or step is the right one.
+    """
+
+    project: str = Option(str, "the project at W&B", default="jemtrack")
+    mode: str = Option(
+        str, "where the run goes first", default="offline", choices=("offline", "online")
+    )
+    folder: str = Option(str, "the folder that gets the folder wandb", default=".")
+    every: int = Option(int, "batches between two points; 0: epochs only", default=0, minimum=0)
+
+    def _post_init_(self) -> None:
+        self._tool = load_extra("wandb", "wandb")
+        self._run: Any = None
+        self._defined: set[str] = set()
+        self._exit_code = 1
+        self._last, self._shift = 0, 0
+
+    def __call__(self, event: Event) -> None:
+        """Log a row."""
+        match event:
+            case BatchEnd(status=Status.SUCCESS) if self.every and event.step % self.every == 0:
+                self._log("batch.", event.metrics, event.step, {"step": event.step})
+            case Measured():
+                self._log("measured.", event.metrics, event.step, {"step": event.step})
+            case EpochEnd(status=Status.SUCCESS):
+                self._log("", event.metrics, event.step, {"epoch": event.epoch})
+            case RunStart():
+                self._start(event)
+            case Diverged():
+                self._shift = max(self._shift, self._last - event.step)
+            case ArtifactSaved():
+                self._add_file(event)
+            case RunEnd():
+                self._exit_code = 0 if event.status in _WHOLE else 1
+                values = {f"run.{name}": value for name, value in event.metrics.items()}
+                self._run.summary.update({"status": str(event.status), **values})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give how far W&B's steps are ahead of the training's."""
+        return {"shift": self._shift}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with W&B's steps."""
+        self._shift = state["shift"]
+
+    def close(self) -> None:
+        """Finish the run."""
+        if self._run:
+            self._run.finish(exit_code=self._exit_code)
+            self._run = None
+
+    def _start(self, event: RunStart) -> None:
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        self._run = self._tool.init(
+            project=self.project,
+            name=event.name,
+            id=event.run_id or None,
+            mode=self.mode,
+            resume="allow",
+            dir=self.folder,
+            config=plain(event.parameters),
+            # The screen is the console tracker's.
+            settings=self._tool.Settings(silent=True, console="off"),
+        )
+
+    def _log(self, prefix: str, metrics: Metrics, step: int, place: Mapping[str, int]) -> None:
+        (axis,) = place
+        row = {f"{prefix}{name}": value for name, value in metrics.items()}
+        for name in row:
+            if name not in self._defined:
+                self._defined.add(name)
+                self._run.define_metric(name, step_metric=axis, step_sync=False)
+        self._last = step + self._shift
+        self._run.log({**place, **row}, step=self._last)
+
+    def _add_file(self, event: ArtifactSaved) -> None:
+        artifact = self._tool.Artifact(f"{event.kind}-{self._run.id}", type=event.kind)
+        artifact.add_file(str(event.path))
+        self._run.log_artifact(artifact)

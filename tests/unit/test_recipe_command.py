@@ -1,0 +1,130 @@
+"""`jemtrack validate` and `jemtrack components`, as they are typed."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from recipe_files import FLUX_SHORT, FLUX_TWO_STEPS, WARM_UP
+
+from jemtrack.cli import main
+
+HEAVY = ("torch", "numpy", "pandas", "zntrack", "dvc")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("short.yaml").write_text(FLUX_SHORT)
+    Path("long.yaml").write_text(FLUX_TWO_STEPS)
+    Path("jem.yaml").write_text(WARM_UP)
+    Path("bad.yaml").write_text("training:\n  pipeline:\n    - name: a\n      n_epochs: 0\n")
+    return tmp_path
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_sound_file_is_summed_up(files, capsys):
+    assert main(["validate", "long.yaml"]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "long.yaml: no problems",
+        "Family: flux",
+        "Total steps: 2",
+        "Total epochs: 4 (at most 52)",
+        "",
+        "Step 1: vae_only (2 epochs)",
+        "  Training: VAE",
+        "  Frozen: flow_processor, text_encoder",
+        "  Optimizers: vae: AdamW(lr=0.0001)",
+        "  Batches: at most 2 an epoch",
+        "  Ends: after 2 epochs",
+        "",
+        "Step 2: vae_gan (2 epochs)",
+        "  Training: VAE, GAN",
+        "  Frozen: flow_processor, text_encoder",
+        "  Optimizers: vae: AdamW(lr=5e-05), discriminator: AdamW(lr=5e-05)",
+        "  Schedulers: vae: CosineAnnealingLR(eta_min_factor=0.1), "
+        "discriminator: StepLR(step_size=10, gamma=0.5)",
+        "  Batches: at most 2 an epoch",
+        "  Ends: when vae_loss < 0.05, or after 50 epochs",
+        "",
+        "Note: the networks of this family are not part of this version: "
+        "it can be checked, not run",
+        "Note: training.workers has no effect: images are in memory",
+    ]
+
+
+def test_the_shortest_published_file_is_summed_up(files, capsys):
+    assert main(["validate", "short.yaml"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:4] == ["Family: flux", "Total steps: 2", "Total epochs: 30"]
+    assert "  Training: VAE, GAN" in lines
+
+
+def test_problems_are_printed_with_file_and_line_and_counted(files, capsys):
+    assert main(["validate", "bad.yaml", "jem.yaml", "none.yaml"]) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "bad.yaml:2: training.pipeline: holds a list where `steps:` is missing: "
+        "put `steps:` above the list, and indent it",
+        "bad.yaml:3: training.pipeline[0].objective: is missing; there are cross_entropy, "
+        "max_entropy_l1, max_entropy_l2",
+        "bad.yaml:4: training.pipeline[0].n_epochs: must be >= 1, got 0",
+    ]
+    assert "jem.yaml: no problems" in lines
+    assert lines[-2:] == [
+        "none.yaml: cannot be read: No such file or directory",
+        "4 problems found",
+    ]
+
+
+def test_a_problem_ends_the_command_with_a_failure(files):
+    assert run("-m", "jemtrack.cli", "validate", "jem.yaml").returncode in (0, 1)
+    script = "import sys; from jemtrack.cli import main; sys.exit(main(sys.argv[1:]))"
+
+    assert run("-c", script, "validate", "jem.yaml").returncode == 0
+    assert run("-c", script, "validate", "jem.yaml", "bad.yaml").returncode == 1
+
+
+def test_checking_imports_nothing_heavy_and_answers_at_once(files):
+    script = (
+        "import sys; from jemtrack.cli import main; status = main(sys.argv[1:]); "
+        f"sys.exit(' '.join(name for name in {HEAVY} if name in sys.modules) or status)"
+    )
+    seconds = []
+    for _ in range(3):  # of which the first may compile, and a busy machine may stretch another
+        started = time.perf_counter()
+        done = run("-c", script, "validate", "short.yaml", "long.yaml")
+        seconds.append(time.perf_counter() - started)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    assert min(seconds) < 1
+
+
+def test_the_components_are_listed_with_their_options(capsys):
+    assert main(["components"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("lines (tracker): "))
+    assert lines[start + 1] == (
+        "    print_every: int, default 100, >= 1: batches between two lines"
+    )
+    assert any(line.startswith("history (tracker): ") for line in lines)
+    assert "    path: str, required: the CSV file to write" in lines
+
+
+def test_the_modules_of_callbacks_and_trackers_import_nothing_heavy():
+    script = (
+        "import sys; from jemtrack.component_list import *; "
+        "load_components(CALLBACK), load_components(TRACKER); "
+        f"sys.exit(' '.join(name for name in {HEAVY} if name in sys.modules))"
+    )
+    done = run("-c", script)
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,138 @@
+"""What a family says of its recipes is what its code does."""
+
+import dataclasses
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from jemtrack import recipes
+from jemtrack.engine.family import build_objective
+from jemtrack.flux.recipe_family import FluxModes
+from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.inference import Predictions, validation_metrics
+from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
+from jemtrack.jem.recipe_family import FAMILY as JEM
+from jemtrack.jem.recipe_family import NetworkShape
+from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.parameters import parameter_names
+from jemtrack.stages.prepare_data import DataArgs
+from jemtrack.stages.train_args import TrainArgs
+
+FLUX = recipes.families()["flux"]
+
+
+def form(cls, name):
+    """The type, bounds and default of a field, as pydantic describes them."""
+    described = TypeAdapter(cls).json_schema()["properties"][name]
+    return {key: value for key, value in described.items() if key != "title"}
+
+
+def test_the_families_are_listed_by_the_names_that_they_have():
+    assert {name: family.name for name, family in recipes.families().items()} == {
+        "jem": "jem",
+        "flux": "flux",
+    }
+
+
+@pytest.mark.parametrize("kind", JEM.objectives)
+def test_an_objective_takes_the_options_and_emits_the_metrics_that_are_promised(kind):
+    listed = JEM.objectives[kind]
+    objective = build_objective(JEM, {"type": kind}, "here")
+    network = JointEnergyModel(nn.Flatten(), n_features=4, n_classes=3)
+    batch = Batch(torch.randn(6, 4, 1, 1), torch.tensor([0, 1, 2, 0, 1, 2]))
+
+    assert (*objective({"network": network}, batch),) == listed.metrics
+    assert dataclasses.asdict(objective) == dataclasses.asdict(listed.options())
+
+
+def test_an_objective_is_built_with_its_options():
+    chosen = {"type": "max_entropy_l1", "entropy_weight": 3.0, "entropy_reduction": "sum"}
+
+    made = build_objective(JEM, chosen, "here")
+    own = build_objective(
+        JEM, {**chosen, "type": f"{MaxEntropyL1Objective.__module__}.MaxEntropyL1Objective"}, "here"
+    )
+
+    assert made == own == MaxEntropyL1Objective(entropy_weight=3.0, entropy_reduction="sum")
+
+
+def test_an_epoch_s_metrics_and_the_models_are_those_of_the_code():
+    measured = validation_metrics(
+        Predictions(torch.zeros(2, 3), torch.zeros(2)), torch.zeros(2).long()
+    )
+    network = JointEnergyModel(nn.Flatten(), n_features=4, n_classes=3)
+
+    assert (*measured,) == JEM.epoch_metrics
+    for name in JEM.models:
+        assert {"network": network}[name.partition(".")[0]].get_submodule(name.partition(".")[2])
+    parts = {name for part in JEM.parts("network") for name in [part.partition(".")[2]]}
+    assert parts == {name for name, _ in network.named_children()}
+
+
+@pytest.mark.parametrize("name", parameter_names(DataArgs))
+def test_a_file_s_data_settings_are_those_of_the_stage(name):
+    assert form(recipes.DataSettings, name) == form(DataArgs, name)
+
+
+@pytest.mark.parametrize("name", parameter_names(NetworkShape))
+def test_a_file_s_network_is_that_of_the_trainers(name):
+    assert form(NetworkShape, name) == form(TrainArgs, name)
+    assert WideResNetShape.__dataclass_fields__[name].type == (
+        NetworkShape.__dataclass_fields__[name].type
+    )
+
+
+@pytest.mark.parametrize("name", ["batch_size", "sigma", "labels_per_class", "eval_every"])
+def test_a_file_s_training_settings_are_those_of_the_trainers(name):
+    assert form(recipes.TrainingSettings, name) == form(TrainArgs, name)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "unfreeze", "optimizer", "wholly"),
+    [
+        (("network",), (), "network.trunk", True),
+        (("network.trunk",), (), "network", False),
+        (("network.trunk", "network.class_head", "network.energy_head"), (), "network", True),
+        (("network",), ("network.class_head",), "network", False),
+        (("network",), ("network.class_head",), "network.energy_head", True),
+    ],
+)
+def test_what_is_left_to_train_is_counted_by_parts(freeze, unfreeze, optimizer, wholly):
+    expanded = JEM.expanded(freeze, unfreeze)
+    frozen = tuple(name for name in expanded if name not in unfreeze)
+
+    assert JEM.wholly_frozen(optimizer, frozen) is wholly
+
+
+def test_an_optimizer_for_several_models_is_idle_only_when_all_are_frozen():
+    assert not FLUX.wholly_frozen("vae", ("compressor",))
+    assert FLUX.wholly_frozen("vae", ("compressor", "expander"))
+
+
+@pytest.mark.parametrize(
+    ("modes", "metrics", "trained"),
+    [
+        ({"train_vae": True}, ("vae_loss", "kl_loss"), ("vae",)),
+        (
+            {"train_vae": True, "gan_training": True, "use_lpips": True},
+            ("vae_loss", "kl_loss", "g_loss", "d_loss", "lpips_loss"),
+            ("vae", "discriminator"),
+        ),
+        ({"gan_training": True}, ("kl_loss", "g_loss", "d_loss"), ("vae", "discriminator")),
+        ({"train_diff": True}, ("flow_loss",), ("flow", "text_encoder")),
+    ],
+)
+def test_a_mode_has_its_metrics_and_optimizers(modes, metrics, trained):
+    made = FluxModes(**modes)
+
+    assert FLUX.metrics({}, made) == metrics
+    assert FLUX.trained(made) == trained
+    assert FLUX.modes.fault(made) == ""
+
+
+@pytest.mark.parametrize("modes", [{}, {"train_spade": True}, {"use_lpips": True}])
+def test_a_step_without_a_mode_trains_nothing(modes):
+    assert "at least one of train_vae" in FLUX.modes.fault(FluxModes(**modes))

@@ -1,0 +1,101 @@
+import pandas as pd
+import pytest
+from tracked_run import (
+    KEPT,
+    assert_same,
+    broken_off,
+    curves,
+    diverged_run,
+    end,
+    expected,
+    start,
+    steps,
+    tell,
+    tell_killed,
+    tell_resumed,
+    tell_to_end,
+    whole_run,
+)
+
+from jemtrack.engine.events import Status
+from jemtrack.trackers.history import HistoryCsv
+
+
+def history(folder) -> HistoryCsv:
+    return HistoryCsv(path=str(folder / "new" / "history.csv"))
+
+
+def table(folder) -> pd.DataFrame:
+    return pd.read_csv(folder / "new" / "history.csv")
+
+
+def points(folder) -> dict:
+    """The metrics of the rows of epochs; an empty field stands for none, and for NaN."""
+    rows = table(folder).query("row == 'epoch'").set_index("epoch").drop(columns="row")
+    levels = {epoch: row.dropna().to_dict() for epoch, row in rows.iterrows()}
+    return curves(levels)
+
+
+def wanted(events) -> dict:
+    return {
+        name: values for name, values in curves(expected(events).epoch).items()
+        if name != "valid_loss"  # NaN throughout
+    }  # fmt: skip
+
+
+def test_history_has_a_row_an_epoch_and_a_final_row(tmp_path):
+    tell_to_end(history(tmp_path), whole_run())
+
+    found = table(tmp_path)
+    assert found["row"].tolist() == ["epoch"] * 4 + ["final"]
+    assert found["epoch"].tolist() == [1, 2, 3, 4, 4]
+    assert_same(points(tmp_path), wanted(whole_run()))
+    final = found.iloc[-1]
+    assert (final["train_loss"], final["valid_nll"]) == (1 / 28, end().metrics["valid_nll"])
+
+
+def test_a_stopped_run_has_a_final_row_with_what_its_last_epoch_did_not_measure(tmp_path):
+    events = [start(), *steps(1, 9), end(Status.STOPPED)]
+
+    tell_to_end(history(tmp_path), events)
+
+    final = table(tmp_path).iloc[-1]
+    assert (final["row"], final["epoch"], final["train_loss"]) == ("final", 3, 1 / 28)
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.ABORTED])
+def test_a_broken_off_run_has_no_final_row(tmp_path, status):
+    tell_to_end(history(tmp_path), [*broken_off(4)[:-1], end(status)])
+
+    assert table(tmp_path)["row"].tolist() == ["epoch"]
+
+
+def test_a_resumed_run_has_each_epoch_once_though_its_file_was_deleted(tmp_path):
+    state = tell_killed(history(tmp_path))
+    (tmp_path / "new" / "history.csv").unlink()
+
+    tell_resumed(history(tmp_path), state)
+
+    assert table(tmp_path)["epoch"].tolist() == [1, 2, 3, 4, 4]
+    assert_same(points(tmp_path), wanted(whole_run()))
+
+
+def test_epochs_that_are_void_are_taken_away_at_once(tmp_path):
+    tracker, events = history(tmp_path), diverged_run()
+    after = next(i for i, event in enumerate(events) if type(event).__name__ == "Diverged")
+
+    tell(tracker, events[: after + 1])
+    assert table(tmp_path)["epoch"].tolist() == [1]
+    tell_to_end(tracker, events[after + 1 :])
+
+    assert_same(points(tmp_path), wanted(events))
+
+
+def test_a_checkpoint_does_not_change_with_what_comes_after_it(tmp_path):
+    tracker = history(tmp_path)
+    tell(tracker, [start(), *steps(1, KEPT)])
+    state = tracker.state_dict()
+
+    tell_to_end(tracker, [*steps(KEPT + 1, 12), end()])
+
+    assert [row["epoch"] for row in state["rows"]] == [1]

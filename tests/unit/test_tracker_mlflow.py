@@ -1,0 +1,151 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tracked_run import (
+    FLAT,
+    N_STEPS,
+    PARAMETERS,
+    assert_same,
+    broken_off,
+    curves,
+    diverged_run,
+    end,
+    expected,
+    start,
+    steps,
+    tell,
+    tell_killed,
+    tell_resumed,
+    tell_to_end,
+    whole_run,
+)
+
+from jemtrack.engine.events import ArtifactSaved, RunStart, Status
+from jemtrack.errors import InputError
+from jemtrack.trackers.mlflow import Mlflow
+from jemtrack.trackers.plain import plain
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Iterator[Path]:
+    """Where the database is: making one takes MLflow seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        yield tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def uri(folder) -> str:
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def read(uri, run_id, experiment="jemtrack"):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(experiment)
+    wanted = f"tags.`jemtrack.run_id` = '{run_id}'"
+    (run,) = client.search_runs([experiment.experiment_id], wanted)
+    return client, run
+
+
+def histories(client, run) -> dict:
+    """All points of each metric, in the order in which they were logged."""
+    return {
+        key: [
+            (point.step, point.value)
+            for point in sorted(
+                client.get_metric_history(run.info.run_id, key), key=lambda each: each.timestamp
+            )
+        ]
+        for key in run.data.metrics
+    }
+
+
+def last_of_each_step(points: dict) -> dict:
+    return {name: sorted(dict(values).items()) for name, values in points.items()}
+
+
+def wanted(events) -> dict:
+    record = expected(events)
+    by_step = curves(record.batch, "batch.") | curves(record.measured, "measured.")
+    return by_step | curves(record.epoch) | curves({0: record.run}, "run.")
+
+
+def of_run(events, run_id) -> list:
+    first = events[0]
+    start = RunStart(first.name, first.parameters, run_id, first.session_id)
+    return [start, *events[1:]]
+
+
+def test_mlflow_holds_the_run_each_step_once_and_what_came_last_after_a_divergence(uri, folder):
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(b"weights")
+    artifact = ArtifactSaved(weights, "weights")
+    whole = [*whole_run()[:-1], artifact, end()]
+    tell_to_end(Mlflow(uri=uri, every=1), of_run(whole, "whole"))
+    client, run = read(uri, "whole")
+    assert_same(histories(client, run), wanted(whole))
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "test/Trainer"
+    assert run.data.params.keys() == FLAT.keys()
+    assert run.data.params["params.lr"] == "0.1"
+    assert run.data.params["text"] == "x" * 6000
+    stored = folder / "mlartifacts" / run.info.run_id / "artifacts"
+    assert (stored / "weights" / "weights.safetensors").read_bytes() == b"weights"
+    assert json.loads((stored / "parameters.json").read_text()) == plain(PARAMETERS)
+
+    state = tell_killed(Mlflow(uri=uri, every=1))
+    client, run = read(uri, "run-1")
+    assert run.info.status == "RUNNING"
+    assert len(histories(client, run)["train_loss"]) == 2
+    tell_resumed(Mlflow(uri=uri, every=1), state)
+    client, run = read(uri, "run-1")
+    assert_same(histories(client, run), wanted(whole_run()))
+    assert run.info.status == "FINISHED"
+
+    # What a session says again that has no step to take is not there twice.
+    tell_to_end(Mlflow(uri=uri, every=1), [start(N_STEPS, "session-3"), end()])
+    client, run = read(uri, "run-1")
+    assert_same(histories(client, run), wanted(whole_run()))
+
+    tell_to_end(Mlflow(uri=uri, every=1), of_run(diverged_run(), "diverged"))
+    found = histories(*read(uri, "diverged"))
+    assert_same(last_of_each_step(found), wanted(diverged_run()))
+
+    tell_to_end(Mlflow(uri=uri, every=0), of_run(broken_off(4), "broken"))
+    client, run = read(uri, "broken")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["jemtrack.status"] == "failed"
+    assert not [name for name in run.data.metrics if name.startswith("batch.")]
+
+    aborted = [start(), *steps(1, 4), end(Status.ABORTED)]
+    tell_to_end(Mlflow(uri=uri, every=3), of_run(aborted, "aborted"))
+    client, run = read(uri, "aborted")
+    assert run.info.status == "KILLED"
+    assert histories(client, run)["batch.loss"] == [(3, 1 / 9)]
+
+    tell_to_end(Mlflow(uri=uri, every=1), of_run([start(), *steps(1, 5)], "untold"))
+    client, run = read(uri, "untold")
+    assert run.info.status == "FAILED"
+    assert len(histories(client, run)["batch.loss"]) == 5
+
+
+def test_values_that_differ_in_a_later_session_are_those_that_count(uri):
+    """The first session diverged after the checkpoint, and took another way from there."""
+    first = Mlflow(uri=uri, experiment="again", every=1)
+    tell(first, diverged_run()[:-1])
+
+    tell_resumed(Mlflow(uri=uri, experiment="again", every=1), {})
+
+    found = histories(*read(uri, "run-1", "again"))
+    assert_same(last_of_each_step(found), wanted(whole_run()))
+    assert len(found["batch.loss"]) > len(expected(whole_run()).batch)
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns"])
+def test_plain_files_are_refused(uri):
+    with pytest.raises(InputError, match=r"Mlflow\.uri must name a database or a server"):
+        Mlflow(uri=uri)

@@ -1,0 +1,247 @@
+import json
+import logging
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from tracked_run import end, start, steps, tell, tell_to_end
+
+from jemtrack.engine.events import EpochEnd, EpochStart, Measured, Position, Status
+from jemtrack.engine.metrics import check_metrics
+from jemtrack.trackers.gauges import Gauges
+from jemtrack.trackers.performance import Performance
+
+LIGHT = {"cpu_percent", "memory_mib"}
+THREAD = "jemtrack performance"
+
+
+def performance(folder, **options) -> Performance:
+    tracker = Performance(path=str(folder / "new" / "performance.jsonl"), interval=0.01, **options)
+    tracker.announced = []
+    tracker.announce = tracker.announced.append
+    return tracker
+
+
+def lines(folder) -> list[dict]:
+    path = folder / "new" / "performance.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == THREAD]
+
+
+def test_samples_are_written_while_training_runs(tmp_path):
+    tracker = performance(tmp_path)
+
+    tell(tracker, [start(3), *steps(4, 5)])
+    wait_for(lambda: len(tracker.samples) >= 3)
+    tracker.close()
+
+    found = lines(tmp_path)
+    assert len(found) == len(tracker.samples)
+    for line in found:
+        assert line["session_id"] == "session-1"
+        assert 0 <= line["seconds"] < 1
+        assert line["metrics"].keys() >= LIGHT
+        assert line["metrics"]["memory_mib"] > 10
+    assert found[-1]["global_step"] == 5
+
+
+def test_an_epochs_summary_is_announced_by_the_training_at_its_end(tmp_path):
+    tracker = performance(tmp_path)
+    announcers = []
+    tracker.announce = lambda event: announcers.append((threading.current_thread(), event))
+
+    tell(tracker, [start(), *steps(1, 2)])
+    wait_for(lambda: len(tracker.samples) >= 3)
+    tell_to_end(tracker, [EpochEnd(Position(0, 1), {}, 1, 3), end()])
+
+    ((thread, event),) = announcers
+    assert thread is threading.current_thread()
+    assert isinstance(event, Measured)
+    assert event.step == 3
+    check_metrics(event.metrics)
+    assert event.metrics.keys() >= {"cpu_percent", "memory_mib", "memory_mib.peak"}
+    assert event.metrics["memory_mib"] <= event.metrics["memory_mib.peak"]
+
+
+def test_a_summary_is_of_the_means_and_peaks_of_the_epochs_samples(tmp_path):
+    tracker = performance(tmp_path, history=3)
+    samples = [(100.0, 1.0), (1.0, 2.0), (2.0, 3.0), (6.0, 3.5)]
+    for memory, read in samples:
+        tracker.samples.append({"memory_mib": memory, "read_mib": read})
+        tracker._new += 1
+
+    assert tracker._summary() == {"memory_mib": 3.0, "memory_mib.peak": 6.0, "read_mib": 3.5}
+    assert tracker._summary() == {}
+
+
+def test_an_epoch_without_samples_or_that_failed_announces_nothing(tmp_path):
+    tracker = Performance(path=str(tmp_path / "p.jsonl"), interval=3600.0)
+    tracker.announce = pytest.fail
+
+    tell(tracker, [start(), *steps(1, 3)])
+    tracker._sample(SimpleNamespace(write=lambda entry: None))
+    tell_to_end(tracker, [EpochEnd(Position(), {}, 1, 4, Status.FAILED), end()])
+
+    assert len(tracker.samples) == 1
+
+
+def test_memory_is_bounded(tmp_path):
+    tracker = performance(tmp_path, history=2, light=True)
+
+    tell(tracker, [start()])
+    wait_for(lambda: (tmp_path / "new").exists() and len(lines(tmp_path)) > 4)
+    tracker.close()
+
+    assert len(tracker.samples) == 2
+
+
+@pytest.mark.parametrize("events", [[], [start()], [start(), *steps(1, 3), end()]])
+def test_reading_ends_with_the_run_on_every_way_out(tmp_path, events):
+    tracker = performance(tmp_path)
+
+    tell(tracker, events)
+    assert len(threads()) == bool(events)
+    tracker.close()
+
+    assert threads() == []
+
+
+def test_what_goes_wrong_in_the_thread_is_said_once_and_ends_it(tmp_path, caplog):
+    (tmp_path / "new").write_text("a file where the folder should be")
+
+    with caplog.at_level(logging.WARNING, logger="jemtrack"):
+        tracker = performance(tmp_path)
+        tell_to_end(tracker, [start(), *steps(1, 3), end()])
+
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "Performance reads no more, training goes on"
+    ]
+
+
+def test_a_session_adds_to_the_samples_of_the_one_before(tmp_path):
+    for session in ("session-1", "session-2"):
+        tracker = performance(tmp_path, light=True)
+        tell(tracker, [start(session=session)])
+        wait_for(lambda tracker=tracker: tracker.samples)
+        tracker.close()
+
+    assert {line["session_id"] for line in lines(tmp_path)} == {"session-1", "session-2"}
+
+
+def test_light_reads_the_process_alone():
+    assert Gauges(light=True).read().keys() == LIGHT
+
+
+def test_children_count_with_their_parent():
+    import subprocess
+
+    gauges = Gauges(light=False)
+    alone = gauges.read()["memory_mib"]
+    code = "block = bytearray(200 << 20); print('ready', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+        child.stdout.readline()
+        together = gauges.read()["memory_mib"]
+        lightly = Gauges(light=True).read()["memory_mib"]
+        child.communicate(b"\n")
+
+    assert together - alone > 190
+    assert lightly - alone < 100
+    assert gauges.read()["memory_mib"] - alone < 100
+
+
+def test_a_busy_process_shows_its_load():
+    gauges = Gauges(light=True)
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+
+    # Other work on the machine may hold it up, but never to nothing.
+    assert 5 < gauges.read()["cpu_percent"] < 150
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel counts")
+def test_what_is_written_is_counted_from_the_start(tmp_path):
+    import os
+
+    gauges = Gauges(light=False)
+    with (tmp_path / "file").open("wb") as file:
+        file.write(bytes(3 << 20))
+        file.flush()
+        os.fsync(file.fileno())
+
+    found = gauges.read()
+    if "written_mib" not in found:
+        pytest.skip("the kernel counts nothing here")
+    assert found["written_mib"] == pytest.approx(3, abs=0.5)
+
+
+class Cuda:
+    """A stand-in for torch.cuda, where a driver may not tell the load."""
+
+    def __init__(self, *, initialized=True, told=True) -> None:
+        self.initialized, self.told = initialized, told
+
+    def is_initialized(self):
+        return self.initialized
+
+    def current_device(self):
+        return 1
+
+    def memory_reserved(self, device):
+        return (device + 1) << 30
+
+    def utilization(self, device):
+        if not self.told:
+            raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+        return 40 + device
+
+
+@pytest.mark.parametrize(
+    ("cuda", "shown"),
+    [
+        (Cuda(), {"gpu_memory_mib": 2048.0, "gpu_percent": 41.0}),
+        (Cuda(told=False), {"gpu_memory_mib": 2048.0}),
+        (Cuda(initialized=False), {}),
+    ],
+)
+def test_the_gpu_of_the_training_is_read_where_one_is_in_use(monkeypatch, cuda, shown):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    gauges = Gauges(light=False)
+    gauges.follow_device()
+
+    found = gauges.read()
+
+    assert {name: value for name, value in found.items() if name.startswith("gpu")} == shown
+
+
+def test_pytorch_is_not_imported_for_its_gpu(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    gauges = Gauges(light=False)
+    gauges.follow_device()
+
+    gauges.read()
+
+    assert "torch" not in sys.modules
+
+
+def test_the_device_is_taken_when_an_epoch_starts(tmp_path, monkeypatch):
+    tracker = performance(tmp_path)
+    tell(tracker, [start()])
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=Cuda()))
+
+    tell_to_end(tracker, [EpochStart(Position())])
+
+    assert tracker._gauges._device == 1

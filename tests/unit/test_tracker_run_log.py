@@ -1,0 +1,14 @@
+import logging
+
+from jemtrack.trackers.run_log import run_log
+
+
+def test_the_log_goes_to_the_file_and_to_the_screen(tmp_path, capsys):
+    path = tmp_path / "new" / "train.log"
+
+    with run_log(path, on_screen=True):
+        logging.getLogger("jemtrack").info("a line")
+    logging.getLogger("jemtrack").info("after the run")
+
+    assert path.read_text().endswith("] a line\n")
+    assert capsys.readouterr().err == path.read_text()
