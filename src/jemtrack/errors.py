@@ -1,5 +1,7 @@
 """The errors that are meant for a user to read."""
 
+from collections.abc import Mapping
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong; the message says what, where and what is right."""
@@ -10,4 +12,8 @@ class ParameterError(InputError):
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is not finite any more."""
+    """A loss or gradient is not finite or too large; `losses` are those of the batch."""
+
+    def __init__(self, message: str, losses: Mapping[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.losses = {**(losses or {})}

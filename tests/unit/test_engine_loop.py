@@ -37,7 +37,7 @@ class Numbers:
     def __len__(self) -> int:
         return self.n_batches
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Tensor]:
         for batch in range(start, self.n_batches):
             yield torch.tensor([[1.0 + epoch * self.n_batches + batch]])
 

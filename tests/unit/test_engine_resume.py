@@ -37,7 +37,7 @@ class Points:
     def __len__(self) -> int:
         return N_BATCHES
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Tensor]:
         for batch in range(start, N_BATCHES):
             yield torch.randn(8, 3, generator=generator(1, "points", epoch, batch))
 

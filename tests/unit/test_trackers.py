@@ -110,7 +110,7 @@ class Numbers:
     def __len__(self) -> int:
         return 4
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Tensor]:
         for batch in range(start, 4):
             yield torch.tensor([[1.0 + batch]])
 

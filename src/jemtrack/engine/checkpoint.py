@@ -95,6 +95,28 @@ class Checkpoints:
                 path.unlink()
 
 
+class InMemory:
+    """One checkpoint in memory, for a run that has nowhere to keep them; due every minute."""
+
+    def __init__(self, every_seconds: float = 60.0) -> None:
+        self.every_seconds = every_seconds
+        self._content = b""
+        self._last = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Say whether it is time for the next one."""
+        return time.monotonic() - self._last >= self.every_seconds
+
+    def save(self, tree: Any, step: int) -> None:
+        """Keep `tree` in the place of the one before."""
+        self._content = to_bytes(tree)
+        self._last = time.monotonic()
+
+    def load(self) -> Any | None:
+        """Give the one that is kept, or None."""
+        return from_bytes(self._content) if self._content else None
+
+
 def _number(path: Path) -> int:
     return int(path.name.partition("-")[0])
 

@@ -83,7 +83,8 @@ class BatchStart(Event):
 class BatchEnd(Event):
     """A batch ended; `metrics` holds its losses before the update, none where it failed.
 
-    `step` counts the optimization steps of the whole run, `seconds` is what the batch took.
+    `step` counts the optimization steps of the whole run, `seconds` is the time since the batch
+    before it ended, listeners and the drawing of the batch included.
     """
 
     position: Position

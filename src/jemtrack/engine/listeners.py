@@ -1,16 +1,26 @@
 """Those who listen to a training."""
 
+from collections.abc import Callable
 from typing import Any
 
 from jemtrack.engine.components import Component
 from jemtrack.engine.events import Event
 
+Announce = Callable[[Event], None]
+
+
+def nobody_listens(event: Event) -> None:
+    """Serve as `announce` outside of a run."""
+
 
 class Listener(Component):
     """Is told every event of a run in turn, and closed at its end.
 
-    One that raises is warned about once; training does not depend on it.
+    One that raises is warned about once; training does not depend on it. With `announce`, which
+    the run sets, it tells the run's listeners and callbacks of what it has seen itself.
     """
+
+    announce: Announce = staticmethod(nobody_listens)
 
     def __call__(self, event: Event) -> None:
         """Take note of `event`."""

@@ -1,6 +1,7 @@
 """The one training loop."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +9,9 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 
 from jemtrack.engine.events import (
     BatchEnd,
@@ -65,16 +69,17 @@ def fit_epoch(state: TrainState, phase: Phase) -> Iterator[Event]:
     epoch, start = state.position.epoch, state.position.batch
     set_modes(state, phase)
     yield EpochStart(state.position)
-    for batch in islice(phase.batches.epoch(epoch, start=start), phase.n_batches - start):
+    batches = islice(phase.batches.epoch(epoch, start, state.retries), phase.n_batches - start)
+    started = time.perf_counter()
+    for batch in batches:
         yield BatchStart(state.position)
-        started = time.perf_counter()
         losses = update(state, phase, batch)
         note(state, phase, losses)
-        seconds = time.perf_counter() - started
-        yield BatchEnd(state.position, losses, state.step, seconds)
+        before, started = started, time.perf_counter()
+        yield BatchEnd(state.position, losses, state.step, started - before)
     metrics = {f"train_{name}": total / phase.n_batches for name, total in state.totals.items()}
     if phase.validation and phase.validation.due(epoch, phase.n_epochs):
-        metrics |= phase.validation.measure(state.models)
+        metrics |= phase.validation.measure(state.served)
     step_schedulers(state, phase, metrics)
     state.latest, state.totals = metrics, {}
     state.epochs += 1
@@ -88,12 +93,17 @@ def update(state: TrainState, phase: Phase, batch: Any) -> dict[str, float]:
     for optimizer in state.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
-    if not math.isfinite(values["loss"]):
-        raise TrainingDivergedError(_divergence("loss", state, values))
+    # Written so that a NaN, which is never at most anything, counts too.
+    if not abs(values["loss"]) <= min(phase.max_loss, sys.float_info.max):
+        raise TrainingDivergedError(_divergence(_fault(values["loss"]), state, values), values)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
-    if not _gradients_are_finite(state):
-        raise TrainingDivergedError(_divergence("gradient", state, values))
-    for optimizer in state.optimizers.values():
+    norms = gradient_norms(state)
+    if not all(map(math.isfinite, norms.values())):
+        raise TrainingDivergedError(_divergence("gradient is not finite", state, values), values)
+    for name, optimizer in state.optimizers.items():
+        if norms[name] > phase.clip_norms.get(name, math.inf):
+            limit, norm = phase.clip_norms[name], torch.tensor(norms[name])
+            clip_grads_with_norm_(_weights(optimizer), limit, norm)
         optimizer.step()
     return values
 
@@ -104,6 +114,7 @@ def note(state: TrainState, phase: Phase, losses: dict[str, float]) -> None:
         state.totals[name] = state.totals.get(name, 0.0) + value
     if phase.threshold and not math.isnan(losses.get(phase.threshold.metric, math.nan)):
         state.recent.append(losses[phase.threshold.metric])
+    state.last_losses.append(losses["loss"])
     state.step += 1
     state.position = replace(state.position, batch=state.position.batch + 1)
 
@@ -112,6 +123,8 @@ def set_modes(state: TrainState, phase: Phase) -> None:
     """Put the models into training mode, and what is frozen into evaluation mode."""
     for model in state.models.values():
         model.train()
+    for average in state.averages.values():
+        average.eval()
     for module in phase.frozen_modules(state.models):
         module.eval()
 
@@ -126,22 +139,28 @@ def step_schedulers(state: TrainState, phase: Phase, metrics: dict[str, float]) 
             scheduler.step(metrics[metric])  # type: ignore[arg-type]
 
 
-def _gradients_are_finite(state: TrainState) -> bool:
-    gradients = [
-        weight.grad
+def gradient_norms(state: TrainState) -> dict[str, float]:
+    """Give the 2-norm of all gradients of each optimizer, by its name."""
+    norms = [
+        get_total_norm(weight.grad for weight in _weights(optimizer) if weight.grad is not None)
         for optimizer in state.optimizers.values()
-        for group in optimizer.param_groups
-        for weight in group["params"]
-        if weight.grad is not None
     ]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    return bool(torch.isfinite(norm))
+    return dict(zip(state.optimizers, torch.stack(norms).tolist(), strict=True))
+
+
+def _weights(optimizer: Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def _fault(loss: float) -> str:
+    return "loss is too large" if math.isfinite(loss) else "loss is not finite"
 
 
 def _divergence(what: str, state: TrainState, values: dict[str, float]) -> str:
     place = f"epoch {state.position.epoch + 1}, batch {state.position.batch + 1}"
     losses = ", ".join(f"{name} {value:g}" for name, value in values.items())
+    before = ", ".join(f"{value:g}" for value in state.last_losses) or "none"
     return (
-        f"the {what} is not finite at {place} ({losses}); the weights were left as they were: "
-        "a lower learning rate or weight of the penalty may help"
+        f"the {what} at {place} ({losses}; the losses before: {before}); the weights were left as "
+        "they were: a lower learning rate or weight of the penalty may help"
     )

@@ -1,5 +1,6 @@
 """A phase: what is trained, by which objective and optimizers, and when it ends."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,14 +33,20 @@ class Batches(Protocol):
         """Count the batches of an epoch."""
         ...
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """Give the batches of an epoch from the one numbered `start` on."""
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Any]:
+        """Give the batches of an epoch from the one numbered `start` on.
+
+        After the `retry`-th return from a divergence, the noise in them is another one.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Measures the models after every `every`-th epoch and after the last."""
+    """Measures the models after every `every`-th epoch and after the last.
+
+    It sees the averages in place of the models of which there are averages.
+    """
 
     measure: Callable[[Models], dict[str, float]]
     every: int = 1
@@ -76,8 +83,10 @@ class Phase:
 
     `frozen` holds dotted names of modules, the model first: `network.trunk`. A frozen
     module's weights get no gradient, and its norms and dropout are in evaluation mode.
-    `optimizers` and `schedules` are by the model's name. `max_steps` is the most batches that an
-    epoch takes.
+    `optimizers` are by the model's name, or by any name that `trained` says the modules of;
+    `schedules` and `clip_norms` are by the optimizer's. A clip norm is the norm of all of an
+    optimizer's gradients together above which they are scaled down to it. A loss above
+    `max_loss` counts as diverged. `max_steps` is the most batches that an epoch takes.
     """
 
     name: str
@@ -85,11 +94,14 @@ class Phase:
     batches: Batches
     n_epochs: int
     optimizers: Mapping[str, OptimizerFactory]
+    trained: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    clip_norms: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     validation: Validation | None = None
     threshold: Threshold | None = None
     max_steps: int | None = None
+    max_loss: float = math.inf
 
     @property
     def n_batches(self) -> int:
@@ -98,5 +110,13 @@ class Phase:
 
     def frozen_modules(self, models: Models) -> list[nn.Module]:
         """Find the modules that `frozen` names."""
-        parts = (name.partition(".") for name in self.frozen)
-        return [models[model].get_submodule(path) for model, _, path in parts]
+        return [_module(models, name) for name in self.frozen]
+
+    def trained_modules(self, models: Models, optimizer: str) -> list[nn.Module]:
+        """Find the modules whose weights the optimizer of that name changes."""
+        return [_module(models, name) for name in self.trained.get(optimizer, (optimizer,))]
+
+
+def _module(models: Models, name: str) -> nn.Module:
+    model, _, path = name.partition(".")
+    return models[model].get_submodule(path)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from jemtrack.engine.seeds import stream_seed
+
 
 def random_state() -> dict[str, Any]:
     """Give the state of PyTorch's, NumPy's and Python's global generators."""
@@ -28,3 +30,11 @@ def restore_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def turn_random_state(turn: int) -> None:
+    """Put the global generators where they have not been, as their state and `turn` decide."""
+    seed = stream_seed(int(torch.randint(2**31, ()).item()), "turn", turn)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)

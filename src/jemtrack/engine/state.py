@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from jemtrack.engine.events import Position
+from jemtrack.engine.learning_rates import scale_learning_rates
 from jemtrack.engine.phase import Phase
 from jemtrack.engine.random_state import random_state, restore_random_state
 
@@ -21,7 +22,9 @@ class TrainState:
     `step` counts the optimization steps of the whole run, `epochs` its epochs. `totals` are the
     sums of this epoch's losses over its batches so far, `recent` the last values of the metric
     whose threshold ends the phase, `latest` the last epoch's metrics, and `stop` is why a
-    callback wants the training to end.
+    callback wants the training to end. `averages` holds copies of models whose weights are
+    averages over the training: where there is one, it is measured and saved in the model's place.
+    After `retries` returns from a divergence, the learning rates are `lr_scale` times the chosen.
     """
 
     models: dict[str, nn.Module]
@@ -34,6 +37,15 @@ class TrainState:
     recent: deque[float] = field(default_factory=deque)
     latest: dict[str, float] = field(default_factory=dict)
     stop: str = ""
+    averages: dict[str, nn.Module] = field(default_factory=dict)
+    last_losses: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+    retries: int = 0
+    lr_scale: float = 1.0
+
+    @property
+    def served(self) -> dict[str, nn.Module]:
+        """The models to measure and to save: averages where there are some."""
+        return {**self.models, **self.averages}
 
     def enter(self, phase: Phase) -> None:
         """Make the phase's optimizers and schedulers; say for every weight whether it trains.
@@ -45,8 +57,10 @@ class TrainState:
         for module in phase.frozen_modules(self.models):
             module.requires_grad_(False)
         self.optimizers = {
-            name: make(self.models[name].parameters()) for name, make in phase.optimizers.items()
+            name: make(_weights(phase.trained_modules(self.models, name)))
+            for name, make in phase.optimizers.items()
         }
+        scale_learning_rates(self.optimizers, {}, self.lr_scale)
         self.schedulers = {
             name: schedule.make(self.optimizers[name]) for name, schedule in phase.schedules.items()
         }
@@ -79,7 +93,12 @@ class TrainState:
 
 
 _KINDS = ("models", "optimizers", "schedulers")
-_PLAIN = ("step", "epochs", "totals", "latest", "stop")
+_PLAIN = ("step", "epochs", "totals", "latest", "stop", "retries", "lr_scale")
+
+
+def _weights(modules: list[nn.Module]) -> list[nn.Parameter]:
+    """List the weights of the modules, each once."""
+    return list({id(w): w for module in modules for w in module.parameters()}.values())
 
 
 def _state(holder: Any) -> Any:

@@ -35,12 +35,15 @@ class TrainingBatches:
         """Count the batches of an epoch."""
         return len(self._sampler)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Give the batches of an epoch from the one numbered `start` on."""
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Batch]:
+        """Give the batches of an epoch from the one numbered `start` on.
+
+        Each `retry` has other noise in the same order of images.
+        """
         batches = enumerate(self._sampler.epoch(epoch, start), start)
         labelled = self._labelled_batches(epoch, start)
         for number, indices_B in batches:
-            noise = self._generator("augmentation", epoch, number)
+            noise = self._generator("augmentation", epoch, number, *([retry] if retry else []))
             if labelled is None:
                 yield Batch(self._augmented(indices_B, noise), self._labels(indices_B))
                 continue

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,8 +34,6 @@ class Performance(Listener):
     history: int = Option(int, "samples kept in memory", default=3600, minimum=1)
     light: bool = Option(bool, "CPU and memory of the process alone", default=False)
 
-    wants_announce = True
-    announce: Callable[[Event], None] | None = None
     _gauges: Gauges
 
     def _post_init_(self) -> None:
@@ -56,7 +53,7 @@ class Performance(Listener):
                 self._gauges.follow_device()
             case EpochEnd(status=Status.SUCCESS):
                 summary = self._summary()
-                if summary and self.announce:
+                if summary:
                     self.announce(Measured(summary, event.step))
             case RunStart():
                 self._session, self._step = event.session_id, event.step

@@ -13,9 +13,6 @@ class PeriodicWeights(Listener):
     Each is announced, so that the trackers can keep it with the run.
     """
 
-    wants_announce = True
-    announce: Callable[[Event], None] | None = None
-
     def __init__(self, save: Callable[[Path], None], folder: Path, every: int) -> None:
         self.save = save
         self.folder = folder
@@ -28,5 +25,4 @@ class PeriodicWeights(Listener):
         if event.epoch % self.every == 0:
             path = self.folder / f"epoch_{event.epoch:03d}.safetensors"
             self.save(path)
-            if self.announce:
-                self.announce(ArtifactSaved(path, "weights"))
+            self.announce(ArtifactSaved(path, "weights"))
