@@ -13,7 +13,7 @@ from jemtrack.engine.tree import from_bytes, to_bytes
 log = logging.getLogger("jemtrack")
 
 # Part of what a training's scratch folder goes by: a change here means that older ones never serve.
-FORMAT = 1
+FORMAT = 2
 
 _KEPT = 2  # the last one, and the one before in case the last is damaged later
 _DIGEST = 32  # hexadecimal digits of the SHA-256 in the name

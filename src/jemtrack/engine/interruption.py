@@ -23,7 +23,7 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self._number: int | None = None
+        self.number = 0  # of the signal that came
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -35,13 +35,8 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         self._give_back()
 
-    def check(self) -> None:
-        """Raise `Interrupted` where a signal came."""
-        if self._number is not None:
-            raise Interrupted(self._number)
-
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._number = number
+        self.number = number
         self._give_back()
 
     def _give_back(self) -> None:

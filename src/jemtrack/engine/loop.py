@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -23,19 +24,26 @@ from jemtrack.engine.events import (
     PhaseStart,
 )
 from jemtrack.engine.phase import Phase
+from jemtrack.engine.processes import average, average_gradients, from_first, is_first, own_share
 from jemtrack.engine.state import TrainState
 from jemtrack.errors import TrainingDivergedError
 
+Autocast = Callable[[], AbstractContextManager[Any]]
 
-def fit(state: TrainState, phase: Phase, n_phases: int = 1) -> Iterator[Event]:
+
+def fit(
+    state: TrainState, phase: Phase, n_phases: int = 1, autocast: Autocast = nullcontext
+) -> Iterator[Event]:
     """Train one phase from where `state`, which has entered it, stands; yield what happens.
+
+    The models are applied in the context that `autocast` makes.
 
     Raises:
         TrainingDivergedError: before a loss or gradient that is not finite reaches the weights.
     """
     yield PhaseStart(state.position, phase.name, n_phases, phase.n_epochs, phase.n_batches)
     while not (reason := ended(state, phase)):
-        yield from fit_epoch(state, phase)
+        yield from fit_epoch(state, phase, autocast)
     yield PhaseEnd(state.position, phase.name, reason)
 
 
@@ -64,7 +72,7 @@ def smoothed(state: TrainState, metric: str) -> float:
     return state.latest.get(metric, math.nan)
 
 
-def fit_epoch(state: TrainState, phase: Phase) -> Iterator[Event]:
+def fit_epoch(state: TrainState, phase: Phase, autocast: Autocast = nullcontext) -> Iterator[Event]:
     """Train what is left of the epoch that `state` stands in."""
     epoch, start = state.position.epoch, state.position.batch
     set_modes(state, phase)
@@ -73,13 +81,14 @@ def fit_epoch(state: TrainState, phase: Phase) -> Iterator[Event]:
     started = time.perf_counter()
     for batch in batches:
         yield BatchStart(state.position)
-        losses = update(state, phase, batch)
+        losses = update(state, phase, batch, autocast)
         note(state, phase, losses)
         before, started = started, time.perf_counter()
         yield BatchEnd(state.position, losses, state.step, started - before)
     metrics = {f"train_{name}": total / phase.n_batches for name, total in state.totals.items()}
     if phase.validation and phase.validation.due(epoch, phase.n_epochs):
-        metrics |= phase.validation.measure(state.served)
+        with autocast():
+            metrics |= from_first(phase.validation.measure(state.served) if is_first() else {})
     step_schedulers(state, phase, metrics)
     state.latest, state.totals = metrics, {}
     state.epochs += 1
@@ -87,16 +96,22 @@ def fit_epoch(state: TrainState, phase: Phase) -> Iterator[Event]:
     yield EpochEnd(state.position, metrics, state.epochs, state.step)
 
 
-def update(state: TrainState, phase: Phase, batch: Any) -> dict[str, float]:
+def update(
+    state: TrainState, phase: Phase, batch: Any, autocast: Autocast = nullcontext
+) -> dict[str, float]:
     """Take one optimization step on `batch`; give its losses from before the step."""
-    losses = phase.objective(state.models, batch)
+    with autocast():
+        losses = phase.objective(state.models, own_share(batch))
     for optimizer in state.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
-    values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
+    means = average(torch.stack([*losses.values()]).detach()).tolist()
+    values = dict(zip(losses, means, strict=True))
     # Written so that a NaN, which is never at most anything, counts too.
     if not abs(values["loss"]) <= min(phase.max_loss, sys.float_info.max):
         raise TrainingDivergedError(_divergence(_fault(values["loss"]), state, values), values)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
+    for optimizer in state.optimizers.values():
+        average_gradients(_weights(optimizer))
     norms = gradient_norms(state)
     if not all(map(math.isfinite, norms.values())):
         raise TrainingDivergedError(_divergence("gradient is not finite", state, values), values)
@@ -123,8 +138,8 @@ def set_modes(state: TrainState, phase: Phase) -> None:
     """Put the models into training mode, and what is frozen into evaluation mode."""
     for model in state.models.values():
         model.train()
-    for average in state.averages.values():
-        average.eval()
+    for model in state.averages.values():
+        model.eval()
     for module in phase.frozen_modules(state.models):
         module.eval()
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jemtrack.engine.audience import Audience
 from jemtrack.engine.callbacks import Callback
 from jemtrack.engine.checkpoint import Checkpoints, InMemory
@@ -20,15 +22,24 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.interruption import Interruption
+from jemtrack.engine.interruption import Interrupted, Interruption
+from jemtrack.engine.launch import Place
 from jemtrack.engine.learning_rates import scale_learning_rates
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.loop import fit
 from jemtrack.engine.phase import Models, Phase
+from jemtrack.engine.processes import (
+    from_first,
+    gathered,
+    highest,
+    is_first,
+    n_processes,
+    process_number,
+)
 from jemtrack.engine.random_state import turn_random_state
 from jemtrack.engine.recipe import Divergence
 from jemtrack.engine.state import TrainState
-from jemtrack.errors import TrainingDivergedError
+from jemtrack.errors import InputError, TrainingDivergedError
 
 log = logging.getLogger("jemtrack")
 
@@ -40,7 +51,10 @@ class Run:
     With `checkpoints`, it goes on from the newest one that is whole, and ends with the weights of
     a run that was never stopped, bit for bit on one device and number of threads. `divergence`
     says what happens when a loss or gradient is not finite or too large. `save_weights` writes
-    models to a file, for callbacks.
+    models to a file, for callbacks. `place` says on which device the models are.
+
+    Where several processes train together, each has a `Run` like this one: the first alone has
+    checkpoints and listeners, and the others need none.
     """
 
     name: str
@@ -52,6 +66,7 @@ class Run:
     checkpoints: Checkpoints | None = None
     divergence: Divergence = field(default_factory=Divergence)
     save_weights: Callable[[Path, Models], None] | None = None
+    place: Place = field(default_factory=lambda: Place(torch.device("cpu")))
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def train(self) -> dict[str, float]:
@@ -66,11 +81,12 @@ class Run:
             InputError: when an objective or a callback gives a metric that nobody declared.
             OSError: when a checkpoint cannot be written.
         """
-        self._audience = Audience(self.listeners, self.callbacks, self.state)
+        listeners = self.listeners if is_first() else ()
+        self._audience = Audience(listeners, self.callbacks, self.state)
         self._kept = self.checkpoints or (InMemory() if self.divergence.on == "retry" else None)
-        if save := self.save_weights:
+        if self.save_weights:
             for callback in self.callbacks:
-                callback.save_weights = lambda path: save(path, self.state.served)
+                callback.save_weights = self._save_weights
         status, reason = Status.FAILED, ""
         with Interruption() as interruption:
             try:
@@ -101,11 +117,12 @@ class Run:
     def _train_phases(self, interruption: Interruption) -> None:
         first = self.state.position.phase
         for number, phase in enumerate(self.phases[first:], first):
-            for event in fit(self.state, phase, len(self.phases)):
+            for event in fit(self.state, phase, len(self.phases), self.place.autocast):
                 self._audience.announce(event)
+                if isinstance(event, EpochEnd):
+                    self.state.stop = from_first(self.state.stop)
                 if isinstance(event, BatchEnd | EpochEnd):
-                    self._save_if_due(phase)
-                    self._stop_if_asked(interruption, phase)
+                    self._save_or_stop(interruption, phase)
             if self.state.stop or number + 1 == len(self.phases):
                 break
             self.state.position = Position(number + 1)
@@ -130,9 +147,11 @@ class Run:
 
     def _resume(self) -> None:
         """Enter the phase to go on in, from the newest checkpoint where there is one."""
-        saved = self._kept.load() if self._kept else None
+        saved = self._saved()
         if saved is None:
             self.state.enter(self._phase)
+            if not is_first():
+                turn_random_state(process_number())
             return
         self.run_id = saved["run_id"]
         self._restore(saved)
@@ -147,9 +166,17 @@ class Run:
             + (f"; done before: {skipped}" if skipped else "")
         )
 
+    def _saved(self) -> Any | None:
+        return from_first(self._kept.load() if self._kept and is_first() else None)
+
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        number = saved["state"]["position"][0]
-        self.state.load_state_dict(saved["state"], self.phases[number])
+        own = saved["processes"]
+        if len(own) != n_processes():
+            raise InputError(
+                f"the checkpoint of {self.name} is of {len(own)} processes, not of {n_processes()}"
+            )
+        state = saved["state"] | own[process_number()]
+        self.state.load_state_dict(state, self.phases[state["position"][0]])
         for callback, state in zip(self.callbacks, saved["callbacks"], strict=True):
             callback.load_state_dict(state)
 
@@ -160,7 +187,7 @@ class Run:
             TrainingDivergedError: when that must not be, or was done too often.
         """
         state, how = self.state, self.divergence
-        saved = self._kept.load() if self._kept and how.on == "retry" else None
+        saved = self._saved() if how.on == "retry" else None
         if saved is None:
             raise error
         if state.retries >= how.max_retries:
@@ -171,7 +198,7 @@ class Run:
         self._restore(saved)
         scale_learning_rates(state.optimizers, state.schedulers, scale / state.lr_scale)
         state.retries, state.lr_scale = retries, scale
-        turn_random_state(retries)
+        turn_random_state(retries * n_processes() + process_number())
         back_to, losses = state.position, error.losses
         self._audience.announce(
             Diverged(position, back_to, state.epochs, state.step, losses, retries, scale)
@@ -179,24 +206,30 @@ class Run:
         # A kill from here on does not give the run its chances back.
         self._save(self._phase)
 
-    def _save_if_due(self, phase: Phase) -> None:
-        if self._kept and self._kept.due(self.state.step):
+    def _save_or_stop(self, interruption: Interruption, phase: Phase) -> None:
+        """Save where it is due, stop where a signal asks for it: all processes after one batch."""
+        due = is_first() and self._kept is not None and self._kept.due(self.state.step)
+        wish = highest(interruption.number or int(due), self.place.device)
+        if wish:
             self._save(phase)
-
-    def _stop_if_asked(self, interruption: Interruption, phase: Phase) -> None:
-        try:
-            interruption.check()
-        except KeyboardInterrupt:
-            if self.checkpoints:
-                self._save(phase)
-            raise
+        if wish > 1:
+            raise Interrupted(wish)
 
     def _save(self, phase: Phase) -> None:
-        assert self._kept
+        state = self.state.state_dict(phase)
+        # These are each process's own; all else is the same in all.
+        own = gathered({"random": state.pop("random"), "objective": state.pop("objective")})
+        if self._kept is None or not is_first():
+            return
         tree = {
             "run_id": self.run_id,
-            "state": self.state.state_dict(phase),
+            "state": state,
+            "processes": own,
             "callbacks": [callback.state_dict() for callback in self.callbacks],
             "listeners": {type(each).__name__: each.state_dict() for each in self.listeners},
         }
         self._kept.save(tree, self.state.step)
+
+    def _save_weights(self, path: Path) -> None:
+        if self.save_weights and is_first():
+            self.save_weights(path, self.state.served)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jemtrack.engine.metrics import declare_metric
+from jemtrack.engine.processes import whole_batch
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.parameters import parameters
 
@@ -18,6 +19,6 @@ class CrossEntropy:
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, and `cross_entropy`, the same number for the record (detached)."""
-        logits_BC = models["network"](batch.images_BCHW)
-        cross_entropy = functional.cross_entropy(logits_BC, batch.labels_B)
+        logits_BC = whole_batch(models["network"](batch.images_BCHW))
+        cross_entropy = functional.cross_entropy(logits_BC, whole_batch(batch.labels_B))
         return {"loss": cross_entropy, CROSS_ENTROPY: cross_entropy.detach()}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jemtrack.engine.metrics import declare_metric
+from jemtrack.engine.processes import whole_batch
 from jemtrack.jem.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.options import MaxEntropyOptions
@@ -50,8 +51,10 @@ class MaxEntropyObjective(MaxEntropyOptions, ABC):
         """
         network = cast(JointEnergyModel, models["network"])
         logits_BC, log_density_B = _logits_and_log_density(network, batch)
-        cross_entropy = functional.cross_entropy(logits_BC, batch.labels_B)
-        entropy_penalty = self._penalty(log_density_B)
+        # The penalty compares each image with the mean of its batch.
+        labels_B = whole_batch(batch.labels_B)
+        cross_entropy = functional.cross_entropy(whole_batch(logits_BC), labels_B)
+        entropy_penalty = self._penalty(whole_batch(log_density_B))
         return {
             "loss": cross_entropy + self.entropy_weight * entropy_penalty,
             CROSS_ENTROPY: cross_entropy.detach(),

@@ -1,0 +1,125 @@
+"""A training on chosen hardware: in this process, or in several that Lightning Fabric starts."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from jemtrack.engine.hardware import Hardware
+from jemtrack.engine.interruption import Interrupted
+from jemtrack.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+_PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process trains; `autocast` makes the context in which models are applied."""
+
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def usual_place() -> Place:
+    """Give a GPU where there is one, else the CPU, in fp32."""
+    return Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
+    """Call `train(place, *arguments)` in each process; give what it returns in the first.
+
+    Processes that torchrun or `fabric run` has started are taken as they are. Others are started
+    here: `train` and `arguments` must then be picklable, and the program's main module must be
+    importable without a side effect.
+
+    Raises:
+        InputError: when the machine has no such device, or torchrun started another number.
+        Interrupted: when the processes were asked to end.
+    """
+    device = _device(hardware)
+    started = _started_by_others()
+    if started and started != hardware.processes:
+        raise InputError(
+            f"hardware.processes must be {started}, as many as were started, got "
+            f"{hardware.processes}"
+        )
+    alone = hardware.processes == 1 and hardware.strategy == "auto"
+    if alone and hardware.precision == "fp32" and not started:
+        # Fabric would change nothing, and importing it takes seconds.
+        return train(Place(device), *arguments)
+    from lightning_fabric import Fabric
+
+    strategy = "auto" if alone and not started else "ddp" if started else "ddp_spawn"
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=_devices_here(hardware),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy=strategy,
+        precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+    )
+    if "LT_CLI_USED" in os.environ:
+        return train(Place(fabric.device, fabric.autocast), *arguments)
+    with _signals_are_for_the_children() if strategy == "ddp_spawn" else nullcontext():
+        result = fabric.launch(_trained, train, arguments)
+    if isinstance(result, Interrupted):
+        raise result
+    trained: T = result
+    return trained
+
+
+def _trained(fabric: "Fabric", *work: Any) -> Any:
+    train, arguments = work
+    try:
+        return train(Place(fabric.device, fabric.autocast), *arguments)
+    except Interrupted as error:
+        # A process of torch's that ends by an interrupt leaves its parent waiting.
+        return error
+
+
+def _device(hardware: Hardware) -> torch.device:
+    if hardware.device == "auto":
+        return usual_place().device
+    if hardware.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "hardware.device must be cpu or auto, got 'cuda': PyTorch finds no GPU here"
+        )
+    return torch.device(hardware.device)
+
+
+def _started_by_others() -> int:
+    """Count the processes that torchrun, or `fabric run` by it, has started; 0 for neither."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+def _devices_here(hardware: Hardware) -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", hardware.processes))
+
+
+@contextmanager
+def _signals_are_for_the_children() -> Iterator[None]:
+    """Wait for the children, who finish their batch, where this process is asked to end."""
+
+    def pass_on(number: int, frame: Any) -> None:
+        for child in psutil.Process().children():
+            child.send_signal(number)
+
+    # A terminal's Ctrl-C reaches the children by itself.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

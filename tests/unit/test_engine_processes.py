@@ -1,0 +1,173 @@
+"""Several processes train as one would; they run for real, over gloo."""
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from jemtrack.data.augment import Augmentation
+from jemtrack.data.images import LabelledImages
+from jemtrack.engine.checkpoint import Checkpoints
+from jemtrack.engine.events import BatchEnd, EpochEnd, Event, RunStart
+from jemtrack.engine.hardware import Hardware
+from jemtrack.engine.interruption import Interrupted
+from jemtrack.engine.launch import Place, launch
+from jemtrack.engine.listeners import Listener
+from jemtrack.engine.metrics import declare_metric
+from jemtrack.engine.phase import Models, Phase, Validation
+from jemtrack.engine.processes import is_first, process_number
+from jemtrack.engine.run import Run
+from jemtrack.engine.state import TrainState
+from jemtrack.jem.batches import TrainingBatches
+from jemtrack.jem.objectives.cross_entropy import CrossEntropy
+from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
+from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
+from jemtrack.jem.wide_resnet import WideResNetShape
+
+TWO = Hardware(device="cpu", processes=2)
+OBJECTIVES = {
+    "cross_entropy": CrossEntropy(),
+    "max_entropy_l1": MaxEntropyL1Objective(entropy_reduction="sum"),
+    "max_entropy_l2": MaxEntropyL2Objective(),
+}
+CASES = [(name, few) for name in OBJECTIVES for few in (False, True)]
+Weights = dict[str, torch.Tensor]
+FEW_LABELS = torch.arange(0, 42, 3)
+declare_metric("valid_process")
+
+
+class Seen(Listener):
+    """Keeps the metrics of every batch and epoch."""
+
+    def __init__(self) -> None:
+        self.batches: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []
+        self.runs = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchEnd) and event.metrics:
+            self.batches.append({**event.metrics})
+        elif isinstance(event, EpochEnd) and event.metrics:
+            self.epochs.append({**event.metrics})
+        elif isinstance(event, RunStart):
+            self.runs += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches, "epochs": self.epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches, self.epochs = state["batches"], state["epochs"]
+
+
+class BreakOff(Listener):
+    """Sends the process a signal after a step."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step = step
+        self.number = number
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchEnd) and event.step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def process_of(models: Models) -> dict[str, float]:
+    return {"valid_process": float(process_number())}
+
+
+def make_phase(objective: Any, labelled: torch.Tensor | None = None) -> Phase:
+    """42 images in batches of 8: the last one has 2."""
+    generator = torch.Generator().manual_seed(1)
+    images_NCHW = torch.randint(256, (42, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    images = LabelledImages(images_NCHW, torch.arange(42) % 3)
+    batches = TrainingBatches(images, Augmentation(sigma=0.1, flip=False, pad=1), 8, 1, labelled)
+    descent = partial(torch.optim.SGD, lr=1e-3)
+    validation = Validation(process_of)
+    return Phase("train", objective, batches, 2, {"network": descent}, validation=validation)
+
+
+def make_network(dropout_rate: float = 0.0) -> nn.Module:
+    torch.manual_seed(3)
+    shape = WideResNetShape(
+        depth=10, width=1, norm="act", dropout_rate=dropout_rate, channels=1, n_classes=3
+    )
+    return shape.build_model()
+
+
+def train(place: Place, name: str, few: bool) -> tuple[Seen, Weights]:
+    """Train by an objective, dropout off; give what was seen, and the weights."""
+    seen, network = Seen(), make_network()
+    phase = make_phase(OBJECTIVES[name], FEW_LABELS if few else None)
+    Run("run", {}, TrainState({"network": network}), [phase], [seen], place=place).train()
+    return seen, network.state_dict()
+
+
+def train_all(place: Place, file: Path) -> None:
+    keep(file, {f"{name}, {few=}": train(place, name, few) for name, few in CASES})
+
+
+def train_with_dropout(place: Place, folder: Path, more: list[Listener]) -> tuple[Seen, Weights]:
+    seen, network = Seen(), make_network(dropout_rate=0.3)
+    run = Run(
+        "run",
+        {},
+        TrainState({"network": network}),
+        [make_phase(OBJECTIVES["max_entropy_l2"])],
+        [seen, *more],
+        checkpoints=Checkpoints(folder) if is_first() else None,
+        place=place,
+    )
+    run.train()
+    return seen, network.state_dict()
+
+
+def train_broken_off(place: Place, folder: Path) -> None:
+    """Train whole, and broken off by each of two signals to the first process alone."""
+    whole = train_with_dropout(place, folder / "whole", [])
+    for step, number in ((3, signal.SIGINT), (9, signal.SIGTERM)):
+        with pytest.raises(Interrupted):
+            train_with_dropout(place, folder / "broken", [BreakOff(step, number)])
+    resumed = train_with_dropout(place, folder / "broken", [])
+    keep(folder / "results", {"whole": whole, "resumed": resumed})
+
+
+def keep(file: Path, results: dict[str, tuple[Seen, Weights]]) -> None:
+    """Leave the first process's results for the test to read."""
+    if is_first():
+        plain = {
+            case: ({"runs": seen.runs, **seen.state_dict()}, weights)
+            for case, (seen, weights) in results.items()
+        }
+        torch.save(plain, file)
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    train_all(Place(torch.device("cpu")), tmp_path / "alone")
+    launch(TWO, train_all, tmp_path / "together")
+
+    alone, together = torch.load(tmp_path / "alone"), torch.load(tmp_path / "together")
+    assert len(together) == 6
+    for case, (seen, weights) in together.items():
+        expected, expected_weights = alone[case]
+        assert seen["runs"] == 1
+        for level in ("batches", "epochs"):
+            for found, right in zip(seen[level], expected[level], strict=True):
+                assert found == pytest.approx(right, rel=1e-5, abs=1e-6), case
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, expected_weights[name], rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_go_on_where_they_were(tmp_path):
+    launch(TWO, train_broken_off, tmp_path)
+
+    results = torch.load(tmp_path / "results")
+    (whole, weights), (resumed, resumed_weights) = results["whole"], results["resumed"]
+    assert resumed["batches"] == whole["batches"]
+    assert resumed["epochs"] == whole["epochs"]
+    assert [epoch["valid_process"] for epoch in whole["epochs"]] == [0.0, 0.0]
+    assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
