@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from torch import nn
 
 from jemtrack.data.augment import Augmentation
 from jemtrack.data.images import LabelledImages
+from jemtrack.engine import batch_norm, processes
 from jemtrack.engine.checkpoint import Checkpoints
 from jemtrack.engine.events import BatchEnd, EpochEnd, Event, RunStart
 from jemtrack.engine.hardware import Hardware
@@ -20,10 +24,12 @@ from jemtrack.engine.launch import Place, launch
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.metrics import declare_metric
 from jemtrack.engine.phase import Models, Phase, Validation
-from jemtrack.engine.processes import is_first, process_number
+from jemtrack.engine.processes import is_first, own_share, process_number, whole_batch
 from jemtrack.engine.run import Run
 from jemtrack.engine.state import TrainState
+from jemtrack.errors import InputError
 from jemtrack.jem.batches import TrainingBatches
+from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
@@ -146,10 +152,36 @@ def keep(file: Path, results: dict[str, tuple[Seen, Weights]]) -> None:
         torch.save(plain, file)
 
 
+TORCHRUN = """
+    import sys
+    from pathlib import Path
+
+    from jemtrack.engine.hardware import Hardware
+    from jemtrack.engine.launch import launch
+    from test_engine_processes import train_all
+
+    launch(Hardware(device="cpu", processes=2), train_all, Path(sys.argv[1]))
+"""
+
+
+def torchrun(script: str, folder: Path, n_processes: int) -> subprocess.CompletedProcess[str]:
+    """Run a script in so many processes, as one does by hand."""
+    file = folder.parent / "script.py"
+    file.write_text(textwrap.dedent(script))
+    command = ["-m", "torch.distributed.run", f"--nproc-per-node={n_processes}", "--standalone"]
+    return subprocess.run(
+        [sys.executable, *command, str(file), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
 def test_two_processes_train_as_one_does(tmp_path):
     train_all(Place(torch.device("cpu")), tmp_path / "alone")
-    launch(TWO, train_all, tmp_path / "together")
+    done = torchrun(TORCHRUN, tmp_path / "together", n_processes=2)
 
+    assert done.returncode == 0, done.stderr
     alone, together = torch.load(tmp_path / "alone"), torch.load(tmp_path / "together")
     assert len(together) == 6
     for case, (seen, weights) in together.items():
@@ -171,3 +203,61 @@ def test_two_processes_go_on_where_they_were(tmp_path):
     assert resumed["epochs"] == whole["epochs"]
     assert [epoch["valid_process"] for epoch in whole["epochs"]] == [0.0, 0.0]
     assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
+
+
+def linear_logits(place: Place) -> tuple[torch.dtype, torch.dtype]:
+    """Give the types of a layer's output and of its weights."""
+    layer = nn.Linear(4, 2, device=place.device)
+    with place.autocast():
+        return layer(torch.ones(1, 4, device=place.device)).dtype, layer.weight.dtype
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16-mixed", torch.bfloat16)]
+)
+def test_the_precision_is_that_of_the_arithmetic_not_of_the_weights(precision, dtype):
+    hardware = Hardware(device="cpu", precision=precision)
+
+    assert launch(hardware, linear_logits) == (dtype, torch.float32)
+
+
+def test_as_many_processes_train_as_were_started(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match=r"hardware.processes must be 3, .* got 2"):
+        launch(TWO, linear_logits)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"hardware.device must be cpu or auto, got 'cuda'"):
+        launch(Hardware(device="cuda"), linear_logits)
+
+
+def test_a_share_is_cut_from_every_tensor_of_a_batch(monkeypatch):
+    monkeypatch.setattr(processes, "n_processes", lambda: 2)
+    monkeypatch.setattr(processes, "process_number", lambda: 1)
+    batch = Batch(torch.arange(10).reshape(5, 2), torch.arange(5))
+
+    share = own_share({"batch": batch, "rest": (torch.arange(3), "text", None)})
+
+    assert share["batch"].images_BCHW.tolist() == [[6, 7], [8, 9]]
+    assert share["batch"].labels_B.tolist() == [3, 4]
+    assert share["batch"].density_images_BCHW is None
+    assert share["rest"][0].tolist() == [2]
+    assert share["rest"][1:] == ("text", None)
+
+
+def test_batch_norm_of_shares_is_refused_where_it_would_differ(monkeypatch):
+    monkeypatch.setattr(batch_norm, "n_processes", lambda: 2)
+    models = {"network": nn.Sequential(nn.BatchNorm2d(1))}
+
+    with pytest.raises(InputError, match=r"network has batch norm, .* on GPUs alone"):
+        Run("run", {}, TrainState(models), [make_phase(CrossEntropy())]).train()
+
+
+def test_one_process_needs_nobody():
+    values_B = torch.arange(3.0, requires_grad=True)
+
+    assert whole_batch(values_B) is values_B
+    assert own_share(values_B) is values_B

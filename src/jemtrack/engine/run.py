@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from jemtrack.engine.audience import Audience
+from jemtrack.engine.batch_norm import join_batch_norms
 from jemtrack.engine.callbacks import Callback
 from jemtrack.engine.checkpoint import Checkpoints, InMemory
 from jemtrack.engine.events import (
@@ -90,6 +91,7 @@ class Run:
         status, reason = Status.FAILED, ""
         with Interruption() as interruption:
             try:
+                join_batch_norms(self.state.models, self.place.device)
                 self._resume()
                 self._train(interruption)
                 status = Status.STOPPED if self.state.stop else Status.SUCCESS
