@@ -5,19 +5,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jemtrack.engine.interruption import exit_status
 from jemtrack.errors import InputError
 
 # Each command imports what it needs when it runs, so that `jemtrack --help` answers at once.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; give the exit status: 0, or 1 where the input is wrong."""
+    """Run a command; give the exit status: 0, 1 where the input is wrong, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
     except InputError as error:
         print(f"jemtrack: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as interrupt:
+        print(f"jemtrack: {interrupt or 'interrupted'}", file=sys.stderr)
+        return exit_status(interrupt)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,6 +52,22 @@ def _parser() -> argparse.ArgumentParser:
 
     components = commands.add_parser("components", help="list callbacks, trackers, their options")
     components.set_defaults(command=_components)
+
+    scratch = commands.add_parser("scratch", help="list unfinished trainings, or remove some")
+    scratch.set_defaults(command=_scratch)
+    prune = scratch.add_subparsers(metavar="prune").add_parser(
+        "prune", help="remove what no longer serves"
+    )
+    chosen = prune.add_mutually_exclusive_group()
+    chosen.add_argument("--all", dest="every", action="store_true", help="what serves, too")
+    chosen.add_argument(
+        "stages", nargs="*", default=[], metavar="STAGE", help="all of these stages"
+    )
+    prune.set_defaults(command=_prune)
+
+    replay = commands.add_parser("replay", help="tell the trackers of jemtrack.yaml a run again")
+    replay.add_argument("records", nargs="+", type=Path, metavar="RECORD")
+    replay.set_defaults(command=_replay)
 
     notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
     notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
@@ -94,6 +114,30 @@ def _components(options: argparse.Namespace) -> None:
     from jemtrack.component_list import component_lines
 
     print(*component_lines(), sep="\n")
+
+
+def _scratch(options: argparse.Namespace) -> None:
+    from jemtrack.stages.scratch_folders import training_lines
+
+    print(*training_lines(), sep="\n")
+
+
+def _prune(options: argparse.Namespace) -> None:
+    from jemtrack.stages.scratch_folders import prune
+
+    for line in prune(options.stages, options.every):
+        print(line)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from jemtrack.stages.runtime_file import RUNTIME, runtime_trackers
+    from jemtrack.trackers.replay import replay, run_folder
+
+    for record in options.records:
+        trackers = runtime_trackers(run_folder(record), live=False)
+        if not trackers:
+            raise InputError(f"{RUNTIME} must name trackers to tell {record} to")
+        replay(record, trackers)
 
 
 def _notebook(options: argparse.Namespace) -> None:

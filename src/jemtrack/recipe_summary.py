@@ -19,7 +19,7 @@ def validated(paths: Iterable[Path]) -> tuple[list[str], int]:
         problems = recipe_problems(path)
         count += len(problems)
         if problems:
-            lines += [f"{path}:{problem}" for problem in problems]
+            lines += [problem.of(path) for problem in problems]
         else:
             lines += [f"{path}: no problems", *summary(read_recipe(path))]
     return [*lines, *([f"{_plural(count, 'problem')} found"] if count else [])], count
@@ -40,6 +40,8 @@ def summary(file: RecipeFile) -> Iterator[str]:
     notes = [family.note]
     if getattr(file.training, "workers", None) is not None:
         notes.append("training.workers has no effect: images are in memory")
+    if any(notes):
+        yield ""
     yield from (f"Note: {note}" for note in notes if note)
 
 

@@ -65,10 +65,11 @@ def families() -> dict[str, Family]:
     return {name: importlib.import_module(path).FAMILY for name, path in _FAMILIES.items()}
 
 
-def file_forms() -> FileForms:
-    """Say what a recipe file of this project may hold."""
+def file_forms(family: Family | None = None) -> FileForms:
+    """Say what a recipe file of this project may hold; `family` is another form of one of them."""
+    changed = {family.name: family} if family else {}
     return FileForms(
-        families=families(),
+        families={**families(), **changed},
         data=DataSettings,
         training=TrainingSettings,
         callbacks=partial(load_components, CALLBACK),
@@ -76,13 +77,13 @@ def file_forms() -> FileForms:
     )
 
 
-def read_recipe(path: Path) -> RecipeFile:
-    """Read a recipe file.
+def read_recipe(path: Path, family: Family | None = None) -> RecipeFile:
+    """Read a recipe file; `family` is another form of one of the project's.
 
     Raises:
         InputError: a line for each problem.
     """
-    return recipe_file.read_recipe(path, file_forms())
+    return recipe_file.read_recipe(path, file_forms(family))
 
 
 def recipe_problems(path: Path) -> list[Problem]:

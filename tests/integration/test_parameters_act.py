@@ -4,7 +4,6 @@ The stages are declared, written into the graph's files and run here, in this pr
 """
 
 import dataclasses
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -12,16 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
+from stage_runs import (
+    N_CLASSES,
+    SMALL,
+    are_equal,
+    history_in,
+    metrics_in,
+    model_in,
+    prepared_file,
+    ran,
+    weights_in,
+)
 from torch import nn
 
 from jemtrack.data.fetch import fetch
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.graph import files
-from jemtrack.jem.model_file import ModelFile, load_model
+from jemtrack.jem.model_file import load_model
 from jemtrack.jem.norms import ActNorm
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
@@ -29,15 +37,11 @@ from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
-from jemtrack.stages.stage import Stage
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
-from jemtrack.stages.training import ordinary_phase
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 from jemtrack.workflow import write_graph
 
-N_CLASSES = 4
-SMALL = {"width": 1, "n_epochs": 1, "batch_size": 16, "n_steps": 0, "sigma": 0.1}
 # fmt: off
 OF_THE_SOURCE = [
     "norm", "load_path", "experiment", "dataset", "n_classes", "n_steps", "width", "depth", "sigma",
@@ -46,8 +50,6 @@ OF_THE_SOURCE = [
     "print_to_log", "n_valid",
 ]
 # fmt: on
-
-Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -58,56 +60,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def some_images(n: int, seed: int) -> LabelledImages:
-    """Make images whose class can be seen: a bright quarter on noise."""
-    stream = torch.Generator().manual_seed(seed)
-    images = torch.randint(128, (n, 1, 8, 8), dtype=torch.uint8, generator=stream)
-    labels = torch.arange(n) % N_CLASSES
-    for image, label in zip(images, labels.tolist(), strict=True):
-        row, column = 4 * (label // 2), 4 * (label % 2)
-        image[:, row : row + 4, column : column + 4] += 127
-    return LabelledImages(images, labels)
-
-
-def prepared_file(seed: int = 1) -> Path:
-    parts = (some_images(n, n) for n in (48, 12, 16))
-    DataSplits("quarters", N_CLASSES, False, seed, *parts).save(Path("images.safetensors"))
-    return Path("images.safetensors")
-
-
-def ran(*nodes: Stage) -> Path:
-    """Write the nodes into the graph and run them; give the folder of the last one's outs."""
-    files.write_graph(nodes)
-    for node in nodes:
-        node.run()
-    return nodes[-1].nwd
-
-
 def trained(cls: type[Trainer] = XEntropyAugmented, **changed: Any) -> Path:
     own = {"objective": changed.pop("objective")} if "objective" in changed else {}
     params = TrainArgs(**{**SMALL, **changed})
     return ran(cls(data=prepared_file(), params=params, **own))
-
-
-def model_in(folder: Path) -> ModelFile:
-    return load_model(folder / "model.safetensors")
-
-
-def weights_in(folder: Path) -> Weights:
-    return model_in(folder).model.state_dict()
-
-
-def metrics_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def history_in(folder: Path) -> pd.DataFrame:
-    history = pd.read_csv(folder / "history.csv")
-    return history[history.row == "epoch"]
-
-
-def are_equal(first: Weights, second: Weights, only: str = "") -> bool:
-    return all(first[name].equal(second[name]) for name in first if name.startswith(only))
 
 
 def prepared(**changed: Any) -> DataSplits:
@@ -164,7 +120,8 @@ def test_width_and_depth_are_the_saved_model_s():
 
 def first_batch(data: DataSplits | None = None, **changed: Any) -> Batch:
     data = data or DataSplits.load(prepared_file())
-    phase = ordinary_phase(TrainArgs(**{**SMALL, **changed}), MaxEntropyL1Objective(), data)
+    params = TrainArgs(**{**SMALL, **changed})
+    (phase,) = MaxEntropyL1(data="unused", params=params).training(data).phases
     return next(iter(phase.batches.epoch(0)))
 
 

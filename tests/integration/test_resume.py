@@ -1,5 +1,6 @@
 """A killed training goes on, though DVC deletes the outs of a stage before it runs it."""
 
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from project import Project, new_project
 STAGE = "MaxEntropyL2"
 MODEL = f"nodes/{STAGE}/model.safetensors"
 HISTORY = f"nodes/{STAGE}/history.csv"
+RECORD = f"nodes/{STAGE}/record"
 EVERY_STEP = {"JEMTRACK_CHECKPOINT_SECONDS": "0"}
 
 
@@ -73,9 +75,22 @@ def outs(project: Project) -> tuple[bytes, bytes]:
     return (project.path / MODEL).read_bytes(), (project.path / HISTORY).read_bytes()
 
 
+def recorded(project: Project, name: str) -> list[dict]:
+    lines = (project.path / RECORD / name).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def content(lines: list[dict]) -> list[dict]:
+    """Leave out what differs between two sessions that do the same."""
+    return [{**line, "timestamp": "", "session_id": ""} for line in lines]
+
+
 def test_a_killed_training_ends_as_one_that_was_not(long):
     long.repro(STAGE)
     whole = outs(long)
+    batches, epochs = recorded(long, "train.jsonl"), recorded(long, "epochs.jsonl")
+    assert [line["global_step"] for line in batches] == [*range(1, len(batches) + 1)]
+    assert [line["epoch"] for line in epochs] == [*range(1, 13)]
 
     chosen = random.Random(1)
     for _ in range(3):
@@ -86,6 +101,19 @@ def test_a_killed_training_ends_as_one_that_was_not(long):
     assert process.returncode == 0, said
     assert "goes on at phase train (1/1)" in said
     assert outs(long) == whole
+    assert content(recorded(long, "train.jsonl")) == content(batches)
+    assert content(recorded(long, "epochs.jsonl")) == content(epochs)
+    run = recorded(long, "run.jsonl")
+    assert [line["status"] for line in run if line["event"] == "run_end"] == ["success"]
+    starts = [line for line in run if line["event"] == "run_start"]
+    assert len({line["session_id"] for line in starts}) == len(starts) == 4
+    assert len({line["run_id"] for line in starts}) == 1
+    reached = [line["global_step"] for line in starts]
+    assert reached == sorted(reached)
+    assert reached[-1] > 0
+    # Each session's steps are those that the next one did not repeat.
+    written = [line["session_id"] for line in recorded(long, "train.jsonl")]
+    assert set(written) <= {line["session_id"] for line in starts}
     assert not list((long.path / ".jemtrack").glob(f"{STAGE}-*"))
 
 

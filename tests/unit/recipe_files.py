@@ -108,6 +108,34 @@ training:
           max_epochs: 50
 """
 
+TEN_FAULTS = """\
+data:
+  n_valid: -3
+modle: {}
+training:
+  batch_size: 64
+  batch_size: 32
+  pipeline:
+    defaults:
+      optimization:
+        optimizers:
+          vae: {type: AdmaW, lr: 0.1}
+    steps:
+      - name: first
+        n_epochs: many
+        train_vae: true
+      - name: first
+        n_epochs: 2
+        train_vae: false
+      - n_epochs: 2
+        gan_training: true
+        freeze: [compresser]
+        transition_on:
+          mode: loss_threshold
+          metric: kl_los
+          threshold: 0.1
+"""
+
 
 def problems_of(folder: Path, text: str) -> list[str]:
     """Write a file and give its problems as they are printed."""

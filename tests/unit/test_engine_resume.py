@@ -224,6 +224,23 @@ def test_a_resumed_run_says_where_it_goes_on_and_what_it_skips(tmp_path, caplog)
     assert isinstance(end, RunEnd)
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_finished_run_leaves_nothing_to_train(tmp_path, stopped):
+    def finish(run: Run) -> Run:
+        if stopped:
+            run.callbacks[1].act = lambda: setattr(run.state, "stop", "enough")
+        run.train()
+        return run
+
+    whole = finish(make_run(tmp_path, callbacks=[BreakOff(6, list)]))
+    again = finish(make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)]))
+
+    assert steps(whole) == list(range(1, (8 if stopped else N_STEPS) + 1))
+    assert steps(again) == []
+    assert again.listeners[0].events[-1] == whole.listeners[0].events[-1]
+    assert_same(again, whole)
+
+
 def test_a_threshold_ends_a_phase_and_survives_a_break(tmp_path):
     def phases(run: Run) -> Run:
         first = run.phases[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.engine.scratch import held, scratch_key
+from jemtrack.engine.scratch import held, holder, remove_unless_held, scratch_key
 
 HOLD = """
     import sys, time
@@ -53,6 +53,28 @@ def test_what_was_finished_is_removed_and_what_was_not_stays(tmp_path):
     assert not folder.exists()
 
 
+def test_a_kill_while_it_is_removed_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+    folder = tmp_path / "key"
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            (path / "state").unlink()
+            raise KeyboardInterrupt
+
+    def finish() -> None:
+        with held(folder):
+            (folder / "state").write_text("whole")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finish()
+    assert not folder.exists()
+
+    finish()
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_killed_holder_leaves_its_state_and_no_lock(tmp_path):
     holder = hold(tmp_path / "key")
     holder.stdout.readline()
@@ -77,3 +99,41 @@ def test_the_second_waits_and_finds_what_the_first_made(tmp_path):
     second.communicate("end\n")
     assert (first.returncode, second.returncode) == (0, 0)
     assert not folder.exists()
+
+
+def test_a_folder_is_removed_when_nobody_holds_it(tmp_path):
+    folder = tmp_path / "key"
+    process = hold(folder)
+    process.stdout.readline()
+    assert holder(folder) == process.pid
+    assert not remove_unless_held(folder)
+    assert (folder / "state").exists()
+
+    process.kill()
+    process.communicate()
+
+    assert holder(folder) is None
+    assert remove_unless_held(folder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_that_come_and_go_hold_it_one_at_a_time(tmp_path):
+    """Each one removes the folder as others open it: none fails, none holds what is gone."""
+    code = """
+        import random, sys, time
+        from pathlib import Path
+        from jemtrack.engine.scratch import held
+
+        folder = Path(sys.argv[1])
+        for _ in range(300):
+            with held(folder):
+                (folder / "alone").touch(exist_ok=False)
+                (folder / "alone").unlink()
+            time.sleep(random.random() * 3e-4)  # or they wait for one another, and none removes it
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "key")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate()[1] for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert not list(tmp_path.iterdir())

@@ -10,15 +10,9 @@ import torch
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.engine.events import BatchEnd
 from jemtrack.engine.loop import fit
-from jemtrack.engine.state import TrainState
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.training import (
-    initial_network,
-    network_shape,
-    ordinary_phase,
-)
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_traces.json"
@@ -33,12 +27,10 @@ def made_up_images(n: int, seed: int) -> LabelledImages:
 def loss_trace(trainer: type) -> list[dict[str, float]]:
     data = DataSplits("made-up", 10, False, 1, *(made_up_images(n, n) for n in (160, 20, 20)))
     params = TrainArgs(width=1, batch_size=32, lr=0.01, dropout_rate=0.1)
-    torch.manual_seed(data.seed)
-    network = initial_network(params, network_shape(params, data))
-    objective = trainer(data="unused").objective
-    state, phase = TrainState({"network": network}), ordinary_phase(params, objective, data)
-    state.enter(phase)
-    events = fit(state, phase)
+    training = trainer(data="unused", params=params).training(data)
+    (phase,) = training.phases
+    training.state.enter(phase)
+    events = fit(training.state, phase)
     steps = (event for event in events if isinstance(event, BatchEnd))
     return [dict(step.metrics) for step in islice(steps, 5)]
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from recipe_files import (
     FLUX_SHORT,
     FLUX_TWO_STEPS,
+    TEN_FAULTS,
     WARM_UP,
     problems_of,
     recipe_file,
@@ -20,34 +21,6 @@ from jemtrack.engine.recipe_file import recipe_from_mapping
 from jemtrack.errors import InputError
 from jemtrack.jem.recipe_family import FAMILY
 from jemtrack.recipes import read_recipe, recipe_problems
-
-TEN_FAULTS = """\
-data:
-  n_valid: -3
-modle: {}
-training:
-  batch_size: 64
-  batch_size: 32
-  pipeline:
-    defaults:
-      optimization:
-        optimizers:
-          vae: {type: AdmaW, lr: 0.1}
-    steps:
-      - name: first
-        n_epochs: many
-        train_vae: true
-      - name: first
-        n_epochs: 2
-        train_vae: false
-      - n_epochs: 2
-        gan_training: true
-        freeze: [compresser]
-        transition_on:
-          mode: loss_threshold
-          metric: kl_los
-          threshold: 0.1
-"""
 
 
 def test_ten_faults_are_ten_problems_in_the_order_of_lines(tmp_path):

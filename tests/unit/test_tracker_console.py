@@ -12,7 +12,15 @@ from tracked_run import (
     whole_run,
 )
 
-from jemtrack.engine.events import PhaseEnd, Position
+from jemtrack.engine.events import (
+    BatchEnd,
+    BatchStart,
+    EpochEnd,
+    EpochStart,
+    PhaseEnd,
+    PhaseStart,
+    Position,
+)
 from jemtrack.trackers.console import Lines, ProgressBar
 
 
@@ -62,6 +70,39 @@ def test_what_failed_has_no_line_of_metrics(caplog):
 
     assert len([line for line in found if "s/batch" in line]) == 5
     assert found[-1].endswith("ended: ValueError: no")
+
+
+def unmeasured(n_epochs, with_batch) -> list:
+    """A loop of one epoch that does not say how long it is, nor how many batches it has."""
+    batch = [BatchStart(Position()), BatchEnd(Position(0, 0, 1), {"loss": 1.0}, 1, 0.5)]
+    return [
+        start(),
+        PhaseStart(Position(), "train", 1, n_epochs, 0),
+        EpochStart(Position()),
+        *(batch if with_batch else []),
+        EpochEnd(Position(0, 1, 0), {"train_loss": 1.0}, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "with_batch", "place"),
+    [
+        (0, True, "Epoch 1 | Batch 1 | train_loss 1.0000 | 0.500 s/batch"),
+        (4, False, "Epoch 1/4 | train_loss 1.0000"),
+    ],
+)
+def test_a_line_says_what_is_known_of_a_loop(caplog, n_epochs, with_batch, place):
+    (line,) = logged(caplog, unmeasured(n_epochs, with_batch))
+
+    assert line == f"test/Trainer | Step train (1/1) | {place}"
+
+
+@pytest.mark.parametrize("with_batch", [True, False])
+def test_the_progress_bar_counts_epochs_where_batches_are_not_known(with_batch):
+    known, unknown = (bar_after(unmeasured(n_epochs, with_batch)) for n_epochs in (4, 0))
+
+    assert (known.completed, known.total) == (1, 4)
+    assert (unknown.completed, unknown.total) == (1, None)
 
 
 def bar_after(events):

@@ -16,6 +16,7 @@ from tracked_run import (
     N_STEPS,
     assert_same_record,
     broken_off,
+    diverged,
     diverged_run,
     end,
     expected,
@@ -44,6 +45,13 @@ def record(folder: Path) -> JsonLines:
 def batch_steps(folder: Path) -> list[int]:
     names = ("warm-up.jsonl", "joint.jsonl")
     return [line["global_step"] for name in names for line in lines(folder / name)]
+
+
+MEASURED = [0, 3, 3, 6, 6, 9, 9, 12]
+
+
+def measured_steps(folder: Path) -> list[int]:
+    return [line["global_step"] for line in lines(folder / "measured.jsonl")]
 
 
 def test_the_record_holds_the_run(tmp_path):
@@ -135,8 +143,25 @@ def test_a_measurement_that_is_repeated_after_a_resume_stands_once(tmp_path):
     second.load_state_dict(state)
     tell_to_end(second, [start(6), *steps(7, N_STEPS), end()])
 
-    measured = [line["global_step"] for line in lines(tmp_path / "measured.jsonl")]
-    assert measured == [0, 3, 3, 6, 6, 9, 9, 12]
+    assert measured_steps(tmp_path) == MEASURED
+
+
+def test_a_measurement_that_is_repeated_after_a_divergence_stands_once(tmp_path):
+    tracker = record(tmp_path)
+    tell(tracker, [start(), *steps(1, 6)])
+    tracker.state_dict()
+
+    tell_to_end(tracker, [*steps(7, 8), diverged(8, 6), *steps(7, N_STEPS), end()])
+
+    assert measured_steps(tmp_path) == MEASURED
+
+
+def test_a_measurement_before_the_first_checkpoint_stands_once(tmp_path):
+    tell(record(tmp_path), [start(), *steps(1, 2)])
+
+    tell_to_end(record(tmp_path), whole_run())
+
+    assert measured_steps(tmp_path) == MEASURED
 
 
 def test_a_run_that_begins_anew_leaves_no_step_of_the_one_before(tmp_path):

@@ -1,64 +1,77 @@
-import json
 import logging
+import os
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from tracked_run import end, start, steps, tell, tell_to_end
 
 from jemtrack.engine.events import EpochEnd, EpochStart, Measured, Position, Status
 from jemtrack.engine.metrics import check_metrics
 from jemtrack.trackers.gauges import Gauges
+from jemtrack.trackers.json_lines import read_lines
 from jemtrack.trackers.performance import Performance
 
 LIGHT = {"cpu_percent", "memory_mib"}
-THREAD = "jemtrack performance"
+TICK = 0.03  # seconds that the kernel's count of a process's CPU time may be off
+MIB = 1 << 20
 
 
-def performance(folder, **options) -> Performance:
-    tracker = Performance(path=str(folder / "new" / "performance.jsonl"), interval=0.01, **options)
-    tracker.announced = []
-    tracker.announce = tracker.announced.append
-    return tracker
+@pytest.fixture
+def performance(tmp_path) -> Iterator[Callable[..., Performance]]:
+    """Makes trackers; their threads end with the test, also where it fails."""
+    made = []
+
+    def make(**options) -> Performance:
+        path = str(tmp_path / "new" / "performance.jsonl")
+        made.append(Performance(**{"path": path, "interval": 0.01, **options}))
+        return made[-1]
+
+    yield make
+    for tracker in made:
+        tracker.close()
 
 
 def lines(folder) -> list[dict]:
-    path = folder / "new" / "performance.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [*read_lines(folder / "new" / "performance.jsonl")]
 
 
 def wait_for(condition) -> None:
-    until = time.monotonic() + 10
+    """Wait for what a thread is about to do, however busy the machine is."""
+    until = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.005)
 
 
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == THREAD]
+def is_sampling(tracker) -> bool:
+    return bool(tracker._thread) and tracker._thread in threading.enumerate()
 
 
-def test_samples_are_written_while_training_runs(tmp_path):
-    tracker = performance(tmp_path)
+def test_samples_are_written_while_training_runs(tmp_path, performance):
+    tracker = performance()
 
     tell(tracker, [start(3), *steps(4, 5)])
-    wait_for(lambda: len(tracker.samples) >= 3)
+    wait_for(lambda: any(line["global_step"] == 5 for line in lines(tmp_path)))
     tracker.close()
 
     found = lines(tmp_path)
     assert len(found) == len(tracker.samples)
     for line in found:
         assert line["session_id"] == "session-1"
-        assert 0 <= line["seconds"] < 1
+        assert line["seconds"] >= 0
         assert line["metrics"].keys() >= LIGHT
         assert line["metrics"]["memory_mib"] > 10
     assert found[-1]["global_step"] == 5
 
 
-def test_an_epochs_summary_is_announced_by_the_training_at_its_end(tmp_path):
-    tracker = performance(tmp_path)
+def test_an_epochs_summary_is_announced_by_the_training_at_its_end(tmp_path, performance):
+    tracker = performance()
     announcers = []
     tracker.announce = lambda event: announcers.append((threading.current_thread(), event))
 
@@ -75,8 +88,8 @@ def test_an_epochs_summary_is_announced_by_the_training_at_its_end(tmp_path):
     assert event.metrics["memory_mib"] <= event.metrics["memory_mib.peak"]
 
 
-def test_a_summary_is_of_the_means_and_peaks_of_the_epochs_samples(tmp_path):
-    tracker = performance(tmp_path, history=3)
+def test_a_summary_is_of_the_means_and_peaks_of_the_epochs_samples(tmp_path, performance):
+    tracker = performance(history=3)
     samples = [(100.0, 1.0), (1.0, 2.0), (2.0, 3.0), (6.0, 3.5)]
     for memory, read in samples:
         tracker.samples.append({"memory_mib": memory, "read_mib": read})
@@ -86,8 +99,8 @@ def test_a_summary_is_of_the_means_and_peaks_of_the_epochs_samples(tmp_path):
     assert tracker._summary() == {}
 
 
-def test_an_epoch_without_samples_or_that_failed_announces_nothing(tmp_path):
-    tracker = Performance(path=str(tmp_path / "p.jsonl"), interval=3600.0)
+def test_an_epoch_without_samples_or_that_failed_announces_nothing(performance):
+    tracker = performance(interval=3600.0)
     tracker.announce = pytest.fail
 
     tell(tracker, [start(), *steps(1, 3)])
@@ -97,32 +110,32 @@ def test_an_epoch_without_samples_or_that_failed_announces_nothing(tmp_path):
     assert len(tracker.samples) == 1
 
 
-def test_memory_is_bounded(tmp_path):
-    tracker = performance(tmp_path, history=2, light=True)
+def test_memory_is_bounded(tmp_path, performance):
+    tracker = performance(history=2, light=True)
 
     tell(tracker, [start()])
-    wait_for(lambda: (tmp_path / "new").exists() and len(lines(tmp_path)) > 4)
+    wait_for(lambda: len(lines(tmp_path)) > 4)
     tracker.close()
 
     assert len(tracker.samples) == 2
 
 
 @pytest.mark.parametrize("events", [[], [start()], [start(), *steps(1, 3), end()]])
-def test_reading_ends_with_the_run_on_every_way_out(tmp_path, events):
-    tracker = performance(tmp_path)
+def test_reading_ends_with_the_run_on_every_way_out(tmp_path, performance, events):
+    tracker = performance()
 
     tell(tracker, events)
-    assert len(threads()) == bool(events)
+    assert is_sampling(tracker) == bool(events)
     tracker.close()
 
-    assert threads() == []
+    assert not is_sampling(tracker)
 
 
-def test_what_goes_wrong_in_the_thread_is_said_once_and_ends_it(tmp_path, caplog):
+def test_what_goes_wrong_in_the_thread_is_said_once_and_ends_it(tmp_path, performance, caplog):
     (tmp_path / "new").write_text("a file where the folder should be")
 
     with caplog.at_level(logging.WARNING, logger="jemtrack"):
-        tracker = performance(tmp_path)
+        tracker = performance()
         tell_to_end(tracker, [start(), *steps(1, 3), end()])
 
     assert [message.partition(":")[0] for message in caplog.messages] == [
@@ -130,9 +143,9 @@ def test_what_goes_wrong_in_the_thread_is_said_once_and_ends_it(tmp_path, caplog
     ]
 
 
-def test_a_session_adds_to_the_samples_of_the_one_before(tmp_path):
+def test_a_session_adds_to_the_samples_of_the_one_before(tmp_path, performance):
     for session in ("session-1", "session-2"):
-        tracker = performance(tmp_path, light=True)
+        tracker = performance(light=True)
         tell(tracker, [start(session=session)])
         wait_for(lambda tracker=tracker: tracker.samples)
         tracker.close()
@@ -145,8 +158,6 @@ def test_light_reads_the_process_alone():
 
 
 def test_children_count_with_their_parent():
-    import subprocess
-
     gauges = Gauges(light=False)
     alone = gauges.read()["memory_mib"]
     code = "block = bytearray(200 << 20); print('ready', flush=True); input()"
@@ -163,29 +174,35 @@ def test_children_count_with_their_parent():
 
 
 def test_a_busy_process_shows_its_load():
+    before, started = time.process_time(), time.perf_counter()
     gauges = Gauges(light=True)
+    used, waited = -time.process_time(), -time.perf_counter()
     until = time.process_time() + 0.2
     while time.process_time() < until:
         pass
+    used, waited = used + time.process_time(), waited + time.perf_counter()
+    found = gauges.read()["cpu_percent"] / 100
+    used_at_most, waited_at_most = time.process_time() - before, time.perf_counter() - started
 
-    # Other work on the machine may hold it up, but never to nothing.
-    assert 5 < gauges.read()["cpu_percent"] < 150
+    # Other work on the machine may hold the process up: its own clocks tell by how much.
+    assert (used - TICK) / waited_at_most <= found <= (used_at_most + TICK) / waited
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel counts")
 def test_what_is_written_is_counted_from_the_start(tmp_path):
-    import os
-
+    # Not every system counts, nor every file system.
+    counters = getattr(psutil.Process(), "io_counters", lambda: SimpleNamespace(write_bytes=0))
+    (tmp_path / "before").write_bytes(bytes(MIB))
     gauges = Gauges(light=False)
+    before = counters().write_bytes
     with (tmp_path / "file").open("wb") as file:
-        file.write(bytes(3 << 20))
+        file.write(bytes(3 * MIB))
         file.flush()
         os.fsync(file.fileno())
 
     found = gauges.read()
-    if "written_mib" not in found:
-        pytest.skip("the kernel counts nothing here")
-    assert found["written_mib"] == pytest.approx(3, abs=0.5)
+
+    counted = (counters().write_bytes - before) / MIB
+    assert found.get("written_mib", 0.0) == pytest.approx(counted, abs=0.5)
 
 
 class Cuda:
@@ -237,8 +254,8 @@ def test_pytorch_is_not_imported_for_its_gpu(monkeypatch):
     assert "torch" not in sys.modules
 
 
-def test_the_device_is_taken_when_an_epoch_starts(tmp_path, monkeypatch):
-    tracker = performance(tmp_path)
+def test_the_device_is_taken_when_an_epoch_starts(tmp_path, performance, monkeypatch):
+    tracker = performance()
     tell(tracker, [start()])
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=Cuda()))
 

@@ -1,15 +1,21 @@
 """Who is told what happens in a run: listeners first, then callbacks."""
 
+from __future__ import annotations
+
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.events import EpochEnd, Event, Status
+from jemtrack.engine.events import EpochEnd, Event, Metrics, RunEnd, Status
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.metrics import check_metrics
 from jemtrack.engine.scopes import Scopes
-from jemtrack.engine.state import TrainState
+
+if TYPE_CHECKING:  # it imports torch, which a pipeline is declared without
+    from jemtrack.engine.state import TrainState
 
 log = logging.getLogger("jemtrack")
 
@@ -23,6 +29,7 @@ class Audience:
         self.listeners = listeners
         self.callbacks = callbacks
         self.state = state
+        self.status: Status | None = None  # of the run, once it has ended
         self._scopes = Scopes()
         self._warned = set[int]()
         self._waiting: deque[Event] = deque()
@@ -49,9 +56,28 @@ class Audience:
             self._telling = False
             self._waiting.clear()
 
-    def announce_ends(self, status: Status, reason: str) -> None:
-        """Tell the listeners the end of all that has started."""
-        for event in self._scopes.close(self.state, status, reason):
+    @contextmanager
+    def until_end(self, metrics: Callable[[], Metrics]) -> Iterator[None]:
+        """Announce the end of what the body has started, and the run's, on every way out.
+
+        The listeners are closed then, and what was raised goes on. `metrics` gives the run's.
+        """
+        status, reason = Status.FAILED, ""
+        try:
+            yield
+            status = Status.STOPPED if self.state.stopped else Status.SUCCESS
+        except BaseException as error:
+            status, reason = outcome(error)
+            raise
+        finally:
+            self.status = status
+            self.announce_ends(status, reason)
+            self.tell_listeners(RunEnd(status, metrics()))
+            self.close()
+
+    def announce_ends(self, status: Status, reason: str, keep: int = 0) -> None:
+        """Tell the listeners the end of all that has started but for the outermost `keep`."""
+        for event in self._scopes.close(self.state, status, reason, keep):
             self.tell_listeners(event)
 
     def tell_listeners(self, event: Event) -> None:
@@ -83,3 +109,9 @@ class Audience:
             self._warned.add(id(listener))
             name = type(listener).__name__
             log.warning(f"{name} failed and may lack a part of the run: {error!r}")
+
+
+def outcome(error: BaseException) -> tuple[Status, str]:
+    """Say how what `error` ends has ended, and why."""
+    status = Status.FAILED if isinstance(error, Exception) else Status.ABORTED
+    return status, f"{type(error).__name__}: {error}"

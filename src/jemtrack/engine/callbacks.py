@@ -1,14 +1,18 @@
 """Those who have a say in a training."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from jemtrack.engine.components import Component
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jemtrack.engine.components import Component, build
 from jemtrack.engine.events import Event
 from jemtrack.engine.listeners import Announce, nobody_listens
-from jemtrack.engine.state import TrainState
 from jemtrack.errors import InputError
+
+if TYPE_CHECKING:  # it imports torch, which listing the components does without
+    from jemtrack.engine.state import TrainState
 
 SaveWeights = Callable[[Path], None]
 
@@ -21,11 +25,14 @@ def nowhere_to_save(path: Path) -> None:
 class Callback(Component):
     """Is told every event after the listeners, and may change the state.
 
-    To end the training after the epoch, it writes the reason into `state.stop`. What it raises
-    ends the run as failed. The run sets `announce`, which tells its listeners and callbacks of
-    what the callback has done, and `save_weights`, which writes the models to a file.
+    To end the training after the epoch, it writes the reason into `state.stop`; to end the phase
+    alone, into `state.stop_phase`. What it raises ends the run as failed. The run sets
+    `announce`, which tells its listeners and callbacks of what the callback has done,
+    `save_weights`, which writes the models to a file, whole or not at all, and `run_folder`,
+    in which the callback's own files belong.
     """
 
+    run_folder: Path = Path()
     save_weights: SaveWeights = staticmethod(nowhere_to_save)
     announce: Announce = staticmethod(nobody_listens)
 
@@ -39,3 +46,21 @@ class Callback(Component):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to what `state_dict` gave; called before the first event."""
+
+
+def build_callback(description: Mapping[str, Any]) -> Callback:
+    """Make the callback that a recipe describes: `type` and its options.
+
+    `type` is the name of a registered class whose module was imported, or a dotted path.
+
+    Raises:
+        InputError: when there is none, or an option does not fit.
+    """
+    options = dict(description)
+    name = options.pop("type", None)
+    if not isinstance(name, str):
+        raise InputError(f"a callback must have a `type`, its name or a dotted path, got {name!r}")
+    made = build(name, options)
+    if not isinstance(made, Callback):
+        raise InputError(f"{name} is a {type(made).__name__}, which is no callback")
+    return made

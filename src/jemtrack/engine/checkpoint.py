@@ -3,21 +3,16 @@
 import hashlib
 import logging
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
 
+from jemtrack.engine.checkpoint_files import DIGEST, checkpoint_path, newest_first
 from jemtrack.engine.tree import from_bytes, to_bytes
 
 log = logging.getLogger("jemtrack")
 
-# Part of what a training's scratch folder goes by: a change here means that older ones never serve.
-FORMAT = 2
-
 _KEPT = 2  # the last one, and the one before in case the last is damaged later
-_DIGEST = 32  # hexadecimal digits of the SHA-256 in the name
-_NAME = re.compile(rf"(\d+)-step(\d+)-([0-9a-f]{{{_DIGEST}}})\.checkpoint")
 _UNFINISHED = ".unfinished"
 
 
@@ -50,8 +45,8 @@ class Checkpoints:
         """
         content = to_bytes(tree)
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = max((_number(path) for path in self._newest_first()), default=0) + 1
-        path = self.folder / f"{number:06d}-step{step}-{_digest(content)}.checkpoint"
+        number = max((file.number for file in newest_first(self.folder)), default=0) + 1
+        path = checkpoint_path(self.folder, number, step, _digest(content))
         unfinished = path.with_suffix(_UNFINISHED)
         try:
             with unfinished.open("wb") as file:
@@ -60,39 +55,29 @@ class Checkpoints:
                 os.fsync(file.fileno())
             unfinished.replace(path)
             _flush_folder(self.folder)
-        except OSError:
+        except OSError as error:
             unfinished.unlink(missing_ok=True)
+            error.filename = str(path)  # a full disk is reported without it
             raise
         self._last = time.monotonic()
-        self._drop_all_but(self._newest_first()[:_KEPT])
+        self._drop_all_but(_KEPT)
         return path
 
     def load(self) -> Any | None:
         """Read the newest whole one, or give None; one that is damaged is named and removed."""
-        for path in self._newest_first():
-            content = path.read_bytes()
-            if path.stem.endswith(_digest(content)):
+        for file in newest_first(self.folder):
+            content = file.path.read_bytes()
+            if file.digest == _digest(content):
                 return from_bytes(content)
-            log.warning("%s is damaged: its content is not what was written", path)
-            path.unlink()
+            log.warning("%s is damaged: its content is not what was written", file.path)
+            file.path.unlink()
         return None
 
-    def clear(self) -> None:
-        """Remove all of them."""
-        self._drop_all_but([])
-
-    def _newest_first(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=_number, reverse=True)
-
-    def _drop_all_but(self, kept: list[Path]) -> None:
+    def _drop_all_but(self, n_kept: int) -> None:
         for path in self.folder.glob(f"*{_UNFINISHED}"):
             path.unlink()
-        for path in self._newest_first():
-            if path not in kept:
-                path.unlink()
+        for file in newest_first(self.folder)[n_kept:]:
+            file.path.unlink()
 
 
 class InMemory:
@@ -117,12 +102,8 @@ class InMemory:
         return from_bytes(self._content) if self._content else None
 
 
-def _number(path: Path) -> int:
-    return int(path.name.partition("-")[0])
-
-
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:_DIGEST]
+    return hashlib.sha256(content).hexdigest()[:DIGEST]
 
 
 def _flush_folder(folder: Path) -> None:

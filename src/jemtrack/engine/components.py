@@ -1,5 +1,6 @@
 """Components that can be named in a file: their options are declared, typed and listed."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
@@ -110,14 +111,14 @@ def registered() -> dict[str, type[Component]]:
 
 
 def build(name: str, options: Mapping[str, Any]) -> Component:
-    """Make the component `name` with `options`.
+    """Make the component `name`, a registered one or the dotted path of a class, with `options`.
 
     Raises:
         InputError: when the name or an option is unknown, is missing or does not fit.
     """
-    if name not in _REGISTRY:
+    cls = _own_class(name) if "." in name else _REGISTRY.get(name)
+    if cls is None:
         raise InputError(f"no component is called {name!r}; there are {', '.join(registered())}")
-    cls = _REGISTRY[name]
     known = {option.name: option for option in cls.options()}
     for option in options:
         if option not in known:
@@ -126,6 +127,20 @@ def build(name: str, options: Mapping[str, Any]) -> Component:
         if declared.required and option not in options:
             raise InputError(f"{name}.{option} is missing: {declared.meaning}")
     return cls(**options)
+
+
+def _own_class(path: str) -> type[Component]:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except (ImportError, TypeError, ValueError) as error:
+        raise InputError(f"{path!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Component)):
+        what = "is no component" if found else "does not exist"
+        raise InputError(
+            f"{path!r} {what}: expected the dotted path of a subclass of Callback or Listener"
+        )
+    return found
 
 
 def option_faults(cls: type[Component], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -55,7 +55,7 @@ class RunStart(Event):
 class PhaseStart(Event):
     """A phase begins, or goes on: number `position.phase` of `n_phases`, counted from 0.
 
-    It takes at most `n_epochs` epochs, each of `n_batches` batches.
+    It takes at most `n_epochs` epochs, each of `n_batches` batches; 0 where nobody knows.
     """
 
     position: Position

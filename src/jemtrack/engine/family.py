@@ -1,5 +1,6 @@
 """What a family of models says about its recipes; free of torch."""
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class Family:
         optimizers: what an optimizer can be for, and the models that it then trains.
         usual_optimizer: serves what a step trains and gives no optimizer for.
         objectives: by the name under `type`; a dotted path names one of the user's own.
+        usual_objective: that of a step that names none; each must name one where it is empty.
         usually_trained: names the optimizers of what a step with an objective trains.
         modes: or the step's own fields.
         epoch_metrics: what every epoch gives beside the batches' means, which are `train_...`.
@@ -67,6 +69,7 @@ class Family:
     usual_optimizer: OptimizerChoice
     shape: type
     objectives: Mapping[str, ObjectiveForm] = field(default_factory=dict)
+    usual_objective: Mapping[str, Any] = field(default_factory=dict)
     usually_trained: tuple[str, ...] = ()
     modes: ModesForm | None = None
     epoch_metrics: tuple[str, ...] = ()
@@ -119,6 +122,18 @@ class Family:
         )
 
 
+def objective_path(family: Family, kind: str) -> str:
+    """Give the dotted path of the class of an objective, from the name under its `type`."""
+    return family.objectives[kind].path if kind in family.objectives else kind
+
+
+def objective_entry(family: Family, objective: Any) -> dict[str, Any]:
+    """Write an objective, a dataclass, in the form of a recipe."""
+    path = f"{type(objective).__module__}.{type(objective).__qualname__}"
+    names = {form.path: name for name, form in family.objectives.items()}
+    return {"type": names.get(path, path), **dataclasses.asdict(objective)}
+
+
 def build_objective(family: Family, objective: Mapping[str, Any], where: str) -> Any:
     """Import and make the objective that a step of a recipe describes.
 
@@ -126,7 +141,5 @@ def build_objective(family: Family, objective: Mapping[str, Any], where: str) ->
         InputError: naming the option of the user's own objective that does not fit.
     """
     options = dict(objective)
-    kind = options.pop("type")
-    path = family.objectives[kind].path if kind in family.objectives else kind
-    module, _, name = path.rpartition(".")
+    module, _, name = objective_path(family, options.pop("type")).rpartition(".")
     return build(getattr(importlib.import_module(module), name), options, where)

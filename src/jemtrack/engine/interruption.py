@@ -2,8 +2,10 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,6 +18,11 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+def exit_status(interrupt: KeyboardInterrupt) -> int:
+    """Give the status with which a process ends that a signal interrupted, as a shell has it."""
+    return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+
+
 class Interruption:
     """While it is entered, Ctrl-C and SIGTERM are noted once; a second one acts at once.
 
@@ -26,7 +33,7 @@ class Interruption:
         self.number = 0  # of the signal that came
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
@@ -43,3 +50,41 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class PromptInterruption(Interruption):
+    """For loops whose batches nobody sees: inside of `acting`, a signal raises `Interrupted`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._acts = False
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Let signals act at once in the body."""
+        self._acts = True
+        try:
+            yield
+        finally:
+            self._acts = False
+        self._raise()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a signal in the body act after it, so that what is told is told whole."""
+        before, self._acts = self._acts, False
+        try:
+            yield
+        finally:
+            self._acts = before
+        if before:
+            self._raise()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        super()._note(number, frame)
+        if self._acts:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self.number:
+            raise Interrupted(self.number)

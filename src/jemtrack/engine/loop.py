@@ -22,6 +22,7 @@ from jemtrack.engine.events import (
     Event,
     PhaseEnd,
     PhaseStart,
+    Status,
 )
 from jemtrack.engine.phase import Phase
 from jemtrack.engine.processes import average, average_gradients, from_first, is_first, own_share
@@ -29,6 +30,8 @@ from jemtrack.engine.state import TrainState
 from jemtrack.errors import TrainingDivergedError
 
 Autocast = Callable[[], AbstractContextManager[Any]]
+
+ADVICE = "a lower learning rate or weight of the penalty may help"
 
 
 def fit(
@@ -39,12 +42,16 @@ def fit(
     The models are applied in the context that `autocast` makes.
 
     Raises:
-        TrainingDivergedError: before a loss or gradient that is not finite reaches the weights.
+        TrainingDivergedError: before a loss or gradient that is not finite reaches the weights,
+            and before an epoch ends whose steps made a weight infinite.
     """
     yield PhaseStart(state.position, phase.name, n_phases, phase.n_epochs, phase.n_batches)
     while not (reason := ended(state, phase)):
         yield from fit_epoch(state, phase, autocast)
-    yield PhaseEnd(state.position, phase.name, reason)
+    status = Status.STOPPED if reason in (state.stop, state.stop_phase) else Status.SUCCESS
+    if reason != state.stop_phase:  # a wish that came with the last epoch has nothing to stop
+        state.stop_phase = ""
+    yield PhaseEnd(state.position, phase.name, reason, status)
 
 
 def ended(state: TrainState, phase: Phase) -> str:
@@ -56,7 +63,7 @@ def ended(state: TrainState, phase: Phase) -> str:
         if value < threshold.value:
             return f"{threshold.metric} {value:g} is below {threshold.value:g}"
     if state.position.epoch < phase.n_epochs:
-        return ""
+        return state.stop_phase
     if threshold:
         return f"{threshold.metric} never fell below {threshold.value:g}: moving on"
     return f"{phase.n_epochs} epochs are done"
@@ -85,6 +92,8 @@ def fit_epoch(state: TrainState, phase: Phase, autocast: Autocast = nullcontext)
         note(state, phase, losses)
         before, started = started, time.perf_counter()
         yield BatchEnd(state.position, losses, state.step, started - before)
+    if not weights_are_finite(state):
+        raise TrainingDivergedError(f"the weights are not finite after epoch {epoch + 1}: {ADVICE}")
     metrics = {f"train_{name}": total / phase.n_batches for name, total in state.totals.items()}
     if phase.validation and phase.validation.due(epoch, phase.n_epochs):
         with autocast():
@@ -155,12 +164,23 @@ def step_schedulers(state: TrainState, phase: Phase, metrics: dict[str, float]) 
 
 
 def gradient_norms(state: TrainState) -> dict[str, float]:
-    """Give the 2-norm of all gradients of each optimizer, by its name."""
-    norms = [
-        get_total_norm(weight.grad for weight in _weights(optimizer) if weight.grad is not None)
+    """Give the 2-norm of all gradients of each optimizer, by its name; 0 where there are none."""
+    gradients = {
+        name: [weight.grad for weight in _weights(optimizer) if weight.grad is not None]
+        for name, optimizer in state.optimizers.items()
+    }
+    norms = {name: get_total_norm(each) for name, each in gradients.items() if each}
+    values = torch.stack([*norms.values()]).tolist() if norms else []
+    return dict.fromkeys(gradients, 0.0) | dict(zip(norms, values, strict=True))
+
+
+def weights_are_finite(state: TrainState) -> bool:
+    """Say whether every weight that is trained is a finite number."""
+    return all(
+        bool(weight.isfinite().all())
         for optimizer in state.optimizers.values()
-    ]
-    return dict(zip(state.optimizers, torch.stack(norms).tolist(), strict=True))
+        for weight in _weights(optimizer)
+    )
 
 
 def _weights(optimizer: Optimizer) -> list[Tensor]:
@@ -177,5 +197,5 @@ def _divergence(what: str, state: TrainState, values: dict[str, float]) -> str:
     before = ", ".join(f"{value:g}" for value in state.last_losses) or "none"
     return (
         f"the {what} at {place} ({losses}; the losses before: {before}); the weights were left as "
-        "they were: a lower learning rate or weight of the penalty may help"
+        f"they were: {ADVICE}"
     )

@@ -1,7 +1,8 @@
 """The names that metrics go by."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping
 from enum import StrEnum
+from typing import Any
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import suggestion
@@ -70,3 +71,45 @@ def check_metrics(names: Iterable[str]) -> None:
                 f"no metric is called {name!r}; {suggestion(name, _declared)}; a new one is "
                 "made known by jemtrack.engine.metrics.declare_metric"
             )
+
+
+class MetricValues(MutableMapping[str, float]):
+    """Metrics by name, each checked when it is set: a known name, and one number.
+
+    While there is a `refusal`, it says why nothing can be set.
+    """
+
+    def __init__(self, refusal: str = "") -> None:
+        self.refusal = refusal
+        self._values: dict[str, float] = {}
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if self.refusal:
+            raise InputError(f"the metric {str(name)!r} cannot be set: {self.refusal}")
+        check_metrics([str(name)])
+        self._values[str(name)] = _number(name, value)
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
+def _number(name: str, value: Any) -> float:
+    """Give a number, or a tensor or array of one, as a float."""
+    try:
+        if not isinstance(value, str):
+            return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):  # of several numbers, or of none
+        pass
+    raise InputError(f"the metric {str(name)!r} must be one number, got {value!r}")

@@ -9,7 +9,7 @@ from jemtrack.engine.components import registered
 from jemtrack.engine.family import Family
 from jemtrack.engine.recipe import Divergence, Recipe
 from jemtrack.engine.recipe_form.check import Pipeline
-from jemtrack.engine.recipe_form.components import Components, component_faults, metric_faults
+from jemtrack.engine.recipe_form.components import Components, component_faults, name_faults
 from jemtrack.engine.recipe_form.document import (
     Document,
     Fault,
@@ -48,7 +48,10 @@ class FileForms:
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A file without a problem: `data`, `model` and `training` are the forms' parameters."""
+    """A file without a problem: `data`, `model` and `training` are the forms' parameters.
+
+    `given` names what the file sets of them, `training.batch_size` for one, and `trackers`.
+    """
 
     path: Path
     family: Family
@@ -57,6 +60,7 @@ class RecipeFile:
     model: Any
     training: Any
     trackers: tuple[dict[str, Any], ...] = field(default=())
+    given: tuple[str, ...] = field(default=())
 
 
 def recipe_problems(path: Path, forms: FileForms) -> list[Problem]:
@@ -72,7 +76,7 @@ def read_recipe(path: Path, forms: FileForms) -> RecipeFile:
     """
     reading = _Reading(read_document(path), forms)
     if found := reading.problems():
-        raise InputError("\n".join(f"{path}:{problem}" for problem in found))
+        raise InputError("\n".join(problem.of(path) for problem in found))
     return reading.build(path)
 
 
@@ -121,7 +125,10 @@ def _extra_faults(
     if extras.get("callbacks") is not None:
         place = (*at, "callbacks")
         yield from component_faults(extras["callbacks"], callbacks(), "a callback", place)
-        yield from metric_faults(extras["callbacks"], pipeline.epoch_metrics(), place)
+        metrics, steps = pipeline.epoch_metrics(), pipeline.step_names()
+        given = extras["callbacks"]
+        yield from name_faults(given, "metric", metrics, "a metric of an epoch", place)
+        yield from name_faults(given, "phase", steps, "the name of a step", place)
 
 
 def _parameter_faults(value: Any, cls: type, at: Place) -> Iterator[Fault]:
@@ -165,6 +172,12 @@ class _Reading:
             model=self.family.shape(**shape),
             training=self.forms.training(**settings),
             trackers=tuple(self.sections.get("trackers", ())),
+            given=(
+                *(f"data.{name}" for name in self._mapping("data")),
+                *(f"model.{name}" for name in shape),
+                *(f"training.{name}" for name in settings),
+                *(["trackers"] if self.sections.get("trackers") else []),
+            ),
         )
 
     def _faults(self) -> Iterator[Fault]:

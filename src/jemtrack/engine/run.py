@@ -1,7 +1,6 @@
 """A run: phases before listeners and callbacks, announced once, ended once, and resumed."""
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from jemtrack.engine.events import (
     BatchEnd,
     Diverged,
     EpochEnd,
+    PhaseEnd,
     Position,
-    RunEnd,
     RunStart,
     Status,
 )
@@ -27,7 +26,7 @@ from jemtrack.engine.interruption import Interrupted, Interruption
 from jemtrack.engine.launch import Place
 from jemtrack.engine.learning_rates import scale_learning_rates
 from jemtrack.engine.listeners import Listener
-from jemtrack.engine.loop import fit
+from jemtrack.engine.loop import fit, weights_are_finite
 from jemtrack.engine.phase import Models, Phase
 from jemtrack.engine.processes import (
     from_first,
@@ -39,6 +38,7 @@ from jemtrack.engine.processes import (
 )
 from jemtrack.engine.random_state import turn_random_state
 from jemtrack.engine.recipe import Divergence
+from jemtrack.engine.sessions import new_session
 from jemtrack.engine.state import TrainState
 from jemtrack.errors import InputError, TrainingDivergedError
 
@@ -51,8 +51,9 @@ class Run:
 
     With `checkpoints`, it goes on from the newest one that is whole, and ends with the weights of
     a run that was never stopped, bit for bit on one device and number of threads. `divergence`
-    says what happens when a loss or gradient is not finite or too large. `save_weights` writes
-    models to a file, for callbacks. `place` says on which device the models are.
+    says what happens when a loss or gradient is not finite or too large. Callbacks have their
+    files in `folder`; `save_weights` writes models to one of them. `place` says on which device
+    the models are.
 
     Where several processes train together, each has a `Run` like this one: the first alone has
     checkpoints and listeners, and the others need none.
@@ -67,11 +68,12 @@ class Run:
     checkpoints: Checkpoints | None = None
     divergence: Divergence = field(default_factory=Divergence)
     save_weights: Callable[[Path, Models], None] | None = None
+    folder: Path = Path()
     place: Place = field(default_factory=lambda: Place(torch.device("cpu")))
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def train(self) -> dict[str, float]:
-        """Train to the end; give the last epoch's metrics.
+        """Train to the end; give the run's metrics: the last epoch's, unless a callback says other.
 
         Every way out announces the end of what has started once, closes the listeners and raises
         what was raised: the batch at hand is finished first where a signal asks for the end.
@@ -85,24 +87,14 @@ class Run:
         listeners = self.listeners if is_first() else ()
         self._audience = Audience(listeners, self.callbacks, self.state)
         self._kept = self.checkpoints or (InMemory() if self.divergence.on == "retry" else None)
-        if self.save_weights:
-            for callback in self.callbacks:
+        for callback in self.callbacks:
+            callback.run_folder = self.folder
+            if self.save_weights:
                 callback.save_weights = self._save_weights
-        status, reason = Status.FAILED, ""
-        with Interruption() as interruption:
-            try:
-                join_batch_norms(self.state.models, self.place.device)
-                self._resume()
-                self._train(interruption)
-                status = Status.STOPPED if self.state.stop else Status.SUCCESS
-            except BaseException as error:
-                reason = f"{type(error).__name__}: {error}"
-                status = Status.FAILED if isinstance(error, Exception) else Status.ABORTED
-                raise
-            finally:
-                self._audience.announce_ends(status, reason)
-                self._audience.tell_listeners(RunEnd(status, self.state.latest))
-                self._audience.close()
+        with Interruption() as interruption, self._audience.until_end(lambda: self.state.latest):
+            join_batch_norms(self.state.models, self.place.device)
+            self._resume()
+            self._train(interruption)
         return self.state.latest
 
     def _train(self, interruption: Interruption) -> None:
@@ -120,24 +112,29 @@ class Run:
         first = self.state.position.phase
         for number, phase in enumerate(self.phases[first:], first):
             for event in fit(self.state, phase, len(self.phases), self.place.autocast):
+                if isinstance(event, PhaseEnd) and self._is_last(number):
+                    # Whoever goes on from here has nothing left to train.
+                    self._save(phase)
                 self._audience.announce(event)
                 if isinstance(event, EpochEnd):
                     self.state.stop = from_first(self.state.stop)
                 if isinstance(event, BatchEnd | EpochEnd):
                     self._save_or_stop(interruption, phase)
-            if self.state.stop or number + 1 == len(self.phases):
+            if self._is_last(number):
                 break
             self.state.position = Position(number + 1)
             self.state.enter(self.phases[number + 1])
 
+    def _is_last(self, phase: int) -> bool:
+        return bool(self.state.stop) or phase + 1 == len(self.phases)
+
     def _start(self) -> RunStart:
-        session = time.strftime("%Y%m%d_%H%M%S") + f"_{uuid.uuid4().hex[:6]}"
         state = self.state
         return RunStart(
             self.name,
             self.parameters,
             self.run_id,
-            session,
+            new_session(),
             state.position,
             state.epochs,
             state.step,
@@ -157,9 +154,9 @@ class Run:
             return
         self.run_id = saved["run_id"]
         self._restore(saved)
-        for listener in self.listeners:
-            if type(listener).__name__ in saved["listeners"]:
-                listener.load_state_dict(saved["listeners"][type(listener).__name__])
+        for name, listener in _named(self.listeners).items():
+            if name in saved["listeners"]:
+                listener.load_state_dict(saved["listeners"][name])
         position = self.state.position
         skipped = ", ".join(phase.name for phase in self.phases[: position.phase])
         log.info(
@@ -217,7 +214,22 @@ class Run:
         if wish > 1:
             raise Interrupted(wish)
 
+    def _save_weights(self, path: Path) -> None:
+        """Write the served models for a callback; the file is never seen half written."""
+        assert self.save_weights
+        if not is_first():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_stem(f"{path.stem}.unfinished")
+        self.save_weights(unfinished, self.state.served)
+        unfinished.replace(path)
+
     def _save(self, phase: Phase) -> None:
+        if self._kept is None and n_processes() == 1:
+            return
+        # Who went back to weights that are not finite would never get away from them.
+        if not weights_are_finite(self.state):
+            return
         state = self.state.state_dict(phase)
         # These are each process's own; all else is the same in all.
         own = gathered({"random": state.pop("random"), "objective": state.pop("objective")})
@@ -228,10 +240,18 @@ class Run:
             "state": state,
             "processes": own,
             "callbacks": [callback.state_dict() for callback in self.callbacks],
-            "listeners": {type(each).__name__: each.state_dict() for each in self.listeners},
+            "listeners": {
+                name: listener.state_dict() for name, listener in _named(self.listeners).items()
+            },
         }
         self._kept.save(tree, self.state.step)
 
-    def _save_weights(self, path: Path) -> None:
-        if self.save_weights and is_first():
-            self.save_weights(path, self.state.served)
+
+def _named(listeners: Sequence[Listener]) -> dict[str, Listener]:
+    """Name each listener so that others may come after it, or go, before the run goes on."""
+    named: dict[str, Listener] = {}
+    for listener in listeners:
+        kind = type(listener).__name__
+        number = sum(type(other) is type(listener) for other in named.values()) + 1
+        named[f"{kind} {number}" if number > 1 else kind] = listener
+    return named

@@ -1,5 +1,9 @@
 """Which parts of a run are open, so that each one's end is announced once on every way out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from jemtrack.engine.events import (
     BatchEnd,
     BatchStart,
@@ -10,7 +14,9 @@ from jemtrack.engine.events import (
     PhaseStart,
     Status,
 )
-from jemtrack.engine.state import TrainState
+
+if TYPE_CHECKING:
+    from jemtrack.engine.state import TrainState
 
 _ENDS: dict[type[Event], type[Event]] = {
     PhaseEnd: PhaseStart,
@@ -32,9 +38,12 @@ class Scopes:
         elif type(event) in _ENDS:
             self._open.pop()
 
-    def close(self, state: TrainState, status: Status, reason: str) -> list[Event]:
-        """Give the ends of what is open, from the innermost out, for a run that ends early."""
-        opened, self._open = self._open, []
+    def close(self, state: TrainState, status: Status, reason: str, keep: int = 0) -> list[Event]:
+        """Give the ends of what is open, from the innermost out, for what ends early.
+
+        The outermost `keep` stay open.
+        """
+        opened, self._open = self._open[keep:], self._open[:keep]
         return [_end(start, state, status, reason) for start in reversed(opened)]
 
 

@@ -8,12 +8,13 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 log = logging.getLogger("jemtrack")
 
-_LOCK, _WAITING = "lock", "waiting"
+_LOCK, _WAITING, _REMOVED = "lock", "waiting", ".removed"
 
 
 def scratch_key(determining: Any) -> str:
@@ -28,41 +29,95 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass
+class Hold:
+    """A folder that this process holds alone; it is to `stay` when what is made in it is done."""
+
+    stay: bool = False
+
+
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Iterator[Hold]:
     """Keep `folder` for this process alone; wait for another one that holds it.
 
-    When the block ends without an exception the folder is removed, unless a process waits for it:
-    that one finds what is there, and has nothing left to do. The kernel lets go of a folder
-    whose process was killed.
+    When the block ends without an exception the folder is removed, unless it is to stay or a
+    process waits for it: that one finds what is there, and has nothing left to do. The kernel
+    lets go of a folder whose process was killed.
     """
+    hold = Hold()
     with _hold(folder) as lock:
-        yield
+        yield hold
         with (folder / _WAITING).open("a") as waiting:
-            if _take(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                shutil.rmtree(folder)
+            if not hold.stay and _take(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _remove(folder)
         lock.close()
+
+
+def holder(folder: Path) -> int | None:
+    """Give the id of the process that holds `folder`; None where nobody does."""
+    try:
+        with (folder / _LOCK).open("r") as lock:
+            if _take(lock, fcntl.LOCK_SH | fcntl.LOCK_NB):
+                return None
+            return int(lock.read() or 0)
+    except FileNotFoundError:
+        return None
+
+
+def remove_unless_held(folder: Path) -> bool:
+    """Remove `folder` and say so, unless a process holds it."""
+    try:
+        with (folder / _LOCK).open("a") as lock:
+            if not _take(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                return False
+            if _is_still(lock, folder / _LOCK):
+                _remove(folder)
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove what a process that was killed while it removed a folder has left in `parent`."""
+    for path in parent.glob(f"*{_REMOVED}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Take the folder's name away at once: a process that comes now makes a new folder."""
+    doomed = folder.with_name(f"{folder.name}.{os.getpid()}{_REMOVED}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 @contextlib.contextmanager
 def _hold(folder: Path) -> Iterator[IO[str]]:
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _WAITING).open("a") as waiting, (folder / _LOCK).open("a+") as lock:
-            fcntl.flock(waiting, fcntl.LOCK_SH)
-            if not _take(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                lock.seek(0)
-                log.warning(f"process {lock.read() or '?'} trains this already: waiting for it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            # The holder before may have removed the folder, and the lock with it.
-            if not _is_still(lock, folder / _LOCK):
-                continue
-            fcntl.flock(waiting, fcntl.LOCK_UN)
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield lock
-            return
+    with contextlib.ExitStack() as files:
+        while not (lock := _wait_for(folder, files)):
+            files.close()
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock
+
+
+def _wait_for(folder: Path, files: contextlib.ExitStack) -> IO[str] | None:
+    """Lock `folder`; give None where it was removed meanwhile, and the lock with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        waiting = files.enter_context((folder / _WAITING).open("a"))
+        lock = files.enter_context((folder / _LOCK).open("a+"))
+    except FileNotFoundError:
+        return None
+    fcntl.flock(waiting, fcntl.LOCK_SH)
+    if not _take(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        lock.seek(0)
+        log.warning(f"process {lock.read() or '?'} trains this already: waiting for it")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    if not _is_still(lock, folder / _LOCK):
+        return None
+    fcntl.flock(waiting, fcntl.LOCK_UN)
+    return lock
 
 
 def _take(file: IO[str], how: int) -> bool:
@@ -74,4 +129,7 @@ def _take(file: IO[str], how: int) -> bool:
 
 
 def _is_still(file: IO[str], path: Path) -> bool:
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -22,8 +22,9 @@ class TrainState:
     `step` counts the optimization steps of the whole run, `epochs` its epochs. `totals` are the
     sums of this epoch's losses over its batches so far, `recent` the last values of the metric
     whose threshold ends the phase, `latest` the last epoch's metrics, and `stop` is why a
-    callback wants the training to end. `averages` holds copies of models whose weights are
-    averages over the training: where there is one, it is measured and saved in the model's place.
+    callback wants the training to end, `stop_phase` why it wants the phase to. `averages` holds
+    copies of models whose weights are averages over the training: where there is one, it is
+    measured and saved in the model's place.
     After `retries` returns from a divergence, the learning rates are `lr_scale` times the chosen.
     """
 
@@ -37,10 +38,16 @@ class TrainState:
     recent: deque[float] = field(default_factory=deque)
     latest: dict[str, float] = field(default_factory=dict)
     stop: str = ""
+    stop_phase: str = ""
     averages: dict[str, nn.Module] = field(default_factory=dict)
     last_losses: deque[float] = field(default_factory=lambda: deque(maxlen=5))
     retries: int = 0
     lr_scale: float = 1.0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback ended the run, or the last of its phases."""
+        return bool(self.stop or self.stop_phase)
 
     @property
     def served(self) -> dict[str, nn.Module]:
@@ -60,11 +67,13 @@ class TrainState:
             name: make(_weights(phase.trained_modules(self.models, name)))
             for name, make in phase.optimizers.items()
         }
-        scale_learning_rates(self.optimizers, {}, self.lr_scale)
         self.schedulers = {
             name: schedule.make(self.optimizers[name]) for name, schedule in phase.schedules.items()
         }
+        # After the schedulers are made: they have rates of their own, such as the least one.
+        scale_learning_rates(self.optimizers, self.schedulers, self.lr_scale)
         self.recent = deque(maxlen=phase.threshold.window if phase.threshold else 1)
+        self.stop_phase = ""
 
     def state_dict(self, phase: Phase) -> dict[str, Any]:
         """Give all of it, in `phase`, and the global random streams: tensors and JSON."""
@@ -74,6 +83,7 @@ class TrainState:
             "objective": _state(phase.objective),
             "random": random_state(),
             "recent": [*self.recent],
+            "last_losses": [*self.last_losses],
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
@@ -87,13 +97,14 @@ class TrainState:
         if state["objective"] is not None:
             phase.objective.load_state_dict(state["objective"])  # type: ignore[attr-defined]
         self.recent.extend(state["recent"])
+        self.last_losses = deque(state["last_losses"], self.last_losses.maxlen)
         for name in _PLAIN:
             setattr(self, name, state[name])
         restore_random_state(state["random"])
 
 
 _KINDS = ("models", "optimizers", "schedulers")
-_PLAIN = ("step", "epochs", "totals", "latest", "stop", "retries", "lr_scale")
+_PLAIN = ("step", "epochs", "totals", "latest", "stop", "stop_phase", "retries", "lr_scale")
 
 
 def _weights(modules: list[nn.Module]) -> list[nn.Parameter]:

@@ -16,21 +16,28 @@ from jemtrack.stages.parameter_file import (
     read_parameters,
     read_stages,
     sections,
+    stage_class,
 )
 from jemtrack.stages.prepare_data import DataArgs, prepared
+from jemtrack.stages.runtime_file import runtime_problems
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_checks import trainer_problems
 
 
 def check() -> None:
-    """Check params.yaml, the data that it names, and that dvc.yaml lists the code in use.
+    """Check params.yaml, the data that it names, dvc.yaml's list of code, and jemtrack.yaml.
 
     Raises:
         InputError: with a line for each problem.
     """
     graph, values = read_graph(), read_parameters()
     sound = [section for section in sections(graph, values) if not section.problems]
-    found = [*parameter_problems(graph, values), *_misfits(graph, sound), *_stale_code(graph)]
+    found = [
+        *parameter_problems(graph, values),
+        *_misfits(graph, sound),
+        *_stale_code(graph, values),
+        *runtime_problems(),
+    ]
     if found:
         raise InputError("\n".join(found))
 
@@ -71,11 +78,12 @@ def _reader_misfits(section: Section, data: DataSplits) -> Iterator[str]:
             yield str(error)
 
 
-def _stale_code(graph: dict[str, Any]) -> Iterator[str]:
+def _stale_code(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
     """Find stages whose code gained a file since the graph was written."""
     stages = read_stages()
     for name, entry in graph.items():
         modules = re.findall(r"zntrack run (\S+)\.\w+", str(stages[name].get("cmd")))
+        modules += _chosen_modules(name, values.get(name))
         modules += [
             field["value"]["module"]
             for field in entry.values()
@@ -86,3 +94,15 @@ def _stale_code(graph: dict[str, Any]) -> Iterator[str]:
                 f"{DVC}: {name}.deps lacks {', '.join(missing)}, which the stage imports: "
                 "type `jemtrack graph`, or the node's write_graph()"
             )
+
+
+def _chosen_modules(stage: str, given: Any) -> list[str]:
+    """Name the modules that the stage runs because its parameters say so."""
+    cls = stage_class(stage)
+    if cls is None or not isinstance(given, dict):
+        return []
+    try:
+        modules: list[str] = cls.code_modules(given)
+    except InputError:  # it is among the parameters' problems
+        return []
+    return modules

@@ -19,7 +19,15 @@ from jemtrack.errors import InputError
 from jemtrack.graph.code import SOURCE
 from jemtrack.graph.merge import MISSING, merge, merge_paths, merge_stage
 from jemtrack.parameters import shown
-from jemtrack.stages.parameter_file import DVC, PARAMS, WRITTEN, ZNTRACK, structure_problems
+from jemtrack.stages.parameter_file import (
+    DVC,
+    PARAMS,
+    WRITTEN,
+    ZNTRACK,
+    Section,
+    own_problems,
+    structure_problems,
+)
 from jemtrack.stages.stage import Stage
 
 Files = dict[Path, Any]
@@ -60,7 +68,9 @@ def _bring_in(node: Stage, files: Files) -> None:
     record = files[ZNTRACK].get(name, {}).get(WRITTEN, {})
     parameters = _plain(plugin.parameters())
     # Some inputs follow from the parameters: from those in the file, which may be changed.
-    emitted = plugin.emit(_merge_parameters(name, record, parameters, files[PARAMS]))
+    merged = _merge_parameters(name, record, parameters, files[PARAMS])
+    _check_parameters(node, merged)
+    emitted = plugin.emit(merged)
     new = {"params": parameters, "stage": _plain(emitted["stages"])}
     new["plots"] = _plain(emitted["plots"])
     stages = files[DVC]["stages"] = files[DVC].get("stages") or CommentedMap()
@@ -93,6 +103,17 @@ def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) 
     if problems := structure_problems(name, new, {name: known}):
         raise InputError("\n".join(problems))
     return merged  # type: ignore[no-any-return]
+
+
+def _check_parameters(node: Stage, values: dict[str, Any]) -> None:
+    """Refuse what the stage is to do by its parameters and cannot."""
+    known = [
+        Section(node.name, field, type(getattr(node, field)), value)
+        for field, value in values.items()
+        if isinstance(value, dict) and "_cls" in value
+    ]
+    if problems := own_problems(type(node), node.name, values, known):
+        raise InputError("\n".join(problems))
 
 
 def _plain(value: Any) -> Any:

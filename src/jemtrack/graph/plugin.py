@@ -48,7 +48,7 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         meta = (self.node.nwd / "node-meta.json").as_posix()
         stage["metrics"] = [entry for entry in stage["metrics"] if _path(entry) != meta]
         stage["outs"] = sorted([*stage.get("outs", []), meta], key=_path)
-        code = code_files(_modules(self.node))
+        code = code_files([*_modules(self.node), *self.node.code_modules(parameters)])
         inputs = self.node.input_paths(parameters)
         stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
         declared = self._plots()

@@ -3,7 +3,7 @@
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,15 @@ ZNTRACK = Path("zntrack.json")
 # the next writing can tell a change by hand from a change of the graph.
 WRITTEN = "_written"
 
-# DVC takes 1e-05 for a number, as YAML 1.2 says, and writes numbers so. ZnTrack reads the file
-# with PyYAML, which follows YAML 1.1, where it is text.
+# DVC takes 1e-05 for a number and `on` for text, as YAML 1.2 says, and writes them so. ZnTrack
+# reads the file with PyYAML, which follows YAML 1.1, where they are text and a boolean.
+_TAG = "tag:yaml.org,2002:"
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_BOOLEAN = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
 for _side in (yaml.SafeLoader, yaml.SafeDumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
+    _side.add_implicit_resolver(f"{_TAG}float", _NUMBER, list("-+0123456789"))
+    for _entries in _side.yaml_implicit_resolvers.values():
+        _entries[:] = [(tag, _BOOLEAN if tag == f"{_TAG}bool" else form) for tag, form in _entries]
 
 
 class Section(NamedTuple):
@@ -74,9 +78,44 @@ def parameter_problems(graph: dict[str, Any], values: dict[str, Any]) -> list[st
     for stage, entry in graph.items():
         if WRITTEN in entry:
             found += structure_problems(stage, entry[WRITTEN]["params"], values)
-    for section in sections(graph, values):
+    for section in (known := [*sections(graph, values)]):
         found += section.problems
+    for stage in graph:
+        if cls := _class_of_free_values(stage, values.get(stage), known):
+            found += own_problems(cls, stage, values[stage], known)
     return found
+
+
+def own_problems(
+    cls: Any, stage: str, given: dict[str, Any], known: Iterable[Section]
+) -> list[str]:
+    """Say what the stage's class `cls` finds wrong with the values `given`, a line a problem.
+
+    It is shown its parameter objects, those of `known` that are of this stage, where they are
+    sound, and its other values as they are.
+    """
+    objects: dict[str, Any] = dict(given)
+    for section in known:
+        if section.stage == stage:
+            objects[section.field] = None if section.problems else section.build()
+    found: list[str] = cls.parameter_problems(f"{PARAMS}: {stage}", objects)
+    return found
+
+
+def stage_class(stage: str) -> Any:
+    """Find the class of a stage of dvc.yaml; None where it cannot be imported or is no `Stage`."""
+    command = re.search(r"zntrack run (\S+)\.(\w+)", str(read_stages().get(stage, {}).get("cmd")))
+    cls = _load(*command.groups()) if command else None
+    return cls if hasattr(cls, "parameter_problems") else None
+
+
+def _class_of_free_values(stage: str, given: Any, known: list[Section]) -> Any:
+    """Find the class of a stage that was given values which no parameter object reads."""
+    if not isinstance(given, dict):
+        return None
+    read = {section.field for section in known if section.stage == stage}
+    # A class is a slow import: it is left alone where there is nothing to check.
+    return stage_class(stage) if any(given[field] for field in {*given} - read) else None
 
 
 def structure_problems(stage: str, written: dict[str, Any], values: dict[str, Any]) -> list[str]:
@@ -96,7 +135,7 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
         where = f"{PARAMS}: {stage}.{field}"
         if field not in given:
             found.append(f"{where} is missing: `jemtrack graph` writes it")
-        elif isinstance(value, dict) and not isinstance(given[field], dict):
+        elif isinstance(value, dict) and "_cls" in value and not isinstance(given[field], dict):
             found.append(f"{where} must hold names and values, got {shown(given[field])}")
     return found
 

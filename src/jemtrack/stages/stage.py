@@ -14,6 +14,7 @@ from typing import Any
 import znflow
 import zntrack
 
+from jemtrack.engine.interruption import exit_status
 from jemtrack.errors import InputError, TrainingDivergedError
 from jemtrack.stages.parameter_file import check_parameter_file
 
@@ -39,7 +40,8 @@ class Stage(zntrack.Node):  # type: ignore[misc]
     def run(self) -> None:
         """Check the parameters of all stages, then compute and record what it took.
 
-        What a user can mend is printed without a traceback, and the process exits with 1.
+        What a user can mend is printed without a traceback, and the process exits with 1; where
+        Ctrl-C or SIGTERM ended it, it exits as a shell says so, with 128 and the signal's number.
         """
         self.nwd.mkdir(parents=True, exist_ok=True)
         try:
@@ -50,6 +52,23 @@ class Stage(zntrack.Node):  # type: ignore[misc]
             # ZnTrack wrote it beforehand; `dvc checkout` would not write over it.
             (self.nwd / "node-meta.json").unlink(missing_ok=True)
             sys.exit(f"{self.name}: {error}")
+        except KeyboardInterrupt as interrupt:
+            print(f"{self.name}: {interrupt or 'interrupted'}", file=sys.stderr)
+            sys.exit(exit_status(interrupt))
+
+    @classmethod
+    def parameter_problems(cls, where: str, objects: Mapping[str, Any]) -> list[str]:
+        """Say what is wrong with parameters that no parameters class checks, a line a problem.
+
+        `where` leads to the `objects`: parameter objects, None where they are at fault, and
+        plain values.
+        """
+        return []
+
+    @classmethod
+    def code_modules(cls, parameters: Mapping[str, Any]) -> list[str]:
+        """Name the modules that the stage runs because its `parameters` say so."""
+        return []
 
     @classmethod
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:

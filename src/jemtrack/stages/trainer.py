@@ -9,22 +9,33 @@ from typing import Any
 import torch
 import zntrack
 
+from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.run import Run
-from jemtrack.engine.state import TrainState
 from jemtrack.jem.chain_density import chain_log_density
 from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.model_file import save_model
-from jemtrack.stages.scratch import kept_checkpoints
+from jemtrack.jem.training import Training
+from jemtrack.jem.training_phases import (
+    best_device,
+    initial_network,
+    network_shape,
+    training_phases,
+)
+from jemtrack.stages.parameter_file import PARAMS
+from jemtrack.stages.runtime_file import runtime_trackers
+from jemtrack.stages.scratch import kept_checkpoints, kept_out, tracked_folder
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_checks import check_trainers
-from jemtrack.stages.training import initial_network, network_shape, ordinary_phase
-from jemtrack.trackers.console import Lines, ProgressBar
-from jemtrack.trackers.history import HistoryCsv
+from jemtrack.stages.trainer_recipe import (
+    recipe_modules,
+    recipe_problems,
+    step_objectives,
+    trainer_family,
+    trainer_recipe,
+)
+from jemtrack.trackers.jsonl import JsonLines
 from jemtrack.trackers.run_log import run_log
-from jemtrack.trackers.weights import PeriodicWeights
+from jemtrack.trackers.usual import usual_listeners
 
 
 class Trainer(Stage):
@@ -34,55 +45,82 @@ class Trainer(Stage):
         data: the file of prepared images.
         params: how to train.
         objective: what to minimise, a dataclass that is an `engine.phase.Objective`.
+        recipe: `defaults`, `steps`, `divergence` and `callbacks` of the training, or the path of a
+            recipe file; without steps it is the ordinary training by `params` and `objective`.
         model: the trained model.
         metrics: the last epoch's losses, and what the model does on validation images.
         history: the same for each epoch.
+        record: all that happened, in JSON lines with times; nothing depends on it.
     """
 
     data: Path = zntrack.deps_path()
     params: TrainArgs = zntrack.deps(default_factory=TrainArgs)
     objective: Any = zntrack.deps()
+    recipe: dict[str, Any] | str = zntrack.params(default_factory=dict)
     model: Path = zntrack.outs_path(zntrack.nwd / "model.safetensors")
     metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
     history: Path = plot(
         zntrack.nwd / "history.csv", x="epoch", y=["train_loss", "valid_nll"], y_label="loss"
     )
+    record: Path = zntrack.outs_path(zntrack.nwd / "record")
 
     def compute(self) -> None:
         """Train on the prepared images; write the model and what it does."""
         data = DataSplits.load(self.data)
         check_trainers(self.name, data)
-        # Initialisation and dropout draw from the global stream; all else has a stream of its own.
-        torch.manual_seed(data.seed)
-        shape = network_shape(self.params, data)
-        network = initial_network(self.params, shape)
-        notes = {"trainer": self.name, "dataset": data.dataset, "sigma": str(self.params.sigma)}
-
-        def save(path: Path) -> None:
-            save_model(path, network, shape, notes)
-
-        chosen = {"params": self.params, "objective": self.objective}
+        training = self.training(data)
         log_file = self.run_folder / "train.log" if self.params.print_to_log else None
         with (
             run_log(log_file, on_screen=not sys.stderr.isatty()),
-            kept_checkpoints(self.name, chosen) as checkpoints,
+            kept_checkpoints(self.name, training.parameters) as checkpoints,
+            kept_out(self.record, checkpoints) as record,
         ):
-            training = Run(
-                name=f"{self.params.experiment}/{self.name}",
-                parameters=chosen,
-                state=TrainState({"network": network}),
-                phases=[ordinary_phase(self.params, self.objective, data)],
-                listeners=self._listeners(save),
-                checkpoints=checkpoints,
-            )
-            metrics = training.train()
+            listeners = [
+                JsonLines(folder=str(record)),
+                *usual_listeners(self.history, self.params.print_every),
+                *runtime_trackers(tracked_folder(self.run_folder, checkpoints)),
+            ]
+            metrics = training.train(listeners, checkpoints)
             if self.params.n_steps:
                 sampler = LangevinSampler(n_steps=self.params.n_steps)
                 image_shape = data.train.images_NCHW.shape[1:]
-                density = chain_log_density(network, sampler, image_shape, data.seed)
+                density = chain_log_density(training.served, sampler, image_shape, data.seed)
                 metrics["chain_log_density"] = density
-            save(self.model)
+            training.save(self.model)
             self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+
+    def training(self, data: DataSplits) -> Training:
+        """Describe the training on these images; the network is drawn from their seed.
+
+        Raises:
+            InputError: with a line for each problem of the recipe.
+        """
+        where = f"{PARAMS}: {self.name}.recipe"
+        recipe = trainer_recipe(self.recipe, self.params, trainer_family(self.objective), where)
+        objectives = step_objectives(recipe, self.objective, where)
+        device, shape = best_device(), network_shape(self.params, data)
+        start = Path(self.params.load_path) if self.params.load_path else None
+        # Initialisation and dropout draw from the global stream; all else has a stream of its own.
+        torch.manual_seed(data.seed)
+        return Training(
+            name=f"{self.params.experiment}/{self.name}",
+            network=initial_network(shape, start, device),
+            shape=shape,
+            recipe=recipe,
+            phases=training_phases(recipe, objectives, self.params, data, device),
+            notes={
+                "trainer": self.name,
+                "dataset": data.dataset,
+                "sigma": str(self.params.sigma),
+            },
+            parameters={
+                "params": self.params,
+                "objective": self.objective,
+                "recipe": recipe.as_mapping(),
+            },
+            folder=self.run_folder,
+            callbacks=[PeriodicWeights(every=every)] if (every := self.params.ckpt_every) else [],
+        )
 
     @property
     def run_folder(self) -> Path:
@@ -90,18 +128,18 @@ class Trainer(Stage):
         return Path(self.params.save_dir) / self.params.experiment / self.name
 
     @classmethod
-    def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
-        """Name the model that training starts from."""
-        load_path = parameters["params"].get("load_path")
-        return [load_path] if load_path else []
+    def parameter_problems(cls, where: str, objects: Mapping[str, Any]) -> list[str]:
+        """Say what is wrong with the recipe, a line a problem."""
+        recipe, params = objects.get("recipe"), objects.get("params")
+        return recipe_problems(recipe, params, objects.get("objective"), f"{where}.recipe")
 
-    def _listeners(self, save: Any) -> list[Listener]:
-        listeners: list[Listener] = [
-            HistoryCsv(path=str(self.history)),
-            Lines(print_every=self.params.print_every),
-        ]
-        if sys.stderr.isatty():
-            listeners.append(ProgressBar())
-        if self.params.ckpt_every:
-            listeners.append(PeriodicWeights(save, self.run_folder, self.params.ckpt_every))
-        return listeners
+    @classmethod
+    def code_modules(cls, parameters: Mapping[str, Any]) -> list[str]:
+        """Name the modules of the objectives and callbacks that the recipe names."""
+        return recipe_modules(parameters.get("recipe"))
+
+    @classmethod
+    def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
+        """Name the model that training starts from, and the recipe's file."""
+        given = parameters["params"].get("load_path"), parameters.get("recipe")
+        return [path for path in given if path and isinstance(path, str)]

@@ -7,8 +7,10 @@ from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.jem.batches import pick_labelled
 from jemtrack.jem.model_file import load_weights_into
+from jemtrack.jem.training_phases import network_shape
 from jemtrack.stages.parameter_file import (
     DVC,
+    PARAMS,
     Section,
     listed_inputs,
     maker,
@@ -17,7 +19,7 @@ from jemtrack.stages.parameter_file import (
     sections,
 )
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.training import network_shape
+from jemtrack.stages.trainer_recipe import recipe_problems
 
 
 def check_trainers(running: str, data: DataSplits) -> None:
@@ -41,6 +43,7 @@ def check_trainers(running: str, data: DataSplits) -> None:
 def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) -> Iterator[str]:
     """Say what does not fit, a line a problem; the parameters must be sound by themselves."""
     params: TrainArgs = section.build()
+    yield from _recipe_problems(section, data, is_running)
     try:
         pick_labelled(data.train.labels_N, params.labels_per_class, data.seed)
     except ParameterError as error:
@@ -49,6 +52,24 @@ def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) ->
         yield f"{section.where}.save_dir must be a folder, but {blocker} is a file"
     if params.load_path:
         yield from _start_problems(section, Path(params.load_path), data, is_running)
+
+
+def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> Iterator[str]:
+    """Say what the trainer's recipe asks of the data in vain."""
+    values = read_parameters()
+    recipe, where = values[section.stage].get("recipe"), f"{PARAMS}: {section.stage}.recipe"
+    if isinstance(recipe, str) and Path(recipe) not in listed_inputs(section.stage) and is_running:
+        print(f"{DVC}: {section.stage} does not depend on {recipe}: type `jemtrack graph`")
+    objectives = (
+        found.build()
+        for found in sections(read_graph(), values)
+        if (found.stage, found.field) == (section.stage, "objective") and not found.problems
+    )
+    given = recipe, section.build(), next(objectives, None), where
+    # What is wrong with the recipe by itself is told elsewhere.
+    if len(data.valid) == 0 and not recipe_problems(*given):
+        for problem in recipe_problems(*given, validates=False):
+            yield f"{problem}; the data were prepared with n_valid 0"
 
 
 def _start_problems(

@@ -38,7 +38,7 @@ def written(metrics: Metrics) -> str:
 
 def step_of(phase: PhaseStart) -> str:
     """Say which of the run's steps a phase is: `Step warm-up (1/3)`."""
-    return f"Step {phase.name} ({phase.position.phase + 1}/{phase.n_phases})"
+    return f"Step {phase.name} ({_of(phase.position.phase + 1, phase.n_phases)})"
 
 
 @component("lines")
@@ -62,7 +62,8 @@ class Lines(Listener):
             case BatchEnd(status=Status.SUCCESS):
                 self._batch(event)
             case EpochEnd(status=Status.SUCCESS):
-                self._say_progress(event.position.epoch, self._phase.n_batches, event.metrics)
+                n_batches = self._phase.n_batches or self._n_batches
+                self._say_progress(event.position.epoch, n_batches, event.metrics)
             case RunStart():
                 self._run = event.name
             case PhaseStart():
@@ -85,9 +86,13 @@ class Lines(Listener):
 
     def _say_progress(self, epoch: int, batch: int, metrics: Metrics) -> None:
         phase = self._phase
-        place = f"Epoch {epoch}/{phase.n_epochs} | Batch {batch}/{phase.n_batches}"
-        seconds = self._seconds / max(self._n_batches, 1)
-        parts = [self._run, step_of(phase), place, written(metrics), f"{seconds:.3f} s/batch"]
+        parts = [self._run, step_of(phase), f"Epoch {_of(epoch, phase.n_epochs)}"]
+        # A loop that is not the engine's may show no batches.
+        if batch:
+            parts.append(f"Batch {_of(batch, phase.n_batches)}")
+        parts.append(written(metrics))
+        if batch:
+            parts.append(f"{self._seconds / max(self._n_batches, 1):.3f} s/batch")
         log.info(" | ".join(part for part in parts if part))
 
 
@@ -120,13 +125,14 @@ class ProgressBar(Listener):
                 self._bar.update(self._task, completed=self._done(event.position))
             case EpochEnd(status=Status.SUCCESS):
                 shown = f"epoch {event.epoch} | {written(event.metrics)}"
-                self._bar.update(self._task, metrics=shown)
+                completed = self._done(event.position)
+                self._bar.update(self._task, metrics=shown, completed=completed)
             case RunStart():
                 self._run = event.name
                 self._bar.start()
             case PhaseStart():
                 self._phase = event
-                self._lengths[event.position.phase] = event.n_epochs * event.n_batches
+                self._lengths[event.position.phase] = event.n_epochs * max(event.n_batches, 1)
                 self._count(event.position)
             case PhaseEnd(status=Status.SUCCESS):
                 # It may have ended before its last epoch.
@@ -140,11 +146,11 @@ class ProgressBar(Listener):
         self._bar.stop()
 
     def _count(self, position: Position) -> None:
-        number = f"{self._phase.position.phase + 1}/{self._phase.n_phases}"
+        number = _of(self._phase.position.phase + 1, self._phase.n_phases)
         self._bar.update(
             self._task,
             description=f"{self._run} step {number}",
-            total=sum(self._lengths.values()),
+            total=sum(self._lengths.values()) or None,  # not known
             completed=self._done(position),
         )
 
@@ -153,7 +159,13 @@ class ProgressBar(Listener):
         return sum(before) + self._within(position)
 
     def _within(self, position: Position) -> int:
-        return position.epoch * self._phase.n_batches + position.batch
+        """Count the phase's batches that are done; its epochs where nobody knows their size."""
+        n_batches = self._phase.n_batches
+        return position.epoch * n_batches + position.batch if n_batches else position.epoch
+
+
+def _of(number: int, total: int) -> str:
+    return f"{number}/{total}" if total else f"{number}"
 
 
 def _told(event: Diverged) -> str:

@@ -4,10 +4,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from jemtrack.engine.components import Option, component
+from jemtrack.engine.components import component
 from jemtrack.engine.events import Diverged, EpochEnd, Event, RunEnd, RunStart, Status
 from jemtrack.engine.listeners import Listener
 from jemtrack.trackers.extras import load_extra
+from jemtrack.trackers.places import RunPath
 from jemtrack.trackers.plain import plain
 
 
@@ -20,7 +21,7 @@ class DvcLive(Listener):
     experiment: that is for the pipeline to do.
     """
 
-    folder: str = Option(str, "the folder of DVCLive's files", default="dvclive")
+    folder: str = RunPath(str, "the folder of DVCLive's files", default="dvclive")
 
     def _post_init_(self) -> None:
         self._tool = load_extra("dvclive", "dvclive")

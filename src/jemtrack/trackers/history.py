@@ -4,9 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from jemtrack.engine.components import Option, component
+from jemtrack.engine.components import component
 from jemtrack.engine.events import Diverged, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
 from jemtrack.engine.listeners import Listener
+from jemtrack.trackers.places import RunPath
 
 _WHOLE = {Status.SUCCESS, Status.STOPPED}
 
@@ -20,7 +21,7 @@ class HistoryCsv(Listener):
     where an epoch has the same, and the last epoch's else.
     """
 
-    path: str = Option(str, "the CSV file to write")
+    path: str = RunPath(str, "the CSV file to write", default="history.csv")
 
     def _post_init_(self) -> None:
         self._rows: list[dict[str, Any]] = []

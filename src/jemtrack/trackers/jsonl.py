@@ -1,13 +1,14 @@
 """The record of a run: JSON lines from which all that other trackers show can be made again."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jemtrack.engine.components import Option, component
+from jemtrack.engine.components import component
 from jemtrack.engine.events import (
     ArtifactSaved,
     BatchEnd,
@@ -24,9 +25,10 @@ from jemtrack.engine.events import (
 )
 from jemtrack.engine.listeners import Listener
 from jemtrack.trackers.json_lines import LineFile, cut_after, cut_to, read_lines
+from jemtrack.trackers.places import RunPath
 from jemtrack.trackers.plain import plain
 
-_RUN, _EPOCHS, _MEASURED = "run.jsonl", "epochs.jsonl", "measured.jsonl"
+RUN, EPOCHS, MEASURED = "run.jsonl", "epochs.jsonl", "measured.jsonl"
 Levels = dict[int, dict[str, float]]
 
 
@@ -40,12 +42,13 @@ class JsonLines(Listener):
     valid JSON: null stands for a number that is not finite.
     """
 
-    folder: str = Option(str, "the folder of the record")
+    folder: str = RunPath(str, "the folder of the record", default="record")
 
     def _post_init_(self) -> None:
         self._files: dict[str, LineFile] = {}
         self._session = ""
         self._phase = ""
+        self._sizes: dict[str, int] | None = None  # of the files at the last checkpoint
 
     def __call__(self, event: Event) -> None:
         """Write a line."""
@@ -53,21 +56,21 @@ class JsonLines(Listener):
             case BatchEnd(status=Status.SUCCESS):
                 self._write(phase_file(self._phase), _batch(event))
             case EpochEnd(status=Status.SUCCESS):
-                self._write(_EPOCHS, {"phase": self._phase, **_epoch(event)})
+                self._write(EPOCHS, {"phase": self._phase, **_epoch(event)})
             case Measured():
-                self._write(_MEASURED, {"global_step": event.step, "metrics": {**event.metrics}})
+                self._write(MEASURED, {"global_step": event.step, "metrics": {**event.metrics}})
             case RunStart():
                 self._session = event.session_id
                 self._void(event.step, event.epoch)
-                self._write(_RUN, _run_start(event))
+                self._write(RUN, _run_start(event))
             case Diverged():
                 self._void(event.step, event.epoch)
-                self._write(_RUN, _diverged(event))
+                self._write(RUN, _diverged(event))
             case PhaseStart():
                 self._phase = event.name
-                self._write(_RUN, _phase_start(event))
+                self._write(RUN, _phase_start(event))
             case PhaseEnd() | ArtifactSaved() | RunEnd():
-                self._write(_RUN, _other(event))
+                self._write(RUN, _other(event))
 
     def close(self) -> None:
         """Close the files."""
@@ -76,24 +79,35 @@ class JsonLines(Listener):
 
     def state_dict(self) -> dict[str, Any]:
         """Give the length in bytes of each file that a return to here is to cut."""
-        return {"bytes": {path.name: path.stat().st_size for path in self._that_can_be_cut()}}
+        self._sizes = {path.name: path.stat().st_size for path in self._that_can_be_cut()}
+        return {"bytes": self._sizes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut off what was written since; remove the files that were begun since."""
-        for path in self._that_can_be_cut():
-            cut_to(path, state["bytes"].get(path.name, 0))
+        self._sizes = state["bytes"]
+        self._cut(self._sizes)
 
     def _that_can_be_cut(self) -> list[Path]:
-        return [path for path in Path(self.folder).glob("*.jsonl") if path.name != _RUN]
+        return [path for path in Path(self.folder).glob("*.jsonl") if path.name != RUN]
 
     def _void(self, step: int, epoch: int) -> None:
-        """Cut off what was written of later steps and epochs."""
+        """Cut off what was written of later steps and epochs, and since the last checkpoint.
+
+        At the start of a run nothing is left of another one, or of one that never came to a
+        checkpoint.
+        """
         self.close()
+        if self._sizes is not None or not step:
+            self._cut(self._sizes or {})
         for path in self._that_can_be_cut():
-            if path.name == _EPOCHS:
+            if path.name == EPOCHS:
                 cut_after(path, "epoch", epoch)
             else:
                 cut_after(path, "global_step", step)
+
+    def _cut(self, sizes: Mapping[str, int]) -> None:
+        for path in self._that_can_be_cut():
+            cut_to(path, sizes.get(path.name, 0))
 
     def _write(self, name: str, entry: dict[str, Any]) -> None:
         if name not in self._files:
@@ -116,14 +130,14 @@ def read_record(folder: Path) -> Record:
     """Read the metrics of the last run that `JsonLines` wrote into `folder`; NaN is for null."""
     record = Record()
     for path in sorted(folder.glob("*.jsonl")):
-        if path.name not in {_RUN, _EPOCHS, _MEASURED}:
+        if path.name not in {RUN, EPOCHS, MEASURED}:
             record.batch |= _levels(path, "global_step")
     record.batch = dict(sorted(record.batch.items()))
-    record.epoch = _levels(folder / _EPOCHS, "epoch")
-    record.measured = _levels(folder / _MEASURED, "global_step")
-    for line in read_lines(folder / _RUN):
+    record.epoch = _levels(folder / EPOCHS, "epoch")
+    record.measured = _levels(folder / MEASURED, "global_step")
+    for line in read_lines(folder / RUN):
         if line["event"] in {"run_start", "run_end"}:
-            record.run = _metrics(line)
+            record.run = line_metrics(line)
     return record
 
 
@@ -131,17 +145,18 @@ def phase_file(phase: str) -> str:
     """Give the name of the file that holds the batches of `phase`."""
     # A quoted name has no "=" of its own, so that no phase takes a file that has other uses.
     name = f"{quote(phase, safe=' ')}.jsonl"
-    return f"phase={name}" if name in {_RUN, _EPOCHS, _MEASURED} else name
+    return f"phase={name}" if name in {RUN, EPOCHS, MEASURED} else name
 
 
 def _levels(path: Path, key: str) -> Levels:
     found: Levels = {}
     for line in read_lines(path):
-        found.setdefault(line[key], {}).update(_metrics(line))
+        found.setdefault(line[key], {}).update(line_metrics(line))
     return found
 
 
-def _metrics(line: dict[str, Any]) -> dict[str, float]:
+def line_metrics(line: dict[str, Any]) -> dict[str, float]:
+    """Give the metrics of a line; NaN is for null."""
     return {
         name: math.nan if value is None else value
         for name, value in line.get("metrics", {}).items()

@@ -22,6 +22,7 @@ from jemtrack.engine.events import (
 from jemtrack.engine.listeners import Listener
 from jemtrack.errors import InputError
 from jemtrack.trackers.extras import load_extra
+from jemtrack.trackers.places import DatabaseUrl
 from jemtrack.trackers.plain import as_text, flat, plain
 
 _TAG = "jemtrack.run_id"
@@ -46,7 +47,7 @@ class Mlflow(Listener):
     divergence the latest value of a step is the right one.
     """
 
-    uri: str = Option(str, "MLflow's tracking URI", default="sqlite:///mlflow.db")
+    uri: str = DatabaseUrl(str, "MLflow's tracking URI", default="sqlite:///mlflow.db")
     experiment: str = Option(str, "the experiment that gets the run", default="jemtrack")
     every: int = Option(int, "batches between two points; 0: epochs only", default=0, minimum=0)
 

@@ -12,6 +12,7 @@ from jemtrack.engine.events import BatchEnd, EpochEnd, EpochStart, Event, Measur
 from jemtrack.engine.listeners import Listener
 from jemtrack.trackers.gauges import Gauges
 from jemtrack.trackers.json_lines import LineFile
+from jemtrack.trackers.places import RunPath
 
 log = logging.getLogger("jemtrack")
 
@@ -29,7 +30,7 @@ class Performance(Listener):
     `light` reads CPU and memory of the process alone.
     """
 
-    path: str = Option(str, "the JSON lines file of the samples")
+    path: str = RunPath(str, "the JSON lines file of the samples", default="performance.jsonl")
     interval: float = Option(float, "seconds between two samples", default=1.0, minimum=0.01)
     history: int = Option(int, "samples kept in memory", default=3600, minimum=1)
     light: bool = Option(bool, "CPU and memory of the process alone", default=False)

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.engine.components import Option, component
+from jemtrack.engine.components import component
 from jemtrack.engine.events import (
     ArtifactSaved,
     BatchEnd,
@@ -18,6 +18,7 @@ from jemtrack.engine.events import (
 )
 from jemtrack.engine.listeners import Listener
 from jemtrack.trackers.extras import load_extra
+from jemtrack.trackers.places import DatabaseUrl
 
 if TYPE_CHECKING:
     from jemtrack.trackers.database.store import SqlStore
@@ -32,7 +33,7 @@ class SqlDatabase(Listener):
     finite.
     """
 
-    url: str = Option(str, "SQLAlchemy's URL of the database", default="sqlite:///runs.db")
+    url: str = DatabaseUrl(str, "SQLAlchemy's URL of the database", default="sqlite:///runs.db")
 
     def _post_init_(self) -> None:
         store = load_extra("sql", "jemtrack.trackers.database.store")

@@ -17,6 +17,7 @@ from jemtrack.engine.events import (
 )
 from jemtrack.engine.listeners import Listener
 from jemtrack.trackers.extras import load_extra
+from jemtrack.trackers.places import RunPath
 from jemtrack.trackers.plain import as_text, flat
 
 # TensorBoard voids what is void by step and folder, so each axis has a folder of its own.
@@ -31,7 +32,7 @@ class TensorBoard(Listener):
     epoch's metrics under their names, `run` the parameters and `run/<metric>`.
     """
 
-    folder: str = Option(str, "the folder of the event files")
+    folder: str = RunPath(str, "the folder of the event files", default="tensorboard")
     every: int = Option(int, "batches between two points", default=1, minimum=1)
 
     def _post_init_(self) -> None:

@@ -19,6 +19,7 @@ from jemtrack.engine.events import (
 )
 from jemtrack.engine.listeners import Listener
 from jemtrack.trackers.extras import load_extra
+from jemtrack.trackers.places import SharedPath
 from jemtrack.trackers.plain import plain
 
 _WHOLE = {Status.SUCCESS, Status.STOPPED}
@@ -39,7 +40,7 @@ class WeightsAndBiases(Listener):
     mode: str = Option(
         str, "where the run goes first", default="offline", choices=("offline", "online")
     )
-    folder: str = Option(str, "the folder that gets the folder wandb", default=".")
+    folder: str = SharedPath(str, "the folder that gets the folder wandb", default=".")
     every: int = Option(int, "batches between two points; 0: epochs only", default=0, minimum=0)
 
     def _post_init_(self) -> None:

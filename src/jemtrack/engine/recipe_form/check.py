@@ -65,6 +65,11 @@ class Pipeline:
             found |= {*metrics}
         return found or None
 
+    def step_names(self) -> set[str]:
+        """Name the steps that have names."""
+        names = (step.step.values.get("name") for step in self.steps.values())
+        return {name for name in names if isinstance(name, str)}
+
     def _layered(self, own: Mapping[str, Any], number: int) -> LayeredStep:
         return layered(self.defaults, own, self.at_defaults, (*self.at_steps, number))
 

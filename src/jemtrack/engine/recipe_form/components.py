@@ -5,6 +5,7 @@ from typing import Any
 
 from jemtrack.engine.components import Component, option_faults
 from jemtrack.engine.recipe_form.document import Fault, Place
+from jemtrack.engine.recipe_form.own_class import class_fault
 from jemtrack.engine.recipe_form.values import listed, not_a_mapping, typed_name_fault
 from jemtrack.parameters import shown, suggestion
 
@@ -19,6 +20,9 @@ def component_faults(value: Any, known: Components, kind: str, at: Place) -> Ite
         place = (*at, number)
         if not isinstance(entry, Mapping):
             yield from not_a_mapping(entry, "`type` and its options", place)
+        elif _is_own(entry):
+            if own_fault := class_fault(entry["type"]):
+                yield Fault((*place, "type"), own_fault)
         elif fault := typed_name_fault(entry, known, kind, place):
             yield fault
         else:
@@ -27,11 +31,17 @@ def component_faults(value: Any, known: Components, kind: str, at: Place) -> Ite
                 yield Fault((*place, name), message)
 
 
-def metric_faults(callbacks: Any, metrics: set[str] | None, at: Place) -> Iterator[Fault]:
-    """Say which option `metric` of a callback names none of the epochs' metrics."""
+def name_faults(
+    callbacks: Any, option: str, known: set[str] | None, what: str, at: Place
+) -> Iterator[Fault]:
+    """Say which `option` of a callback, such as its metric, names none of those that are known."""
     for number, entry in enumerate(listed(callbacks)):
-        metric = entry.get("metric") if isinstance(entry, Mapping) else None
-        if metrics and isinstance(metric, str) and metric not in metrics:
-            hint = suggestion(metric, metrics)
-            text = f"must be a metric of an epoch, got {shown(metric)}; {hint}"
-            yield Fault((*at, number, "metric"), text)
+        name = entry.get(option) if isinstance(entry, Mapping) and not _is_own(entry) else None
+        if known and isinstance(name, str) and name not in known:
+            text = f"must be {what}, got {shown(name)}; {suggestion(name, known)}"
+            yield Fault((*at, number, option), text)
+
+
+def _is_own(entry: Mapping[str, Any]) -> bool:
+    """Say whether the type is a dotted path: a class of the user's own."""
+    return isinstance(entry.get("type"), str) and "." in entry["type"]

@@ -32,8 +32,12 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Write it as other checkers do, after the file's name."""
+        """Write it as other checkers do: the line, the place, what is wrong."""
         return ": ".join(filter(None, [str(self.line or ""), self.where, self.message]))
+
+    def of(self, path: Path) -> str:
+        """Write it after the name of its file."""
+        return f"{path}:{self}" if self.line else f"{path}: {self}"
 
 
 @dataclass

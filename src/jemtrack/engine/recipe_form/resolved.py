@@ -70,11 +70,16 @@ class ResolvedStep:
         }
 
     @property
+    def objective(self) -> dict[str, Any]:
+        """The objective that the step or the defaults describe, or else the usual one."""
+        return self.step.mapping("objective") or dict(self.family.usual_objective)
+
+    @property
     def batch_metrics(self) -> tuple[str, ...] | None:
         """The metrics of a batch; None where they are not known."""
-        kind = self.step.mapping("objective").get("type")
         if self.family.modes:
             return None if self.modes is None else self.family.metrics({}, self.modes)
+        kind = self.objective.get("type")
         return self.family.metrics({"type": kind}, None) if isinstance(kind, str) else None
 
     @property
@@ -134,7 +139,7 @@ class ResolvedStep:
         )
 
     def _objective(self) -> dict[str, Any]:
-        options = self.step.mapping("objective")
+        options = self.objective
         form = self.family.objectives.get(options.get("type", ""))
         if form is None:  # none at all, or the user's own: it is checked when it is built
             return options

@@ -93,6 +93,8 @@ def typed_name_fault(
 def _objective_faults(step: Mapping[str, Any], family: Family) -> Iterator[Fault]:
     at = ("objective",)
     if "objective" not in step:
+        if family.usual_objective:
+            return
         yield Fault(at, f"is missing; there are {', '.join(family.objectives)}", absent=True)
         return
     objective = step["objective"]

@@ -1,0 +1,108 @@
+"""The weights of the best epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jemtrack.callbacks.watching import Watching
+from jemtrack.engine.components import Option, component
+from jemtrack.engine.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from jemtrack.engine.state import TrainState
+
+log = logging.getLogger("jemtrack")
+
+Weights = dict[str, "dict[str, Tensor]"]  # of each model
+
+
+@component("best_weights")
+class BestWeights(Watching):
+    """Keeps the weights of the epoch with the best `metric` in a file, from phase to phase.
+
+    With `restore` they are the models' again when the run ends, and the run's metrics are that
+    epoch's. A checkpoint holds them too, so that file and restored weights are those of the run
+    that is told of, also after a kill or a return from a divergence.
+    """
+
+    file: str = Option(str, "the file, in the run's folder", default="best.safetensors")
+    restore: bool = Option(bool, "whether the run ends with these weights", default=False)
+
+    def _post_init_(self) -> None:
+        super()._post_init_()
+        self.epoch = 0
+        self._metrics: dict[str, float] = {}
+        self._weights: Weights = {}
+
+    def __call__(self, event: Event, state: TrainState) -> None:
+        """Look at an epoch; make the file anew where training goes on; restore at the end."""
+        super().__call__(event, state)
+        if isinstance(event, RunStart | Diverged):
+            self._rewrite(state)
+        elif isinstance(event, PhaseEnd):
+            is_last = state.stop or event.position.phase + 1 == self.n_phases
+            if is_last and self.restore and self._weights:
+                self._restore(state)
+
+    def look(self, value: float, event: EpochEnd, state: TrainState) -> None:
+        """Keep the weights if they are the best."""
+        if self.is_better(value):
+            self.best, self.epoch = value, event.epoch
+            self._metrics = {**event.metrics}
+            self._weights = _copies(state.served)
+            self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the best epoch: its value, its metrics and its weights."""
+        best = {"epoch": self.epoch, "metrics": self._metrics, "weights": self._weights}
+        return {**super().state_dict(), **best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to that best epoch."""
+        super().load_state_dict(state)
+        self.epoch, self._metrics = state["epoch"], state["metrics"]
+        self._weights = state["weights"]
+
+    @property
+    def _path(self) -> Path:
+        return self.run_folder / self.file
+
+    def _write(self) -> None:
+        self.save_weights(self._path)
+        self.announce(ArtifactSaved(self._path, "weights"))
+
+    def _rewrite(self, state: TrainState) -> None:
+        """Bring the file to what the checkpoint knows; another run's or a void one goes."""
+        if not self._weights:
+            self._path.unlink(missing_ok=True)
+            return
+        current = _copies(state.served)
+        _load(state.served, self._weights)
+        try:
+            self._write()
+        finally:
+            _load(state.served, current)
+
+    def _restore(self, state: TrainState) -> None:
+        _load(state.served, self._weights)
+        state.latest = {**self._metrics}
+        log.info(f"the weights are those of epoch {self.epoch}: {self.metric} {self.best:g}")
+
+
+def _copies(models: Mapping[str, nn.Module]) -> Weights:
+    return {
+        name: {
+            key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()
+        }
+        for name, model in models.items()
+    }
+
+
+def _load(models: Mapping[str, nn.Module], weights: Weights) -> None:
+    for name, model in models.items():
+        model.load_state_dict(weights[name])

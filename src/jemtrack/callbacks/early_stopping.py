@@ -1,0 +1,57 @@
+"""The end of a phase that gives nothing more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jemtrack.callbacks.watching import Watching
+from jemtrack.engine.components import Option, component
+from jemtrack.engine.events import EpochEnd, Event, PhaseEnd
+
+if TYPE_CHECKING:
+    from jemtrack.engine.state import TrainState
+
+
+@component("early_stopping")
+class EarlyStopping(Watching):
+    """Ends a phase when `metric` has not improved for `patience` epochs; the next one follows.
+
+    Each phase starts to count afresh. Epochs without the metric do not count; a value that is
+    not finite counts as no improvement.
+    """
+
+    patience: int = Option(
+        int, "epochs without an improvement that end the phase", default=10, minimum=1
+    )
+    least_change: float = Option(
+        float, "a change by no more than this is no improvement", default=0.0, minimum=0
+    )
+
+    def _post_init_(self) -> None:
+        super()._post_init_()
+        self.waited = 0
+
+    def __call__(self, event: Event, state: TrainState) -> None:
+        """Look at an epoch; forget about a phase that is over."""
+        super().__call__(event, state)
+        if isinstance(event, PhaseEnd):
+            self.best, self.waited = None, 0
+
+    def look(self, value: float, event: EpochEnd, state: TrainState) -> None:
+        """Count an epoch, and end the phase where it was the last straw."""
+        if self.is_better(value, self.least_change):
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            best = "a number yet" if self.best is None else f"better than {self.best:g}"
+            state.stop_phase = f"{self.metric} was not {best} in {self.waited} epochs"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the best value and the epochs since."""
+        return {**super().state_dict(), "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to them."""
+        super().load_state_dict(state)
+        self.waited = state["waited"]

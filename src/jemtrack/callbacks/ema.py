@@ -1,0 +1,74 @@
+"""Exponential moving averages of the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jemtrack.engine.callbacks import Callback
+from jemtrack.engine.components import Option, component
+from jemtrack.engine.events import BatchEnd, Event, RunStart
+
+if TYPE_CHECKING:
+    from torch.optim.swa_utils import AveragedModel
+
+    from jemtrack.engine.state import TrainState
+
+
+@component("ema")
+class Ema(Callback):
+    """Averages every model's weights; the averages are validated and saved in the models' place.
+
+    average <- decay * average + (1 - decay) * weight, from the weights after the first update
+    on. Buffers, such as the running statistics of batch norms, are copies of the model's. What
+    a phase freezes, the average comes ever closer to; what was never trained, it is equal to.
+    """
+
+    decay: float = Option(
+        float, "share of the average that an update keeps", default=0.999, minimum=0, maximum=1
+    )
+    warm_up: bool = Option(
+        bool, "whether update n keeps no more than (1 + n) / (10 + n)", default=False
+    )
+    update_every: int = Option(int, "optimization steps between updates", default=1, minimum=1)
+
+    def _post_init_(self) -> None:
+        self._averages: dict[str, AveragedModel] = {}
+        self._loaded: dict[str, Any] = {}
+
+    def __call__(self, event: Event, state: TrainState) -> None:
+        """Put the averages in place at the run's start; update them after a step."""
+        if isinstance(event, RunStart):
+            self._begin(state)
+        elif isinstance(event, BatchEnd) and event.step % self.update_every == 0:
+            self._update(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the averages and how many updates they have seen."""
+        return {name: average.state_dict() for name, average in self._averages.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to those averages; before the run's start, where there are none yet, then."""
+        self._loaded = state
+        for name, average in self._averages.items():
+            average.load_state_dict(state[name])
+
+    def _begin(self, state: TrainState) -> None:
+        # Imported here, so that listing the components does without torch.
+        from torch.optim.swa_utils import AveragedModel
+
+        for name, model in state.models.items():
+            average = AveragedModel(model).requires_grad_(False)
+            if self._loaded:
+                average.load_state_dict(self._loaded[name])
+            self._averages[name] = average
+            state.averages[name] = average.module.eval()
+
+    def _update(self, state: TrainState) -> None:
+        from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+        for name, average in self._averages.items():
+            n_updates = int(average.n_averaged)
+            most = (1 + n_updates) / (10 + n_updates) if self.warm_up else 1.0
+            keep = min(self.decay, most)
+            average.multi_avg_fn = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
+            average.update_parameters(state.models[name])

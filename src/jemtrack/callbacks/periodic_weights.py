@@ -1,0 +1,30 @@
+"""Extra copies of the weights, for a look at a model while it trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jemtrack.engine.callbacks import Callback
+from jemtrack.engine.components import Option, component
+from jemtrack.engine.events import ArtifactSaved, EpochEnd, Event
+
+if TYPE_CHECKING:
+    from jemtrack.engine.state import TrainState
+
+
+@component("periodic_weights")
+class PeriodicWeights(Callback):
+    """Writes the weights to `epoch_<number>.safetensors` every `every` epochs of the run.
+
+    Each file is announced, so that the trackers can keep it with the run.
+    """
+
+    every: int = Option(int, "epochs between two files", minimum=1)
+    folder: str = Option(str, "the files' folder, in the run's folder", default=".")
+
+    def __call__(self, event: Event, state: TrainState) -> None:
+        """Write after an epoch that is due."""
+        if isinstance(event, EpochEnd) and event.epoch % self.every == 0:
+            path = self.run_folder / self.folder / f"epoch_{event.epoch:03d}.safetensors"
+            self.save_weights(path)
+            self.announce(ArtifactSaved(path, "weights"))

@@ -1,0 +1,201 @@
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from jemtrack.cli import main
+from jemtrack.engine.scratch import held
+from jemtrack.errors import InputError
+from jemtrack.stages.scratch import kept_checkpoints
+from jemtrack.stages.scratch_folders import prune, unfinished_trainings
+
+DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Training:
+    lr: float = 0.1
+    sizes: tuple[int, ...] = (1, 2)
+    load_path: str | None = None
+
+
+@pytest.fixture(autouse=True)
+def in_project(tmp_path, monkeypatch) -> Path:
+    """Stand in a project of two stages that read a file of data and one of code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    for name in ("data.npz", "code.py"):
+        Path(name).write_text(name)
+    stage = {"cmd": "train", "deps": ["data.npz", "code.py"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"A": stage, "A-B": stage}}))
+    set_parameters()
+    return tmp_path
+
+
+def set_parameters(lr: float = 0.1) -> None:
+    values = {"params": {"lr": lr, "sizes": [1, 2], "load_path": None, "_cls": "x.Training"}}
+    Path("params.yaml").write_text(yaml.safe_dump({"A": values, "A-B": values}))
+
+
+def break_off(stage: str = "A", lr: float = 0.1, step: int = 7) -> Path:
+    """Begin a training that an exception ends after `step` steps; give its folder."""
+    with contextlib.suppress(KeyError), kept_checkpoints(stage, {"params": Training(lr)}) as kept:
+        state = {"position": (1, 4, step - 1), "weights": torch.zeros(2**18)}
+        kept.save({"state": state}, step)
+        raise KeyError
+    return kept.folder
+
+
+def age(folder: Path, days: float) -> None:
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - days * DAY,) * 2)
+
+
+def test_a_training_is_listed_with_what_it_is_good_for():
+    folder = break_off()
+
+    (training,) = unfinished_trainings()
+
+    assert (training.folder.resolve(), training.stage) == (folder.resolve(), "A")
+    assert training.changed == ()
+    assert training.holder is None
+    assert training.idle_seconds < 60
+    assert "1.0 MiB, 7 steps done, goes on at phase 2, epoch 5, batch 7, serves" in training.line
+
+
+def test_what_keeps_a_training_from_serving_is_named():
+    break_off(step=7)
+    set_parameters(lr=0.2)
+    Path("data.npz").write_text("others")
+    Path("code.py").unlink()
+
+    (training,) = unfinished_trainings()
+
+    assert training.changed == ("params.lr", "code.py", "data.npz")
+    assert training.line.endswith("no longer serves: params.lr, code.py, data.npz")
+    Path("dvc.yaml").write_text("stages: {}")
+    assert unfinished_trainings()[0].changed == ("the stage is gone from dvc.yaml",)
+
+
+def test_by_default_what_no_longer_serves_is_removed_and_said(capsys):
+    old, new = break_off(lr=0.5), break_off()
+
+    assert main(["scratch", "prune"]) == 0
+
+    assert not old.exists()
+    assert new.exists()
+    assert capsys.readouterr().out == f"removed {old.name} (1.0 MiB)\n1.0 MiB are free again\n"
+
+
+def test_stages_by_name_or_all_are_removed(capsys):
+    first, other = break_off("A"), break_off("A-B")
+    with pytest.raises(InputError, match=r"no training of B is kept; there is A, A-B"):
+        list(prune(["B"]))
+
+    assert main(["scratch", "prune", "A"]) == 0
+    assert (first.exists(), other.exists()) == (False, True)
+    assert main(["scratch", "prune", "--all"]) == 0
+    assert not other.exists()
+    main(["scratch"])
+    assert capsys.readouterr().out.endswith("no training is unfinished\n")
+
+
+def test_what_a_process_holds_is_never_removed():
+    folder = break_off()
+    with held(folder) as hold:
+        hold.stay = True
+        said = list(prune(every=True))
+        assert folder.exists()
+        assert unfinished_trainings()[0].holder == os.getpid()
+
+    assert said == [f"left {folder.name}: process {os.getpid()} holds it", "0.0 MiB are free again"]
+
+
+def test_a_stage_removes_its_other_trainings_after_two_weeks_and_no_sooner():
+    old, young, of_another = break_off(lr=0.5), break_off(lr=0.6), break_off("A-B", lr=0.5)
+    for folder, days in ((old, 15), (young, 13), (of_another, 15)):
+        age(folder, days)
+    own = break_off()
+    age(own, 99)
+
+    assert break_off() == own
+    assert [path.exists() for path in (old, young, of_another, own)] == [False, True, True, True]
+
+
+def test_two_weeks_later_a_training_that_a_process_holds_is_left():
+    folder = break_off(lr=0.5)
+    with held(folder) as hold:
+        hold.stay = True
+        age(folder, 15)
+        break_off()
+    assert folder.exists()
+
+
+TRAIN = """
+    import time
+    from pathlib import Path
+
+    from jemtrack.stages.scratch import kept_checkpoints
+    from test_scratch_folders import Training
+
+    with kept_checkpoints("A", {"params": Training()}) as checkpoints:
+        checkpoints.save({}, 1)
+        Path("begun").touch()
+        while not Path("end").exists():
+            time.sleep(0.01)
+    Path("ended").touch()
+"""
+STARTER = """
+    import os, subprocess, sys
+
+    # A shell that stays between the two, as it does where a stage has several commands.
+    command = [sys.executable, "-c", sys.argv[1]]
+    shell = ["sh", "-c", '"$@"; true', "sh", *command]
+    subprocess.run(shell, env={**os.environ, "DVC_STAGE": "A"})
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_finished_orphan_leaves_its_training_to_the_next(killed):
+    """DVC, which is to record the outs, was killed: the stage runs again."""
+    code = [textwrap.dedent(text) for text in (STARTER, TRAIN)]
+    starter = subprocess.Popen([sys.executable, "-c", *code], env=with_this_code())
+    wait_for(Path("begun"))
+    if killed:
+        starter.kill()
+        starter.wait()
+    Path("end").touch()
+    wait_for(Path("ended"))
+    starter.wait()
+
+    assert len(unfinished_trainings()) == killed
+
+
+def with_this_code() -> dict[str, str]:
+    """Let a process elsewhere import what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_command_needs_no_training_library():
+    break_off()
+    code = (
+        "import sys; from jemtrack.cli import main; main(['scratch']); main(['scratch', 'prune']);"
+        "assert not {'torch', 'zntrack', 'dvc', 'numpy'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=with_this_code())

@@ -1,0 +1,1 @@
+"""What a tracker shows can be made again from the record."""
