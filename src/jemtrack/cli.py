@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jemtrack.engine.interruption import exit_status
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, exit_status
 
 # Each command imports what it needs when it runs, so that `jemtrack --help` answers at once.
 

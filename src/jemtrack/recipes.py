@@ -3,7 +3,7 @@
 import importlib
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from jemtrack.component_list import CALLBACK, TRACKER, load_components
 from jemtrack.engine import recipe_file
 from jemtrack.engine.choices import AtLeastOne, Count, NotNegative
 from jemtrack.engine.family import Family
+from jemtrack.engine.hardware import DeviceName, Precision
 from jemtrack.engine.recipe_file import FileForms, RecipeFile
 from jemtrack.engine.recipe_form.document import Problem
 from jemtrack.parameters import parameters
@@ -55,8 +56,8 @@ class TrainingSettings:
     sigma: NotNegative = 0.03
     labels_per_class: Annotated[int, Field(ge=-1)] = -1
     eval_every: AtLeastOne = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    device: DeviceName = "auto"
+    precision: Precision = "fp32"
     processes: AtLeastOne = 1
 
 

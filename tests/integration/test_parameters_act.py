@@ -29,6 +29,7 @@ from torch import nn
 
 from jemtrack.data.fetch import fetch
 from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.engine.launch import usual_place
 from jemtrack.jem.model_file import load_model
 from jemtrack.jem.norms import ActNorm
 from jemtrack.jem.objectives.batch import Batch
@@ -121,7 +122,7 @@ def test_width_and_depth_are_the_saved_model_s():
 def first_batch(data: DataSplits | None = None, **changed: Any) -> Batch:
     data = data or DataSplits.load(prepared_file())
     params = TrainArgs(**{**SMALL, **changed})
-    (phase,) = MaxEntropyL1(data="unused", params=params).training(data).phases
+    (phase,) = MaxEntropyL1(data="unused", params=params).training(data, usual_place()).phases
     return next(iter(phase.batches.epoch(0)))
 
 

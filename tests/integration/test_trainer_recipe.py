@@ -9,6 +9,7 @@ import yaml
 from stage_runs import SMALL, are_equal, history_in, model_in, prepared_file, ran, weights_in
 
 from jemtrack.data.images import DataSplits
+from jemtrack.engine.launch import usual_place
 from jemtrack.engine.phase import Phase, Threshold
 from jemtrack.errors import InputError
 from jemtrack.graph import files
@@ -57,7 +58,7 @@ def trainer(recipe: Any = (), cls: type[Trainer] = MaxEntropyL1, **changed: Any)
 
 
 def described(node: Trainer) -> Training:
-    return node.training(DataSplits.load(prepared_file()))
+    return node.training(DataSplits.load(prepared_file()), usual_place())
 
 
 def written(pipeline: Any, **training: Any) -> str:

@@ -19,7 +19,6 @@ from jemtrack.engine import batch_norm, processes
 from jemtrack.engine.checkpoint import Checkpoints
 from jemtrack.engine.events import BatchEnd, EpochEnd, Event, RunStart
 from jemtrack.engine.hardware import Hardware
-from jemtrack.engine.interruption import Interrupted
 from jemtrack.engine.launch import Place, launch
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.metrics import declare_metric
@@ -27,7 +26,7 @@ from jemtrack.engine.phase import Models, Phase, Validation
 from jemtrack.engine.processes import is_first, own_share, process_number, whole_batch
 from jemtrack.engine.run import Run
 from jemtrack.engine.state import TrainState
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, Interrupted
 from jemtrack.jem.batches import TrainingBatches
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy

@@ -20,12 +20,12 @@ from torch.optim.lr_scheduler import (
 from jemtrack.engine.callbacks import Callback
 from jemtrack.engine.checkpoint import Checkpoints
 from jemtrack.engine.events import BatchEnd, Event, RunEnd, RunStart, Status
-from jemtrack.engine.interruption import Interrupted
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.phase import Phase, Schedule, Threshold
 from jemtrack.engine.run import Run
 from jemtrack.engine.seeds import generator
 from jemtrack.engine.state import TrainState
+from jemtrack.errors import Interrupted
 
 N_BATCHES = 4
 

@@ -9,6 +9,7 @@ import torch
 
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.engine.events import BatchEnd
+from jemtrack.engine.launch import usual_place
 from jemtrack.engine.loop import fit
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
@@ -27,7 +28,7 @@ def made_up_images(n: int, seed: int) -> LabelledImages:
 def loss_trace(trainer: type) -> list[dict[str, float]]:
     data = DataSplits("made-up", 10, False, 1, *(made_up_images(n, n) for n in (160, 20, 20)))
     params = TrainArgs(width=1, batch_size=32, lr=0.01, dropout_rate=0.1)
-    training = trainer(data="unused", params=params).training(data)
+    training = trainer(data="unused", params=params).training(data, usual_place())
     (phase,) = training.phases
     training.state.enter(phase)
     events = fit(training.state, phase)

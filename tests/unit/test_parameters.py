@@ -281,6 +281,8 @@ def test_parameters_are_named_and_do_not_change():
     ],
 )
 def test_the_form_of_a_stage_is_that_which_the_graph_wrote(values, lines):
-    found = structure_problems("Stage", {"params": {"lr": 0.1}, "scale": 1.0}, values)
+    written = {"params": {"_cls": "module.Class", "lr": 0.1}, "scale": 1.0}
+
+    found = structure_problems("Stage", written, values)
 
     assert found == [f"params.yaml: {line}" for line in lines]

@@ -90,6 +90,7 @@ callbacks:
   - below
 trackers:
   - type: jsonl
+    foldr: here
   - type: history
     path: 3
 """
@@ -105,8 +106,8 @@ def test_every_problem_of_a_file_has_its_line(written):
         "7: callbacks[0].type: must be a callback, got 'bellow'; did you mean below?",
         "8: callbacks[1].type: is missing",
         "9: callbacks[2]: must hold `type` and its options, got 'below'",
-        "11: trackers[0].folder: is missing: the folder of the record",
-        "13: trackers[1].path: must be of type str, got 3",
+        "12: trackers[0].foldr: is not an option of it; did you mean folder?",
+        "14: trackers[1].path: must be of type str, got 3",
     ]
     with pytest.raises(InputError) as caught:
         load_pipeline(path)

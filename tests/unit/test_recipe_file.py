@@ -377,7 +377,7 @@ def test_a_file_without_steps_says_what_is_missing(tmp_path, text, found):
         ("trackers: [{path: x}]", "trackers[0].type: is missing"),
         ("trackers: [{type: lines, print_evry: 1}]", "trackers[0].print_evry: is not an option"),
         ("trackers: [{type: lines, print_every: 0}]", "print_every: must be >= 1, got 0"),
-        ("trackers: [{type: history}]", "trackers[0].path: is missing: the CSV file to write"),
+        ("trackers: [{type: history, path: 3}]", "trackers[0].path: must be of type str, got 3"),
     ],
 )
 def test_the_other_sections_are_checked_too(tmp_path, section, problem):

@@ -14,9 +14,9 @@ from test_engine_resume import N_STEPS, BreakOff, Momentum, assert_same, make_ru
 
 from jemtrack.engine.checkpoint_files import newest_first
 from jemtrack.engine.events import Event
-from jemtrack.engine.interruption import Interrupted, exit_status
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.run import Run
+from jemtrack.errors import Interrupted, exit_status
 from jemtrack.trackers.history import HistoryCsv
 from jemtrack.trackers.jsonl import JsonLines
 

@@ -6,6 +6,10 @@ from pydantic import Field
 
 from jemtrack.parameters import parameters
 
+DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16-mixed"]
+Strategy = Literal["auto", "ddp"]
+
 
 @parameters
 class Hardware:
@@ -19,7 +23,7 @@ class Hardware:
             and their gradients are averaged (gloo on CPUs, NCCL on GPUs).
     """
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    device: DeviceName = "auto"
+    precision: Precision = "fp32"
     processes: Annotated[int, Field(ge=1)] = 1
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Strategy = "auto"

@@ -7,20 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
+from jemtrack.errors import Interrupted
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to end by the signal `number`; the last batch was finished first."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}")
-        self.number = number
-
-
-def exit_status(interrupt: KeyboardInterrupt) -> int:
-    """Give the status with which a process ends that a signal interrupted, as a shell has it."""
-    return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
 
 
 class Interruption:

@@ -11,14 +11,14 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.engine.hardware import Hardware
-from jemtrack.engine.interruption import Interrupted
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
 
+_TOLD = (InputError, Interrupted, TrainingDivergedError)
 _PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
@@ -45,6 +45,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     Raises:
         InputError: when the machine has no such device, or torchrun started another number.
         Interrupted: when the processes were asked to end.
+        TrainingDivergedError: when `train` raises it, or one of these.
     """
     device = _device(hardware)
     started = _started_by_others()
@@ -71,7 +72,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
         return train(Place(fabric.device, fabric.autocast), *arguments)
     with _signals_are_for_the_children() if strategy == "ddp_spawn" else nullcontext():
         result = fabric.launch(_trained, train, arguments)
-    if isinstance(result, Interrupted):
+    if isinstance(result, _TOLD):
         raise result
     trained: T = result
     return trained
@@ -81,8 +82,8 @@ def _trained(fabric: "Fabric", *work: Any) -> Any:
     train, arguments = work
     try:
         return train(Place(fabric.device, fabric.autocast), *arguments)
-    except Interrupted as error:
-        # A process of torch's that ends by an interrupt leaves its parent waiting.
+    except _TOLD as error:
+        # By itself an error reaches the parent as text, and an interrupt not at all.
         return error
 
 

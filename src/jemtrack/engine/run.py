@@ -22,7 +22,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.interruption import Interrupted, Interruption
+from jemtrack.engine.interruption import Interruption
 from jemtrack.engine.launch import Place
 from jemtrack.engine.learning_rates import scale_learning_rates
 from jemtrack.engine.listeners import Listener
@@ -40,7 +40,7 @@ from jemtrack.engine.random_state import turn_random_state
 from jemtrack.engine.recipe import Divergence
 from jemtrack.engine.sessions import new_session
 from jemtrack.engine.state import TrainState
-from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
 
 log = logging.getLogger("jemtrack")
 

@@ -86,6 +86,8 @@ def remove_leftovers(parent: Path) -> None:
 def _remove(folder: Path) -> None:
     """Take the folder's name away at once: a process that comes now makes a new folder."""
     doomed = folder.with_name(f"{folder.name}.{os.getpid()}{_REMOVED}")
+    # A kill may have left that of an earlier process of this number.
+    shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from jemtrack.component_list import CALLBACK, built
 from jemtrack.engine.callbacks import Callback
 from jemtrack.engine.checkpoint import Checkpoints
+from jemtrack.engine.launch import Place
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.phase import Models, Phase
 from jemtrack.engine.recipe import Recipe
@@ -32,6 +33,7 @@ class Training:
         notes: written into the network's files.
         parameters: all that was chosen, for the record.
         folder: where callbacks put their files.
+        place: where the network is.
         callbacks: beside those of the recipe.
     """
 
@@ -43,6 +45,7 @@ class Training:
     notes: Mapping[str, str]
     parameters: Mapping[str, Any]
     folder: Path
+    place: Place
     callbacks: Sequence[Callback] = ()
     state: TrainState = field(init=False)
 
@@ -69,6 +72,7 @@ class Training:
             divergence=self.recipe.divergence,
             save_weights=self._save,
             folder=self.folder,
+            place=self.place,
         )
         return run.train()
 

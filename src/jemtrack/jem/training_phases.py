@@ -103,11 +103,6 @@ def training_phases(
     return phases(recipe, FAMILY, objectives, batches, _validation(choice, data))
 
 
-def best_device() -> torch.device:
-    """Give the GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _validation(choice: BatchChoice, data: DataSplits) -> Validation | None:
     if len(data.valid) == 0:
         return None

@@ -14,8 +14,7 @@ from typing import Any
 import znflow
 import zntrack
 
-from jemtrack.engine.interruption import exit_status
-from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.errors import InputError, TrainingDivergedError, exit_status
 from jemtrack.stages.parameter_file import check_parameter_file
 
 # ZnTrack keeps "_" for its groups, but a name with one works as well as any other.

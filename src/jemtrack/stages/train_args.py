@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from jemtrack.engine.hardware import DeviceName, Hardware, Precision, Strategy
 from jemtrack.jem.norms import NormName
 from jemtrack.jem.wide_resnet import Depth
 from jemtrack.parameters import parameters
@@ -46,6 +47,11 @@ class TrainArgs:
         eval_every: epochs between looks at the validation images.
         print_every: batches between lines where no progress bar is drawn.
         print_to_log: write the lines into a file under `save_dir` too.
+        device: auto is a GPU where there is one, else the CPU.
+        precision: fp32, or bf16-mixed: the weights in fp32, what autocast chooses in bfloat16.
+        processes: that share each batch; on GPUs, each has one of its own.
+        strategy: auto is one process, or ddp where there are several: each has the whole model,
+            and their gradients are averaged.
     """
 
     experiment: Annotated[str, AfterValidator(_no_parent)] = "energy_model"
@@ -67,3 +73,17 @@ class TrainArgs:
     eval_every: AtLeastOne = 1
     print_every: AtLeastOne = 100
     print_to_log: bool = False
+    device: DeviceName = "auto"
+    precision: Precision = "fp32"
+    processes: AtLeastOne = 1
+    strategy: Strategy = "auto"
+
+    @property
+    def hardware(self) -> Hardware:
+        """What to train on."""
+        return Hardware(
+            device=self.device,
+            precision=self.precision,
+            processes=self.processes,
+            strategy=self.strategy,
+        )

@@ -11,11 +11,12 @@ import zntrack
 
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.data.images import DataSplits
+from jemtrack.engine.launch import Place, launch
+from jemtrack.engine.processes import is_first
 from jemtrack.jem.chain_density import chain_log_density
 from jemtrack.jem.langevin import LangevinSampler
 from jemtrack.jem.training import Training
 from jemtrack.jem.training_phases import (
-    best_device,
     initial_network,
     network_shape,
     training_phases,
@@ -66,9 +67,16 @@ class Trainer(Stage):
 
     def compute(self) -> None:
         """Train on the prepared images; write the model and what it does."""
+        check_trainers(self.name, DataSplits.load(self.data))
+        launch(self.params.hardware, _compute, _Handed(self))
+
+    def train(self, place: Place) -> None:
+        """Train in this process; the first of several writes what comes of it."""
         data = DataSplits.load(self.data)
-        check_trainers(self.name, data)
-        training = self.training(data)
+        training = self.training(data, place)
+        if not is_first():
+            training.train((), None)
+            return
         log_file = self.run_folder / "train.log" if self.params.print_to_log else None
         with (
             run_log(log_file, on_screen=not sys.stderr.isatty()),
@@ -89,7 +97,7 @@ class Trainer(Stage):
             training.save(self.model)
             self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
 
-    def training(self, data: DataSplits) -> Training:
+    def training(self, data: DataSplits, place: Place) -> Training:
         """Describe the training on these images; the network is drawn from their seed.
 
         Raises:
@@ -98,16 +106,17 @@ class Trainer(Stage):
         where = f"{PARAMS}: {self.name}.recipe"
         recipe = trainer_recipe(self.recipe, self.params, trainer_family(self.objective), where)
         objectives = step_objectives(recipe, self.objective, where)
-        device, shape = best_device(), network_shape(self.params, data)
+        shape = network_shape(self.params, data)
         start = Path(self.params.load_path) if self.params.load_path else None
         # Initialisation and dropout draw from the global stream; all else has a stream of its own.
         torch.manual_seed(data.seed)
         return Training(
             name=f"{self.params.experiment}/{self.name}",
-            network=initial_network(shape, start, device),
+            network=initial_network(shape, start, place.device),
             shape=shape,
             recipe=recipe,
-            phases=training_phases(recipe, objectives, self.params, data, device),
+            phases=training_phases(recipe, objectives, self.params, data, place.device),
+            place=place,
             notes={
                 "trainer": self.name,
                 "dataset": data.dataset,
@@ -143,3 +152,21 @@ class Trainer(Stage):
         """Name the model that training starts from, and the recipe's file."""
         given = parameters["params"].get("load_path"), parameters.get("recipe")
         return [path for path in given if path and isinstance(path, str)]
+
+
+class _Handed:
+    """A trainer on its way to other processes, which read it from the project's files."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def __reduce__(self) -> Any:
+        return _from_files, (type(self.trainer), self.trainer.name)
+
+
+def _from_files(cls: type[Trainer], name: str) -> _Handed:
+    return _Handed(cls.from_rev(name=name))
+
+
+def _compute(place: Place, handed: _Handed) -> None:
+    handed.trainer.train(place)
