@@ -49,6 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("paths", nargs="+", type=Path, metavar="FILE")
     validate.set_defaults(command=_validate)
 
+    train = commands.add_parser("train", help="train a recipe file outside of DVC, or go on")
+    train.add_argument("--config", type=Path, required=True, metavar="FILE")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="of the results (runs/<name>)")
+    train.add_argument(
+        "--validate-pipeline", action="store_true", help="check the file, and train nothing"
+    )
+    train.set_defaults(command=_train)
+
     components = commands.add_parser("components", help="list callbacks, trackers, their options")
     components.set_defaults(command=_components)
 
@@ -107,6 +115,16 @@ def _validate(options: argparse.Namespace) -> int:
     lines, count = validated(options.paths)
     print(*lines, sep="\n")
     return 1 if count else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    if options.validate_pipeline:
+        options.paths = [options.config]
+        return _validate(options)
+    from jemtrack.recipe_run import train
+
+    print(f"the results are in {train(options.config, options.out)}")
+    return 0
 
 
 def _components(options: argparse.Namespace) -> None:

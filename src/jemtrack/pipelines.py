@@ -7,7 +7,7 @@ from typing import Any
 
 from jemtrack.component_list import CALLBACK, TRACKER, load_components
 from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Component, option_faults, registered
+from jemtrack.engine.components import Component, build, option_faults, registered
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.pipeline import Pipeline
 from jemtrack.engine.recipe_form.components import component_faults
@@ -15,8 +15,10 @@ from jemtrack.engine.recipe_form.document import Document, Fault, Problem, read_
 from jemtrack.engine.recipe_form.values import not_a_mapping, typed_name_fault, unknown_names
 from jemtrack.errors import InputError
 from jemtrack.parameters import shown
+from jemtrack.trackers.places import Places, placed_options
 
-_PIPELINE, _CALLBACKS, _TRACKERS = "pipeline", "callbacks", "trackers"
+_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
+_KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)
 _KINDS: dict[str, tuple[str, type[Component], str]] = {
     _CALLBACKS: (CALLBACK, Callback, "a callback"),
     _TRACKERS: (TRACKER, Listener, "a tracker"),
@@ -26,23 +28,30 @@ _KINDS: dict[str, tuple[str, type[Component], str]] = {
 def load_pipeline(path: Path) -> Pipeline:
     """Make the pipeline that a YAML file describes, with its callbacks and trackers.
 
-    The file holds `pipeline`, whose `type` is a registered name or the dotted path of a class,
-    and the lists `callbacks` and `trackers` of registered names. What stands beside a `type` are
-    the options that the class declares. The module of a dotted path is imported.
+    The file holds `pipeline` and the lists `callbacks` and `trackers`. Each has a `type`, a
+    registered name or the dotted path of a class, and beside it the options that the class
+    declares. Paths of trackers and of callbacks' files start from `folder`, if there is one.
+    The module of a pipeline's dotted path is imported.
 
     Raises:
-        InputError: a line for each problem.
+        InputError: a line for each problem, such as a package that is missing.
     """
     document = read_document(path)
-    if found := _problems(document):
-        raise InputError("\n".join(f"{path}:{problem}" for problem in found))
+    _refuse(path, _problems(document))
     content = document.content
-    pipeline = _made(content[_PIPELINE], {**_named(Pipeline), **_by_path(content)})
+    pipeline = build(*_described(content[_PIPELINE]))
     assert isinstance(pipeline, Pipeline)
-    known = {key: _known(key) for key in _KINDS}
-    pipeline.callbacks, pipeline.listeners = (
-        [_made(entry, known[key]) for entry in content.get(key) or []] for key in _KINDS
-    )
+    pipeline.folder = Path(content.get(_FOLDER) or "")
+    faults: list[Fault] = []
+    made: dict[str, list[Any]] = {key: [] for key in _KINDS}
+    for key in _KINDS:
+        for number, entry in enumerate(content.get(key) or []):
+            try:
+                made[key].append(_made(key, entry, pipeline.folder))
+            except InputError as error:
+                faults.append(Fault((key, number), str(error)))
+    _refuse(path, document.problems(faults))
+    pipeline.callbacks, pipeline.listeners = made[_CALLBACKS], made[_TRACKERS]
     return pipeline
 
 
@@ -57,9 +66,11 @@ def _problems(document: Document) -> list[Problem]:
 
 def _faults(content: Any) -> Iterator[Fault]:
     if not isinstance(content, Mapping):
-        yield Fault((), f"must hold {', '.join((_PIPELINE, *_KINDS))}, got {shown(content)}")
+        yield Fault((), f"must hold {', '.join(_KEYS)}, got {shown(content)}")
         return
-    yield from unknown_names(content, (_PIPELINE, *_KINDS), ())
+    yield from unknown_names(content, _KEYS, ())
+    if not isinstance(content.get(_FOLDER, ""), str | None):
+        yield Fault((_FOLDER,), f"must be the path of a folder, got {shown(content[_FOLDER])}")
     if _PIPELINE in content:
         yield from _pipeline_faults(content)
     else:
@@ -82,8 +93,8 @@ def _pipeline_faults(content: Mapping[str, Any]) -> Iterator[Fault]:
     if fault := typed_name_fault(entry, known, "a pipeline", at):
         yield fault
         return
-    options = {name: entry[name] for name in entry if name != "type"}
-    for name, message in option_faults(known[entry["type"]], options):
+    kind, options = _described(entry)
+    for name, message in option_faults(known[kind], options):
         yield Fault((*at, name), message)
 
 
@@ -117,6 +128,22 @@ def _named(base: type[Component]) -> dict[str, type[Component]]:
     return {name: cls for name, cls in registered().items() if issubclass(cls, base)}
 
 
-def _made(entry: Mapping[str, Any], known: Mapping[str, type[Component]]) -> Any:
-    options = {name: entry[name] for name in entry if name != "type"}
-    return known[entry["type"]](**options)
+def _made(key: str, entry: Mapping[str, Any], folder: Path) -> Any:
+    """Make a callback, or a tracker that writes in `folder`."""
+    _, base, kind = _KINDS[key]
+    name, options = _described(entry)
+    if key == _TRACKERS and name in registered():
+        options = placed_options(registered()[name], options, Places(folder, Path()))
+    made = build(name, options)
+    if not isinstance(made, base):
+        raise InputError(f"{name} is not {kind}, but a {type(made).__name__}")
+    return made
+
+
+def _described(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return entry["type"], {name: entry[name] for name in entry if name != "type"}
+
+
+def _refuse(path: Path, problems: list[Problem]) -> None:
+    if problems:
+        raise InputError("\n".join(f"{path}:{problem}" for problem in problems))

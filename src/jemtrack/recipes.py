@@ -11,7 +11,7 @@ from jemtrack.component_list import CALLBACK, TRACKER, load_components
 from jemtrack.engine import recipe_file
 from jemtrack.engine.choices import AtLeastOne, Count, NotNegative
 from jemtrack.engine.family import Family
-from jemtrack.engine.hardware import DeviceName, Precision
+from jemtrack.engine.hardware import Hardware
 from jemtrack.engine.recipe_file import FileForms, RecipeFile
 from jemtrack.engine.recipe_form.document import Problem
 from jemtrack.parameters import parameters
@@ -35,7 +35,7 @@ class DataSettings:
 
 
 @parameters
-class TrainingSettings:
+class TrainingSettings(Hardware):
     """The section `training`, apart from `pipeline`, `divergence` and `callbacks`.
 
     Attributes:
@@ -45,9 +45,6 @@ class TrainingSettings:
         sigma: standard deviation of the noise on images scaled to [-1, 1].
         labels_per_class: labelled images of each class; 0 or -1: all are labelled.
         eval_every: epochs between looks at the validation images.
-        device: auto is a GPU where there is one.
-        precision: of the arithmetic.
-        processes: that train together.
     """
 
     batch_size: AtLeastOne = 64
@@ -56,9 +53,6 @@ class TrainingSettings:
     sigma: NotNegative = 0.03
     labels_per_class: Annotated[int, Field(ge=-1)] = -1
     eval_every: AtLeastOne = 1
-    device: DeviceName = "auto"
-    precision: Precision = "fp32"
-    processes: AtLeastOne = 1
 
 
 def families() -> dict[str, Family]:

@@ -28,21 +28,25 @@ class Project:
 
     path: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its commands: the environment's programs first."""
+        scripts = Path(sys.executable).parent
+        return {
+            **os.environ,
+            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            # Imports compiled anew in every process take longer than these trainings.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "COLUMNS": "200",
+        }
+
     def run(self, *command: str, fails: bool = False, env: Mapping[str, str] | None = None) -> str:
         """Run a command of the environment; give its output, and demand its success or failure."""
-        scripts = Path(sys.executable).parent
         done = subprocess.run(
             command,
             cwd=self.path,
-            env={
-                **os.environ,
-                "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-                "OMP_NUM_THREADS": "1",
-                # Imports compiled anew in every process take longer than these trainings.
-                "PYTHONDONTWRITEBYTECODE": "",
-                "COLUMNS": "200",
-                **(env or {}),
-            },
+            env={**self.environment, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

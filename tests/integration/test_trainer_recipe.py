@@ -17,9 +17,10 @@ from jemtrack.graph.check import check
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.training import Training
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
-from jemtrack.stages.scratch import training_folder
+from jemtrack.stages.scratch_folders import unfinished_trainings
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
+from jemtrack.stages.training_key import determinants
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
 HEAD = {
@@ -71,13 +72,18 @@ def deps(node: Trainer) -> list[str]:
     return yaml.safe_load(Path("dvc.yaml").read_text())["stages"][node.name]["deps"]
 
 
-def said_of(recipe: Any, **changed: Any) -> list[str]:
-    """Put the recipe into params.yaml by hand; give what check and graph, which agree, say."""
-    node = trainer(**changed)
-    files.write_graph([node])
+def change(recipe: Any, node: Trainer) -> None:
+    """Put the recipe into params.yaml by hand."""
     content = yaml.safe_load(Path("params.yaml").read_text())
     content[node.name]["recipe"] = recipe
     Path("params.yaml").write_text(yaml.safe_dump(content))
+
+
+def said_of(recipe: Any, **changed: Any) -> list[str]:
+    """Give what check and graph, which agree, say of the recipe."""
+    node = trainer(**changed)
+    files.write_graph([node])
+    change(recipe, node)
     before = Path("dvc.yaml").read_text()
     found = []
     for command in (check, lambda: files.write_graph([node])):
@@ -183,9 +189,7 @@ def test_a_stage_depends_on_the_code_of_the_objectives_that_its_recipe_names():
     assert path not in deps(plain)
 
     # An edit by hand leaves dvc.yaml behind, until the graph is written anew.
-    content = yaml.safe_load(Path("params.yaml").read_text())
-    content[plain.name]["recipe"] = chosen.recipe
-    Path("params.yaml").write_text(yaml.safe_dump(content))
+    change(chosen.recipe, plain)
     with pytest.raises(InputError, match=f"deps lacks .*{path}"):
         check()
     files.write_graph([plain])
@@ -195,21 +199,51 @@ def test_a_stage_depends_on_the_code_of_the_objectives_that_its_recipe_names():
 
 
 def test_a_training_with_another_recipe_has_another_folder_of_checkpoints():
-    def folder(recipe: Any) -> Path | None:
+    def folder(recipe: Any) -> Path:
         node = trainer(recipe)
-        return training_folder(node.name, described(node).parameters)
+        return determinants(node.name, described(node).parameters).folder
 
     files.write_graph([trainer()])
     retry = {"divergence": {"on": "retry"}}
     faster = {"steps": [HEAD, {**ALL, "n_epochs": 1}]}
+    path = written(RECIPE)
     adam, adamw = (
         {"steps": [{**ALL, "optimization": {"optimizers": {"network": {"type": name, "lr": 0.1}}}}]}
         for name in ("Adam", "AdamW")
     )
 
-    others = [folder(recipe) for recipe in ({}, retry, RECIPE, faster, adam, adamw)]
-    assert len({*others}) == 6
-    assert folder({"steps": [HEAD, ALL], "divergence": {"on": "fail"}}) == others[2]
+    folders = [folder(recipe) for recipe in ({}, retry, RECIPE, faster, adam, adamw, path)]
+    assert len({*folders}) == 7
+    assert folder(RECIPE) == folders[2]
+    written({"steps": [HEAD]})
+    assert folder(path) != folders[6]
+
+
+def test_an_unfinished_training_serves_until_its_recipe_changes():
+    files.write_graph([node := trainer(RECIPE)])
+    found = determinants(node.name, described(node).parameters)
+    found.folder.mkdir(parents=True)
+    found.write()
+    assert [training.changed for training in unfinished_trainings()] == [()]
+
+    change({"divergence": {"on": "retry"}}, node)
+    assert [training.changed for training in unfinished_trainings()] == [
+        ("recipe.divergence", "recipe.steps")
+    ]
+
+
+def test_callbacks_have_their_say_and_their_code_is_a_dep():
+    path = "src/jemtrack/callbacks/ema.py"
+    plain = weights_in(ran(node := trainer(n_epochs=2)))
+    assert path not in deps(node)
+
+    averaged = weights_in(ran(trainer({"callbacks": [{"type": "ema", "decay": 0.5}]}, n_epochs=2)))
+    assert not are_equal(plain, averaged)
+    assert path in deps(node)
+
+    stopping = {"type": "early_stopping", "metric": "train_loss", "patience": 1}
+    recipe = {"callbacks": [{**stopping, "least_change": 1e9}]}
+    assert history_in(ran(trainer(recipe, n_epochs=9))).epoch.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.engine.scratch import held, holder, remove_unless_held, scratch_key
+from jemtrack.engine.scratch import (
+    held,
+    holder,
+    remove_leftovers,
+    remove_unless_held,
+    scratch_key,
+)
 
 HOLD = """
     import sys, time
@@ -71,6 +77,7 @@ def test_a_kill_while_it_is_removed_leaves_nothing_that_looks_whole(tmp_path, mo
             finish()
     assert not folder.exists()
 
+    remove_leftovers(tmp_path)
     finish()
     assert not [*tmp_path.iterdir()]
 
@@ -96,7 +103,8 @@ def test_the_second_waits_and_finds_what_the_first_made(tmp_path):
 
     assert second.stdout.readline() == "has it\n"
     assert (folder / "state").exists()
-    second.communicate("end\n")
+    said = second.communicate("end\n")[1]
+    assert f"process {first.pid} trains this already: waiting for it" in said
     assert (first.returncode, second.returncode) == (0, 0)
     assert not folder.exists()
 

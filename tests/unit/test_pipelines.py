@@ -8,6 +8,7 @@ import pytest
 from jemtrack.engine.callbacks import Callback
 from jemtrack.engine.components import Option, component
 from jemtrack.engine.events import EpochEnd, Status
+from jemtrack.engine.listeners import Listener
 from jemtrack.engine.pipeline import Pipeline
 from jemtrack.errors import InputError
 from jemtrack.pipelines import load_pipeline, pipeline_problems
@@ -33,6 +34,11 @@ class Below(Callback):
             state.stop = "low enough"
 
 
+class Told(Listener):
+    def __call__(self, event) -> None:
+        pass
+
+
 WHOLE = """\
 pipeline:
   type: {type}
@@ -41,9 +47,13 @@ pipeline:
 callbacks:
   - type: below
     limit: 0.5
+  - {{type: test_pipelines.Below, limit: 0.1}}
+  - {{type: best_weights, metric: train_loss}}
+folder: {folder}
 trackers:
-  - {{type: jsonl, folder: {folder}/record}}
-  - {{type: history, path: {folder}/history.csv}}
+  - {{type: jsonl, folder: record}}
+  - {{type: history, path: history.csv}}
+  - {{type: test_pipelines.Told}}
 """
 
 
@@ -62,14 +72,15 @@ def test_a_pipeline_is_built_from_names_and_runs(kind, written, tmp_path):
     pipeline = load_pipeline(written(WHOLE.format(type=kind, folder=tmp_path)))
 
     assert (type(pipeline).__name__, pipeline.n_epochs, pipeline.scale) == ("Countdown", 9, 2.0)
-    assert [type(each) for each in pipeline.listeners] == [JsonLines, HistoryCsv]
-    assert [each.limit for each in pipeline.callbacks] == [0.5]
+    assert [type(each) for each in pipeline.listeners] == [JsonLines, HistoryCsv, Told]
+    assert [each.limit for each in pipeline.callbacks[:2]] == [0.5, 0.1]
     pipeline.run()
 
     assert pipeline.status == Status.STOPPED
     record = read_record(tmp_path / "record")
     assert record.epoch == {epoch: {"train_loss": 2 / epoch} for epoch in (1, 2, 3, 4)}
     assert (tmp_path / "history.csv").read_text().splitlines()[-1] == "final,4,0.5"
+    assert (tmp_path / "best.safetensors").exists()
 
 
 def test_callbacks_and_trackers_may_be_left_out(written):
@@ -80,6 +91,7 @@ def test_callbacks_and_trackers_may_be_left_out(written):
 
 FAULTY = """\
 epochs: 3
+folder: 7
 pipeline:
   type: countdown
   n_epochs: 0
@@ -89,8 +101,7 @@ callbacks:
   - limit: 1
   - below
 trackers:
-  - type: jsonl
-    foldr: here
+  - {type: jsonl, foldr: x}
   - type: history
     path: 3
 """
@@ -100,25 +111,26 @@ def test_every_problem_of_a_file_has_its_line(written):
     path = written(FAULTY)
 
     assert [str(problem) for problem in pipeline_problems(path)] == [
-        "1: epochs: is not known here; it has callbacks, pipeline, trackers",
-        "4: pipeline.n_epochs: must be >= 1, got 0",
-        "5: pipeline.scal: is not an option of it; did you mean scale?",
-        "7: callbacks[0].type: must be a callback, got 'bellow'; did you mean below?",
-        "8: callbacks[1].type: is missing",
-        "9: callbacks[2]: must hold `type` and its options, got 'below'",
+        "1: epochs: is not known here; it has callbacks, folder, pipeline, trackers",
+        "2: folder: must be the path of a folder, got 7",
+        "5: pipeline.n_epochs: must be >= 1, got 0",
+        "6: pipeline.scal: is not an option of it; did you mean scale?",
+        "8: callbacks[0].type: must be a callback, got 'bellow'; did you mean below?",
+        "9: callbacks[1].type: is missing",
+        "10: callbacks[2]: must hold `type` and its options, got 'below'",
         "12: trackers[0].foldr: is not an option of it; did you mean folder?",
         "14: trackers[1].path: must be of type str, got 3",
     ]
     with pytest.raises(InputError) as caught:
         load_pipeline(path)
-    assert str(caught.value).splitlines()[1] == f"{path}:4: pipeline.n_epochs: must be >= 1, got 0"
+    assert str(caught.value).splitlines()[2] == f"{path}:5: pipeline.n_epochs: must be >= 1, got 0"
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("callbacks: []", "1: pipeline: is missing: it must hold `type` and its options"),
-        ("- pipeline", '1: must hold pipeline, callbacks, trackers, got ["pipeline"]'),
+        ("- pipeline", '1: must hold pipeline, folder, callbacks, trackers, got ["pipeline"]'),
         ("pipeline: countdown", "1: pipeline: must hold `type` and its options, got 'countdown'"),
         ("pipeline: {n_epochs: 1}", "1: pipeline.type: is missing"),
         ("pipeline: {type: 3}", "1: pipeline.type: must be a pipeline, got 3; there are"),
@@ -147,3 +159,24 @@ def test_a_module_that_fails_is_named_with_what_it_raised(written, tmp_path, mon
     (problem,) = pipeline_problems(written("pipeline: {type: broken_loops.Loop}"))
 
     assert "'broken_loops.Loop' cannot be imported: ZeroDivisionError" in str(problem)
+
+
+def test_what_only_building_shows_has_its_line_too(written):
+    text = """\
+pipeline: {type: countdown, n_epochs: 1}
+callbacks:
+  - {type: test_pipelines.Told}
+  - {type: test_pipelines.Below}
+trackers:
+  - {type: test_pipelines.Told, colour: red}
+"""
+    path = written(text)
+    with pytest.raises(InputError) as caught:
+        load_pipeline(path)
+
+    assert str(caught.value).splitlines() == [
+        f"{path}:3: callbacks[0]: test_pipelines.Told is not a callback, but a Told",
+        f"{path}:4: callbacks[1]: test_pipelines.Below.limit is missing: "
+        "the training loss to stop at",
+        f"{path}:6: trackers[0]: test_pipelines.Told has no option 'colour'; it has ",
+    ]

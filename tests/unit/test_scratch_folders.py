@@ -43,15 +43,18 @@ def in_project(tmp_path, monkeypatch) -> Path:
 
 def set_parameters(lr: float = 0.1) -> None:
     values = {"params": {"lr": lr, "sizes": [1, 2], "load_path": None, "_cls": "x.Training"}}
+    values["recipe"] = {"steps": [{"name": "a", "n_epochs": 2}]}
     Path("params.yaml").write_text(yaml.safe_dump({"A": values, "A-B": values}))
 
 
 def break_off(stage: str = "A", lr: float = 0.1, step: int = 7) -> Path:
     """Begin a training that an exception ends after `step` steps; give its folder."""
+    set_parameters(lr)
     with contextlib.suppress(KeyError), kept_checkpoints(stage, {"params": Training(lr)}) as kept:
         state = {"position": (1, 4, step - 1), "weights": torch.zeros(2**18)}
         kept.save({"state": state}, step)
         raise KeyError
+    set_parameters()
     return kept.folder
 
 

@@ -44,8 +44,8 @@ class EarlyStopping(Watching):
             return
         self.waited += 1
         if self.waited >= self.patience:
-            best = "a number yet" if self.best is None else f"better than {self.best:g}"
-            state.stop_phase = f"{self.metric} was not {best} in {self.waited} epochs"
+            best = "a number" if self.best is None else f"better than {self.best:g}"
+            state.stop_phase = f"{self.metric} was never {best} (patience: {self.patience})"
 
     def state_dict(self) -> dict[str, Any]:
         """Give the best value and the epochs since."""

@@ -110,15 +110,25 @@ def registered() -> dict[str, type[Component]]:
     return dict(sorted(_REGISTRY.items()))
 
 
+def component_class(name: str) -> type[Component]:
+    """Find a component class by its name, where its module was imported, or by its dotted path.
+
+    Raises:
+        InputError: when there is none.
+    """
+    cls = _own_class(name) if "." in name else _REGISTRY.get(name)
+    if cls is None:
+        raise InputError(f"no component is called {name!r}; there are {', '.join(registered())}")
+    return cls
+
+
 def build(name: str, options: Mapping[str, Any]) -> Component:
     """Make the component `name`, a registered one or the dotted path of a class, with `options`.
 
     Raises:
         InputError: when the name or an option is unknown, is missing or does not fit.
     """
-    cls = _own_class(name) if "." in name else _REGISTRY.get(name)
-    if cls is None:
-        raise InputError(f"no component is called {name!r}; there are {', '.join(registered())}")
+    cls = component_class(name)
     known = {option.name: option for option in cls.options()}
     for option in options:
         if option not in known:

@@ -18,6 +18,7 @@ from jemtrack.engine.events import (
     PhaseEnd,
     PhaseStart,
     Position,
+    Status,
 )
 from jemtrack.engine.interruption import PromptInterruption
 from jemtrack.engine.metrics import MetricValues
@@ -31,7 +32,7 @@ _NOTHING, _PHASE, _EPOCH = 0, 1, 2
 
 
 class Stopped(BaseException):
-    """Ends a loop that goes on though a callback wants the run to end."""
+    """Ends a loop that goes on though a callback wants the run or the phase to end."""
 
 
 class Lifecycle:
@@ -49,8 +50,9 @@ class Lifecycle:
         self.usual_phase = ("train", 0, 0)  # name, epochs, batches an epoch; 0: not known
         self.under_way = True
         self._interruption = interruption
+        self.n_phases = 1
         self._phase: PhaseStart | None = None
-        self._n_phases = 0
+        self._number = 0  # of the next phase
         self._before = 0  # epochs done before the phase
         self._epoch: int | None = None
         self._batch_began = 0.0
@@ -67,15 +69,21 @@ class Lifecycle:
 
     @contextmanager
     def phase(self, name: str, n_epochs: int = 0, n_batches: int = 0) -> Iterator[None]:
-        """Announce a phase around the body; the phase before ends where this one begins."""
-        self._go_on()
+        """Announce a phase around the body; the phase before ends where this one begins.
+
+        A callback that wants the phase to end ends the body alone.
+        """
+        if self.state.stop:
+            raise Stopped
         mine = None
         try:
             mine = self._start_phase(name, n_epochs, n_batches)
             yield
         except Stopped:
             self._end_phase(mine)
-            raise
+            if self.state.stop:
+                raise
+            return
         except BaseException as error:
             self._break_off(error, _NOTHING)
             raise
@@ -95,10 +103,11 @@ class Lifecycle:
                 f"epoch {number} begins, but {self.state.epochs} epochs are done: the epochs of a "
                 "run count on from 0, and `for epoch in self.epochs(n)` counts them"
             )
-        self._go_on()
+        if self.state.stopped:
+            raise Stopped
         if not self._phase:
             self._start_phase(*self.usual_phase)
-        self.state.position = Position(self._n_phases - 1, number - self._before)
+        self.state.position = Position(self._number - 1, number - self._before)
         self._epoch = number
         self.epoch_metrics.refusal = ""
         self._batch_began = time.perf_counter()
@@ -172,30 +181,31 @@ class Lifecycle:
         self._leave_epoch()
         self.epoch_metrics.refusal = self.run_metrics.refusal = _NO_RUN
 
-    def _go_on(self) -> None:
-        if self.state.stop:
-            raise Stopped
-
     def _start_phase(self, name: str, n_epochs: int, n_batches: int) -> PhaseStart:
         self._end_phase(self._phase)
         self._before = self.state.epochs
-        self.state.position = Position(self._n_phases)
-        self._n_phases += 1
-        started = PhaseStart(self.state.position, name, self._n_phases, n_epochs, n_batches)
+        self.state.position, self.state.stop_phase = Position(self._number), ""
+        self._number += 1
+        n_phases = max(self.n_phases, self._number)
+        started = PhaseStart(self.state.position, name, n_phases, n_epochs, n_batches)
         self._phase = started
         self.tell(started)
         return started
 
     def _end_phase(self, phase: PhaseStart | None) -> None:
         """End the phase, unless it has ended before."""
-        if phase and phase is self._phase:
-            if self._epoch is not None:
-                hint = "end_epoch() ends it"
-                raise InputError(f"{phase.name} ends, but epoch {self._epoch} has not: {hint}")
-            self._phase = None
-            n_epochs = self.state.epochs - self._before
-            reason = self.state.stop or f"{n_epochs} epochs are done"
-            self.tell(PhaseEnd(self.state.position, phase.name, reason))
+        if not phase or phase is not self._phase:
+            return
+        if self._epoch is not None:
+            hint = "end_epoch() ends it"
+            raise InputError(f"{phase.name} ends, but epoch {self._epoch} has not: {hint}")
+        self._phase = None
+        n_epochs, state = self.state.epochs - self._before, self.state
+        if n_epochs == phase.n_epochs:  # a wish that came with the last epoch
+            state.stop_phase = ""
+        reason = state.stop or state.stop_phase or f"{n_epochs} epochs are done"
+        status = Status.STOPPED if state.stopped else Status.SUCCESS
+        self.tell(PhaseEnd(state.position, phase.name, reason, status))
 
     def _leave_epoch(self) -> None:
         self._epoch = None

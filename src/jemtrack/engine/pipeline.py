@@ -20,6 +20,7 @@ from jemtrack.engine.lifecycle import Lifecycle, Stopped
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.metrics import MetricValues
 from jemtrack.engine.sessions import new_session
+from jemtrack.engine.whole_file import write_whole
 from jemtrack.errors import InputError
 
 if TYPE_CHECKING:  # what declares a pipeline does without torch
@@ -36,16 +37,20 @@ class Pipeline(Component):
     `epoch_metrics`, callbacks, clear; a mapping that it returns is added to the metrics. Epochs
     count from 0. `with self.epoch(n):`, or start_epoch and end_epoch, do the same by hand.
 
-    A callback that wants the run to end makes `should_stop` true; a loop that does not look is
-    ended where its next epoch would begin. Options that a subclass declares, `parameters` and
-    the arguments of `run` are told to the listeners at the start. `models` are for callbacks.
+    A callback that wants the run or its phase to end makes `should_stop` true; a loop that does
+    not look is ended where its next epoch would begin. Options that a subclass declares,
+    `parameters` and the arguments of `run` are told to the listeners at the start. Callbacks
+    see the `models` and have their files in `folder`. `n_phases`, and of the usual phase
+    `n_epochs` and `n_batches`, are there for those who show how far a run is; 0: not known.
     """
 
     name: str = ""  # of the run; the class's where none is given
     parameters: Mapping[str, Any] = MappingProxyType({})
     listeners: Sequence[Listener] = ()
     callbacks: Sequence[Callback] = ()
-    n_epochs: int = 0  # those of the usual phase, for the console; 0: not known
+    folder: Path = Path()
+    n_phases: int = 1
+    n_epochs: int = 0
     n_batches: int = 0
     _lifecycle: Lifecycle | None = None
     _in_run_epoch = False
@@ -87,7 +92,6 @@ class Pipeline(Component):
             for name, model in models.items()
             for key, weight in model.state_dict().items()
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(save(weights))
 
     @property
@@ -107,15 +111,15 @@ class Pipeline(Component):
 
     @property
     def should_stop(self) -> bool:
-        """Whether a callback, or `stop`, wants the run to end."""
-        return bool(self._open.state.stop)
+        """Whether a callback, or `stop`, wants the run or the phase to end."""
+        return self._open.state.stopped
 
     def stop(self, reason: str) -> None:
         """Want the run to end as stopped, because of `reason`."""
         self._open.state.stop = reason
 
     def epochs(self, n_epochs: int) -> Iterator[int]:
-        """Give the numbers of the next epochs, at most `n_epochs`, until the run is to end."""
+        """Give the numbers of the next epochs, at most `n_epochs`, until `should_stop`."""
         done = self._open.state.epochs
         for epoch in range(done, done + n_epochs):
             if self.should_stop:
@@ -125,7 +129,11 @@ class Pipeline(Component):
     def phase(
         self, name: str, n_epochs: int = 0, n_batches: int = 0
     ) -> AbstractContextManager[None]:
-        """Announce a phase around epochs; where there is none, they are in the phase `train`."""
+        """Announce a phase around epochs; where there is none, they are in the phase `train`.
+
+        Where a callback wants the phase to end, the body ends with the epoch, and what comes
+        after it is done.
+        """
         return self._open.phase(name, n_epochs, n_batches)
 
     def epoch(self, epoch: int) -> AbstractContextManager[MetricValues]:
@@ -181,11 +189,13 @@ class Pipeline(Component):
         state = TrainState(self.models)
         audience = Audience(self.listeners, self.callbacks, state)
         for callback in self.callbacks:
-            callback.save_weights = lambda path: self.save_weights(path, state.served)
+            callback.run_folder = self.folder
+            callback.save_weights = functools.partial(write_whole, write=self._save)
         result = None
         with PromptInterruption() as interruption:
             life = self._lifecycle = Lifecycle(audience, interruption)
             life.usual_phase = ("train", self.n_epochs, self.n_batches)
+            life.n_phases = self.n_phases
             with audience.until_end(lambda: {**life.run_metrics}):
                 try:
                     life.tell(self._start(bound))
@@ -212,6 +222,9 @@ class Pipeline(Component):
             if isinstance(result, Mapping):
                 life.epoch_metrics.update(result)
         return result
+
+    def _save(self, path: Path) -> None:
+        self.save_weights(path, self._last.state.served)
 
     def _start(self, bound: inspect.BoundArguments) -> RunStart:
         options = {option.name: getattr(self, option.name) for option in self.options()}

@@ -40,6 +40,7 @@ from jemtrack.engine.random_state import turn_random_state
 from jemtrack.engine.recipe import Divergence
 from jemtrack.engine.sessions import new_session
 from jemtrack.engine.state import TrainState
+from jemtrack.engine.whole_file import write_whole
 from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
 
 log = logging.getLogger("jemtrack")
@@ -216,13 +217,10 @@ class Run:
 
     def _save_weights(self, path: Path) -> None:
         """Write the served models for a callback; the file is never seen half written."""
-        assert self.save_weights
-        if not is_first():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_stem(f"{path.stem}.unfinished")
-        self.save_weights(unfinished, self.state.served)
-        unfinished.replace(path)
+        save = self.save_weights
+        assert save
+        if is_first():
+            write_whole(path, lambda unfinished: save(unfinished, self.state.served))
 
     def _save(self, phase: Phase) -> None:
         if self._kept is None and n_processes() == 1:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,19 +78,16 @@ def remove_unless_held(folder: Path) -> bool:
         return False
 
 
-def remove_leftovers(parent: Path) -> None:
-    """Remove what a process that was killed while it removed a folder has left in `parent`."""
-    for path in parent.glob(f"*{_REMOVED}"):
+def remove_leftovers(parent: Path, name: str = "") -> None:
+    """Finish what processes that were killed have begun to remove in `parent`, or of one name."""
+    for path in parent.glob(f"{name}*{_REMOVED}"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove(folder: Path) -> None:
     """Take the folder's name away at once: a process that comes now makes a new folder."""
-    doomed = folder.with_name(f"{folder.name}.{os.getpid()}{_REMOVED}")
-    # A kill may have left that of an earlier process of this number.
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    folder.rename(folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{_REMOVED}"))
+    remove_leftovers(folder.parent, folder.name)
 
 
 @contextlib.contextmanager
@@ -105,11 +103,15 @@ def _hold(folder: Path) -> Iterator[IO[str]]:
 
 def _wait_for(folder: Path, files: contextlib.ExitStack) -> IO[str] | None:
     """Lock `folder`; give None where it was removed meanwhile, and the lock with it."""
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         waiting = files.enter_context((folder / _WAITING).open("a"))
         lock = files.enter_context((folder / _LOCK).open("a+"))
     except FileNotFoundError:
+        return None
+    except FileExistsError:  # mkdir has looked again, and it was gone
+        if folder.is_file():
+            raise
         return None
     fcntl.flock(waiting, fcntl.LOCK_SH)
     if not _take(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):

@@ -33,7 +33,7 @@ class Training:
         notes: written into the network's files.
         parameters: all that was chosen, for the record.
         folder: where callbacks put their files.
-        place: where the network is.
+        place: where it trains; the network and the phases' batches are there.
         callbacks: beside those of the recipe.
     """
 

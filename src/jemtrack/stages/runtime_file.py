@@ -1,15 +1,15 @@
 """`jemtrack.yaml`: how trainings run here; no output of a stage depends on it."""
 
-import importlib
 import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from jemtrack.engine.components import registered
+from jemtrack.component_list import TRACKER, load_components
+from jemtrack.engine.components import build, component_class
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.recipe_form.components import Components, component_faults
 from jemtrack.engine.recipe_form.document import Document, Fault, read_document
@@ -71,14 +71,11 @@ def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Listener]:
     made: list[Listener] = []
     faults = []
     for number, entry in enumerate(given.get(_TRACKERS, [])):
-        if not live and entry["type"] in _LIVE:
-            continue
-        options = {name: entry[name] for name in entry if name != "type"}
-        cls = registered()[entry["type"]]
-        try:
-            made.append(cast(Listener, cls(**placed_options(cls, options, places))))
-        except InputError as error:
-            faults.append(Fault((_TRACKERS, number), str(error)))
+        if live or entry["type"] not in _LIVE:
+            try:
+                made.append(_made(entry, places))
+            except InputError as error:
+                faults.append(Fault((_TRACKERS, number), str(error)))
     _refuse(document, faults)
     return made
 
@@ -93,6 +90,15 @@ def runtime_problems() -> list[str]:
     return []
 
 
+def _made(entry: Mapping[str, Any], places: Places) -> Listener:
+    kind = entry["type"]
+    options = {name: entry[name] for name in entry if name != "type"}
+    tracker = build(kind, placed_options(component_class(kind), options, places))
+    if not isinstance(tracker, Listener):
+        raise InputError(f"{kind!r} must be a tracker: a subclass of Listener")
+    return tracker
+
+
 def _read() -> tuple[Document, dict[str, Any]]:
     """Read the file, where there is one, and what it says."""
     path = project_root() / RUNTIME
@@ -103,7 +109,7 @@ def _read() -> tuple[Document, dict[str, Any]]:
 
 def _refuse(document: Document, faults: list[Fault]) -> None:
     if found := document.problems(faults):
-        raise InputError("\n".join(f"{RUNTIME}:{problem}" for problem in found))
+        raise InputError("\n".join(problem.of(Path(RUNTIME)) for problem in found))
 
 
 def _faults(content: Any) -> Iterator[Fault]:
@@ -116,25 +122,18 @@ def _faults(content: Any) -> Iterator[Fault]:
     given = _given(content)
     yield from value_faults(RuntimeSettings, {k: given[k] for k in [_SECONDS] if k in given}, ())
     if _TRACKERS in given:
-        known = _known()
+        known = load_components(TRACKER)
         found = [*component_faults(given[_TRACKERS], known, "a tracker", (_TRACKERS,))]
         yield from found or _place_faults(given[_TRACKERS], known)
 
 
 def _place_faults(entries: list[Mapping[str, Any]], known: Components) -> Iterator[Fault]:
-    trackers = [(known[entry["type"]], entry) for entry in entries]
-    for number, option, message in misplacements(trackers):
+    # One's own, by its dotted path, is imported when it is made.
+    ours = {n: (known[e["type"]], e) for n, e in enumerate(entries) if e["type"] in known}
+    for number, option, message in misplacements(ours):
         yield Fault((_TRACKERS, number, option), message)
 
 
 def _given(content: Any) -> dict[str, Any]:
     """Give what the file says, without names that nothing stands after."""
     return {name: value for name, value in (content or {}).items() if value is not None}
-
-
-def _known() -> Components:
-    # An import statement would make all trackers a code dependency of every trainer.
-    known: Components = importlib.import_module("jemtrack.component_list").load_components(
-        "tracker"
-    )
-    return known

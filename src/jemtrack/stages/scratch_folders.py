@@ -14,6 +14,7 @@ from jemtrack.errors import InputError
 from jemtrack.stages.parameter_file import read_parameters, read_stages
 from jemtrack.stages.training_key import (
     dep_digests,
+    files_in,
     kept_determinants,
     last_written,
     scratch_folder,
@@ -23,6 +24,7 @@ from jemtrack.stages.training_key import (
 
 _MIB = 2**20
 _SHOWN = 3  # names of what has changed
+_ABSENT: Any = object()
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def unfinished_trainings() -> list[UnfinishedTraining]:
                 folder=folder,
                 stage=stage,
                 idle_seconds=now - last_written(folder),
-                n_bytes=_size(folder),
+                n_bytes=sum(file.st_size for file in files_in(folder)),
                 place=_place(newest[0]) if newest else "nothing saved yet",
                 holder=holder(folder),
                 changed=_changed(folder, digests.get(stage), parameters.get(stage)),
@@ -126,21 +128,19 @@ def _changed(
         return ("another version wrote it",)
     paths = sorted({*digests, *before.contents})
     return (
-        *_other_values(before.parameters, values or {}),
+        *_other_values(before.values, values or {}),
         *(path for path in paths if digests.get(path) != before.contents.get(path)),
     )
 
 
 def _other_values(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """Name the parameters of params.yaml that have other values than before."""
+    """Name the parameters that have other values now than before, that came or that went."""
     found = []
-    for name, value in now.items():
-        if name == "_cls" or (not where and name not in before):
-            continue
-        old = before.get(name)
+    for name in {**now, **before}:
+        old, value = before.get(name, _ABSENT), now.get(name, _ABSENT)
         if isinstance(value, dict) and isinstance(old, dict):
             found += _other_values(old, value, f"{where}{name}.")
-        elif name not in before or value != old:
+        elif value != old:
             found.append(f"{where}{name}")
     return found
 
@@ -155,14 +155,6 @@ def _place(checkpoint: CheckpointFile) -> str:
         phase, epoch, batch = (number + 1 for number in state["position"]["$tuple"])
         return f"{done}, goes on at phase {phase}, epoch {epoch}, batch {batch}"
     return done
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.iterdir() if folder.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return total
 
 
 def _age(seconds: float) -> str:

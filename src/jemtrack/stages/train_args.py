@@ -34,7 +34,9 @@ class TrainArgs:
         dropout_rate: share of the activations that a block drops in training.
         load_path: model file to start from, in place of a fresh initialisation; `jemtrack graph`
             makes it one of the stage's deps.
-        clf_only: train the class head alone; the trunk stays as it is.
+        clf_only: train the class head alone; the trunk stays as it is. This, `lr`,
+            `weight_decay` and `n_epochs` are for the ordinary training: a recipe with steps of
+            its own says them itself.
         lr: Adam's learning rate.
         weight_decay: Adam's L2 penalty.
         batch_size: images in an optimization step.

@@ -125,7 +125,8 @@ class Trainer(Stage):
             parameters={
                 "params": self.params,
                 "objective": self.objective,
-                "recipe": recipe.as_mapping(),
+                "recipe": self.recipe,
+                "training": recipe.as_mapping(),
             },
             folder=self.run_folder,
             callbacks=[PeriodicWeights(every=every)] if (every := self.params.ckpt_every) else [],

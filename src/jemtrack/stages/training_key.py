@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import os
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from jemtrack.engine.checkpoint_files import FORMAT
 from jemtrack.engine.scratch import file_digest, scratch_key
-from jemtrack.stages.parameter_file import read_stages
+from jemtrack.stages.parameter_file import read_parameters, read_stages
 from jemtrack.stages.runtime_file import project_root
 from jemtrack.trackers.plain import plain
 
@@ -20,11 +22,16 @@ _RECORD = "determined_by.json"
 
 @dataclasses.dataclass(frozen=True)
 class Determinants:
-    """All that a training of `stage` depends on; `contents` are the digests of its deps."""
+    """All that a training of `stage` depends on.
+
+    `parameters` are what was chosen, `values` what params.yaml said as it did, and `contents` the
+    digests of the stage's deps.
+    """
 
     stage: str
-    parameters: dict[str, Any]
-    contents: dict[str, str]
+    parameters: Mapping[str, Any]
+    values: Mapping[str, Any]
+    contents: Mapping[str, str]
     format: int = FORMAT
 
     @property
@@ -34,7 +41,7 @@ class Determinants:
         return scratch_folder() / f"{self.stage}-{key}"
 
     def write(self) -> None:
-        """Keep it in the folder, for a person who looks at it later."""
+        """Keep it in the folder, to tell a person later what the training was begun with."""
         text = json.dumps(dataclasses.asdict(self), indent=1, default=str)
         unfinished = self.folder / f"{_RECORD}.unfinished"
         unfinished.write_text(text)
@@ -45,7 +52,8 @@ def determinants(stage: str, chosen: Mapping[str, Any]) -> Determinants | None:
     """Gather what determines the training of `chosen` parameters; None without such a stage."""
     if stage not in read_stages():
         return None
-    return Determinants(stage, plain(chosen), dep_digests(stage))
+    values = read_parameters().get(stage) or {}
+    return Determinants(stage, plain(chosen), values, dep_digests(stage))
 
 
 def kept_determinants(folder: Path) -> Determinants | None:
@@ -63,10 +71,7 @@ def dep_digests(stage: str) -> dict[str, str]:
 
 
 def scratch_folder() -> Path:
-    """Give the folder of all unfinished trainings of the project.
-
-    Where DVC runs an experiment in a copy of the project, it names the project in DVC_ROOT.
-    """
+    """Give the folder of all unfinished trainings of the project."""
     return project_root() / _FOLDER
 
 
@@ -81,10 +86,15 @@ def stage_of(folder: Path) -> str:
     return folder.name.rpartition("-")[0]
 
 
-def last_written(folder: Path) -> float:
-    """Give the time of the last write into `folder`, which another process may be removing."""
-    times = [0.0]
-    for path in folder.iterdir() if folder.is_dir() else ():
+def files_in(folder: Path) -> list[os.stat_result]:
+    """Describe the files of a training, which another process may be removing."""
+    found = []
+    for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            times.append(path.stat().st_mtime)
-    return max(times) or time.time()
+            found.append(path.stat())
+    return [file for file in found if stat.S_ISREG(file.st_mode)]
+
+
+def last_written(folder: Path) -> float:
+    """Give the time of the last write into `folder`; now, where nothing is in it."""
+    return max((file.st_mtime for file in files_in(folder)), default=time.time())

@@ -1,6 +1,6 @@
 """Where trackers write, as a file that is written for many runs has it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -71,14 +71,14 @@ def placed_options(
 
 
 def misplacements(
-    entries: Sequence[tuple[type[Component], Mapping[str, Any]]],
+    trackers: Mapping[int, tuple[type[Component], Mapping[str, Any]]],
 ) -> Iterator[tuple[int, str, str]]:
-    """Say which trackers, each a class and its options, cannot write where they are told.
+    """Say which trackers cannot write where they are told: number, option, a sentence about it.
 
-    Gives the number of the tracker, the option and a sentence about it.
+    They are given by their numbers from 0, each a class and its options.
     """
     seen: dict[tuple[Any, ...], int] = {}
-    for number, (cls, options) in enumerate(entries):
+    for number, (cls, options) in trackers.items():
         where = {option.name: options.get(option.name, option.default) for option in _placed(cls)}
         for option in _placed(cls):
             if fault := option.misplacement(where[option.name]):

@@ -1,0 +1,250 @@
+"""What the engine's loop costs beside the barest PyTorch loop.
+
+    python benchmarks/engine_overhead.py
+
+trains one network three times on the same batches, which are drawn beforehand: by
+`engine.run.Run` with the JSONL record as its only listener, by a bare loop (zero_grad, forward,
+loss, backward, step), and by a bare loop that reads each step's loss as well, as whoever wants a
+curve does. They take turns in one process, a few steps each: while one trains, the others wait
+in the engine's iterator of batches. A ratio is that of an engine's turn to the mean of a bare
+loop's turns before and after it, so that what else the machine does weighs on both; it is given
+for the clock on the wall and for the processor's time, which a busy machine disturbs less. In
+the end all three must have the same weights, bit for bit.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate
+from torch.optim import Adam
+
+from jemtrack.engine.events import BatchEnd, Position
+from jemtrack.engine.loop import gradient_norms
+from jemtrack.engine.phase import Phase
+from jemtrack.engine.run import Run
+from jemtrack.engine.state import TrainState
+from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.objectives.cross_entropy import CrossEntropy
+from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.trackers.jsonl import JsonLines
+
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+WARM_UP = 3  # turns that count for nothing
+LEAST = WARM_UP + 3  # so that there are two ratios to take quartiles of
+SILENT, READING = "bare", "bare, reads the loss"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its batches; `turn` is the steps that a loop takes at a time."""
+
+    depth: int
+    width: int
+    side: int
+    channels: int
+    batch_size: int
+    turn: int
+
+    @property
+    def name(self) -> str:
+        """Name the network and the size of a batch."""
+        shape = f"{self.batch_size}x{self.channels}x{self.side}x{self.side}"
+        return f"WideResNet-{self.depth}-{self.width}, {shape}"
+
+    def network(self) -> JointEnergyModel:
+        """Make the network, always with the same weights."""
+        torch.manual_seed(0)
+        shape = WideResNetShape(
+            depth=self.depth, width=self.width, channels=self.channels, n_classes=10
+        )
+        return shape.build_model()
+
+    def batches(self, n_batches: int = 16) -> list[Batch]:
+        """Draw batches of digits, enlarged to the images' size."""
+        digits = load_digits()
+        images_NCHW = torch.from_numpy(digits.images).float()[:, None] / 8 - 1
+        labels_N = torch.from_numpy(digits.target)
+        rows = torch.randperm(len(labels_N))[: n_batches * self.batch_size]
+        images_NCHW = interpolate(images_NCHW[rows], size=self.side).repeat(1, self.channels, 1, 1)
+        images = images_NCHW.split(self.batch_size)
+        return [
+            Batch(*pair) for pair in zip(images, labels_N[rows].split(self.batch_size), strict=True)
+        ]
+
+
+CASES = {
+    "digits": Case(depth=10, width=2, side=8, channels=1, batch_size=64, turn=8),
+    "large": Case(depth=16, width=2, side=32, channels=3, batch_size=32, turn=2),
+}
+
+
+class BareLoop:
+    """The barest loop, a step at a time."""
+
+    def __init__(self, network: JointEnergyModel, *, reads: bool) -> None:
+        self.network = network.train()
+        self.optimizer = Adam(network.parameters(), lr=1e-3)
+        self.reads = reads
+        self.losses: list[float] = []
+
+    def step(self, batch: Batch) -> None:
+        """Train on one batch."""
+        self.optimizer.zero_grad()
+        loss = cross_entropy(self.network(batch.images_BCHW), batch.labels_B)
+        loss.backward()
+        self.optimizer.step()
+        if self.reads:
+            self.losses.append(loss.item())
+
+
+@dataclass
+class TakingTurns:
+    """Gives the engine its batches, and the bare loops their turns in between.
+
+    `seconds` holds those of each turn, by the clock and the loop's name.
+    """
+
+    batches: Sequence[Batch]
+    turn: int
+    n_turns: int
+    bare: dict[str, BareLoop]
+    seconds: dict[str, dict[str, list[float]]] = field(
+        default_factory=lambda: {clock: defaultdict(list) for clock in CLOCKS}
+    )
+
+    def __len__(self) -> int:
+        """Count the engine's batches."""
+        return self.turn * self.n_turns
+
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Batch]:
+        """Give the engine's batches; the clock stands still while the bare loops train."""
+        for number in range(self.n_turns):
+            first = number * self.turn
+            turn = [self.batches[i % len(self.batches)] for i in range(first, first + self.turn)]
+            # None of the bare loops is always the one that follows on the engine.
+            for name in [*self.bare][:: 1 if number % 2 else -1]:
+                with self._timed(name):
+                    for batch in turn:
+                        self.bare[name].step(batch)
+            with self._timed("engine"):
+                yield from turn
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = {clock: read() for clock, read in CLOCKS.items()}
+        yield
+        for clock, read in CLOCKS.items():
+            self.seconds[clock][name].append(read() - started[clock])
+
+    def ratios(self, clock: str, name: str) -> list[float]:
+        """Give the engine's seconds of each turn over the bare loop's around it."""
+        around = [(before + after) / 2 for before, after in pairwise(self.seconds[clock][name])]
+        engine = self.seconds[clock]["engine"][: len(around)]
+        return [mine / each for mine, each in zip(engine, around, strict=True)][WARM_UP:]
+
+    def step(self, clock: str, name: str) -> float:
+        """Give the median seconds of a loop's step."""
+        return statistics.median(self.seconds[clock][name][WARM_UP:]) / self.turn
+
+
+def measured(case: Case, n_turns: int) -> str:
+    """Train by all loops; give what was found as lines.
+
+    Raises:
+        AssertionError: when the loops end with other weights: they did not do the same.
+    """
+    bare = {name: BareLoop(case.network(), reads=name == READING) for name in (SILENT, READING)}
+    turns = TakingTurns(case.batches(), case.turn, n_turns, bare)
+    state = TrainState({"network": case.network()})
+    phase = Phase("train", CrossEntropy(), turns, 1, {"network": partial(Adam, lr=1e-3)})
+    with tempfile.TemporaryDirectory() as folder:
+        record = JsonLines(folder=folder)
+        Run("overhead", {}, state, [phase], [record]).train()
+        parts = part_seconds(state, record)
+    for loop in bare.values():
+        for mine, theirs in zip(state_of(state), loop.network.parameters(), strict=True):
+            assert torch.equal(mine, theirs), "the loops do not train alike"
+    return table(case, turns, parts)
+
+
+def part_seconds(state: TrainState, record: JsonLines) -> dict[str, float]:
+    """Time what the engine does in a step beside the bare loop's work, each by itself."""
+    losses = dict.fromkeys(("loss", "cross_entropy"), torch.tensor(0.5))
+    event = BatchEnd(Position(0, 1, 2), dict.fromkeys(losses, 0.123456789), 3, 0.1)
+    parts: dict[str, Callable[[], object]] = {
+        "reading the losses": lambda: torch.stack([*losses.values()]).tolist(),
+        "the gradient's norm": lambda: gradient_norms(state),
+        "a line of the record": lambda: record(event),
+    }
+    found = {name: seconds_of(part) for name, part in parts.items()}
+    record.close()
+    return found
+
+
+def seconds_of(part: Callable[[], object], times: int = 200) -> float:
+    """Give the median seconds of a call, of the processor's time."""
+    samples = []
+    for _ in range(times):
+        started = time.process_time()
+        part()
+        samples.append(time.process_time() - started)
+    return statistics.median(samples)
+
+
+def state_of(state: TrainState) -> Iterator[Tensor]:
+    """Give the weights that the engine trained."""
+    return state.models["network"].parameters()
+
+
+def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
+    """Write the ratios with their quartiles, and the parts."""
+    lines = [
+        f"{case.name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{turns.n_turns} turns of {case.turn} steps",
+        f"  {'engine /':24}{'clock':>10}  {'ratio':6}  {'quartiles':16}  ms a step",
+    ]
+    for name in (SILENT, READING):
+        for clock in CLOCKS:
+            low, middle, high = statistics.quantiles(turns.ratios(clock, name), n=4)
+            mine, theirs = (turns.step(clock, each) * 1e3 for each in ("engine", name))
+            lines.append(
+                f"  {name:24}{clock:>10}  {middle:.4f}  {low:.4f} to {high:.4f}  "
+                f"{mine:.2f} / {theirs:.2f}"
+            )
+    for name, seconds in parts.items():
+        share = seconds / turns.step("processor", SILENT)
+        lines.append(f"  {name:24}{seconds * 1e6:6.0f} us a step, {share:.2%} of the bare one")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure each case; print its table."""
+    parser = argparse.ArgumentParser(description="What the engine costs beside a bare loop.")
+    parser.add_argument("--case", choices=CASES, action="append", help="one of them (all)")
+    parser.add_argument("--turns", type=int, default=150, help="turns of each loop (150)")
+    parser.add_argument("--steps", type=int, help="steps of a turn (as many as take a moment)")
+    parser.add_argument("--threads", type=int, default=1, help="of the arithmetic (1)")
+    options = parser.parse_args()
+    if options.turns < LEAST:
+        parser.error(f"--turns must be >= {LEAST}, got {options.turns}")
+    torch.set_num_threads(options.threads)
+    for name in options.case or CASES:
+        case = CASES[name]
+        steps = options.steps or case.turn
+        print(measured(replace(case, turn=steps), options.turns), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""`jemtrack train`: a recipe file trained outside of DVC, and gone on with when it was killed."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from jemtrack.component_list import TRACKER, load_components
+from jemtrack.data.images import DataSplits
+from jemtrack.data.prepare import prepare
+from jemtrack.engine.checkpoint import Checkpoints
+from jemtrack.engine.checkpoint_files import FORMAT
+from jemtrack.engine.components import component_class
+from jemtrack.engine.family import build_objective
+from jemtrack.engine.launch import Place, launch
+from jemtrack.engine.listeners import Listener
+from jemtrack.engine.processes import is_first
+from jemtrack.engine.recipe_file import RecipeFile
+from jemtrack.engine.scratch import file_digest, held, scratch_key
+from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
+from jemtrack.jem.batches import pick_labelled
+from jemtrack.jem.recipe_family import FAMILY
+from jemtrack.jem.training import Training
+from jemtrack.jem.training_phases import initial_network, network_shape, training_phases
+from jemtrack.recipes import read_recipe
+from jemtrack.stages.runtime_file import checkpoint_seconds
+from jemtrack.stages.scratch import remove_old
+from jemtrack.stages.training_key import scratch_folder
+from jemtrack.trackers.jsonl import JsonLines
+from jemtrack.trackers.places import Places, placed_options
+from jemtrack.trackers.plain import plain
+from jemtrack.trackers.run_log import run_log
+from jemtrack.trackers.usual import usual_listeners
+
+RUNS = Path("runs")
+_METRICS = "metrics.json"
+_PRINT_EVERY = 100
+
+
+def train(path: Path, out: Path | None = None) -> Path:
+    """Train what the recipe file at `path` says; give the folder of the results, `out`.
+
+    They are model.safetensors, metrics.json, history.csv and the folder record. The same call
+    goes on where an earlier one was killed.
+
+    Raises:
+        InputError: a line for each problem of the file or of the data; where `out` holds the
+            results of an earlier training; where a loss or gradient is not finite or too large.
+        KeyboardInterrupt: when a signal asked for the end.
+    """
+    out = out or RUNS / path.stem
+    file = _sound_file(path)
+    data = _prepared(file)
+    _check_data(file, data)
+    if (out / _METRICS).exists():
+        raise InputError(f"{out} holds the results of a training: name another folder by --out")
+    folder = _scratch(file, out)
+    with held(folder), _told(path, out):
+        remove_old(path.stem, folder.parent)
+        checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
+        launch(file.training, _train, path, out, checkpoints)
+    return out
+
+
+def _sound_file(path: Path) -> RecipeFile:
+    file = read_recipe(path)
+    if file.family.name != FAMILY.name:
+        raise InputError(f"{path}: {file.family.name} cannot be trained: {file.family.note}")
+    return file
+
+
+def _prepared(file: RecipeFile) -> DataSplits:
+    """Read and split the images; all that is drawn later follows from the training's seed."""
+    chosen = file.data
+    try:
+        data = prepare(
+            chosen.dataset, Path(chosen.data_root), chosen.n_classes, chosen.n_valid, chosen.seed
+        )
+    except ParameterError as error:
+        raise InputError(f"{file.path}: data.{error}") from error
+    seed = file.training.seed
+    return data if seed is None else dataclasses.replace(data, seed=seed)
+
+
+def _check_data(file: RecipeFile, data: DataSplits) -> None:
+    """Hold what only the data can tell against them."""
+    few = file.training.labels_per_class
+    try:
+        pick_labelled(data.train.labels_N, max(few, 0), data.seed)
+    except ParameterError as error:
+        raise InputError(f"{file.path}: training.{error}") from error
+    if len(data.valid) == 0:
+        try:
+            read_recipe(file.path, dataclasses.replace(FAMILY, epoch_metrics=()))
+        except InputError as error:
+            lines = str(error).splitlines()
+            raise InputError("\n".join(f"{line}; data.n_valid is 0" for line in lines)) from error
+
+
+def _scratch(file: RecipeFile, out: Path) -> Path:
+    """Name the folder of the checkpoints of this training: by all that determines it."""
+    package = Path(__file__).parent
+    data = Path(file.data.data_root, file.data.dataset)
+    files = [*sorted(package.rglob("*.py")), *(p for p in sorted(data.rglob("*")) if p.is_file())]
+    contents = [file_digest(each) for each in files]
+    key = scratch_key([FORMAT, plain(_chosen(file)), contents, str(out.resolve())])
+    return scratch_folder() / "recipes" / f"{file.path.stem}-{key}"
+
+
+def _chosen(file: RecipeFile) -> dict[str, object]:
+    return {
+        "data": file.data,
+        "model": file.model,
+        "training": file.training,
+        "recipe": file.recipe.as_mapping(),
+    }
+
+
+def _train(place: Place, path: Path, out: Path, checkpoints: Checkpoints) -> None:
+    """Train in one of the processes; the first one writes."""
+    file = _sound_file(path)
+    training = _training(file, place, out)
+    listeners = _listeners(file, out) if is_first() else []
+    with run_log(None, on_screen=is_first() and not sys.stderr.isatty()):
+        metrics = training.train(listeners, checkpoints if is_first() else None)
+    if is_first():
+        training.save(out / "model.safetensors")
+        (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def _training(file: RecipeFile, place: Place, out: Path) -> Training:
+    data, recipe = _prepared(file), file.recipe
+    objectives = [
+        build_objective(FAMILY, step.objective, f"{file.path}: the objective of {step.name}:")
+        for step in recipe.steps
+    ]
+    shape = network_shape(file.model, data)
+    torch.manual_seed(data.seed)
+    return Training(
+        name=file.path.stem,
+        network=initial_network(shape, None, place.device),
+        shape=shape,
+        recipe=recipe,
+        phases=training_phases(recipe, objectives, file.training, data, place.device),
+        place=place,
+        notes={
+            "trainer": file.path.stem,
+            "dataset": data.dataset,
+            "sigma": str(file.training.sigma),
+        },
+        parameters=_chosen(file),
+        folder=out,
+    )
+
+
+def _listeners(file: RecipeFile, out: Path) -> list[Listener]:
+    """Make the trackers of the file, and those that every training has where it names no such."""
+    load_components(TRACKER)
+    places = Places(run=out, project=Path())
+    chosen: list[Listener] = []
+    for entry in file.trackers:
+        options = {name: entry[name] for name in entry if name != "type"}
+        cls = cast(type[Listener], component_class(entry["type"]))
+        chosen.append(cls(**placed_options(cls, options, places)))
+    usual = usual_listeners(out / "history.csv", _PRINT_EVERY)
+    own = [JsonLines(folder=str(out / "record")), *usual]
+    named = {type(each) for each in chosen}
+    return [*(each for each in own if type(each) not in named), *chosen]
+
+
+@contextmanager
+def _told(path: Path, out: Path) -> Iterator[None]:
+    """Say how to go on after an end that was asked for, and where hardware is asked for in vain."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = f"jemtrack train --config {path} --out {out}"
+        print(f"the training is kept: `{command}` goes on from here", file=sys.stderr)
+        raise
+    except TrainingDivergedError as error:
+        raise InputError(f"{path}: {error}") from error
+    except InputError as error:
+        asked = str(error).removeprefix("hardware.")
+        raise InputError(f"{path}: training.{asked}" if asked != str(error) else asked) from error

@@ -1,0 +1,37 @@
+"""The benchmarks run and say what they measured; what they measured is held to nothing."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def told(*options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, BENCHMARKS / "engine_overhead.py", *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_engines_overhead_is_shown_beside_both_bare_loops_and_in_parts():
+    ended = told("--case", "digits", "--turns", "6", "--steps", "1")
+
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[0].startswith("WideResNet-10-2, 64x1x8x8, 1 threads")
+    row = re.compile(r" +(bare.*?) +(wall|processor) +(\d\.\d+) +\S+ to \S+ +\S+ / \S+")
+    assert [row.fullmatch(line).groups()[:2] for line in lines[2:6]] == [
+        (loop, clock)
+        for loop in ("bare", "bare, reads the loss")
+        for clock in ("wall", "processor")
+    ]
+    assert [line.strip().rpartition("  ")[0].strip() for line in lines[6:]] == [
+        "reading the losses", "the gradient's norm", "a line of the record",
+    ]  # fmt: skip
+
+
+def test_too_few_turns_are_refused():
+    ended = told("--turns", "2")
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--turns must be >= 6, got 2" in ended.stderr
