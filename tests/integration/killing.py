@@ -13,12 +13,12 @@ from project import Project
 Process = subprocess.Popen[str]
 
 
-def start(project: Project, *command: str) -> Process:
-    """Start a command in a process group of its own; its trainings save every step."""
+def start(project: Project, *command: str, seconds: float = 0) -> Process:
+    """Start a command in a process group of its own; its trainings save after every `seconds`."""
     return subprocess.Popen(
         command,
         cwd=project.path,
-        env={**project.environment, "JEMTRACK_CHECKPOINT_SECONDS": "0"},
+        env={**project.environment, "JEMTRACK_CHECKPOINT_SECONDS": f"{seconds}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

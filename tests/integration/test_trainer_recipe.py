@@ -179,6 +179,10 @@ def test_a_file_is_the_same_recipe_and_one_of_the_stage_s_deps():
     assert described(node).recipe == by_mapping
     assert str(FILE) in deps(node)
     check()
+    change("recipes/other.yaml", node)
+    FILE.rename("recipes/other.yaml")
+    with pytest.raises(InputError, match=r"MaxEntropyL1 does not depend on recipes/other\.yaml"):
+        check()
 
 
 def test_a_stage_depends_on_the_code_of_the_objectives_that_its_recipe_names():

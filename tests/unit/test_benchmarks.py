@@ -1,16 +1,20 @@
 """The benchmarks run and say what they measured; what they measured is held to nothing."""
 
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 
 
-def told(*options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, BENCHMARKS / "engine_overhead.py", *options]
-    return subprocess.run(command, capture_output=True, text=True)
+def told(*options: str, name: str = "engine_overhead") -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *options]
+    # An installed jemtrack may be another checkout's.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_the_engines_overhead_is_shown_beside_both_bare_loops_and_in_parts():
@@ -35,3 +39,12 @@ def test_too_few_turns_are_refused():
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "--turns must be >= 6, got 2" in ended.stderr
+
+
+def test_the_trackers_costs_are_shown_by_batch_and_sample():
+    found = json.loads(told("--rounds", "1", "--json", name="trackers").stdout)
+
+    assert [row["tracker"] for row in found] == [
+        "jsonl, a batch", "performance, a sample", "performance light, a sample",
+    ]  # fmt: skip
+    assert all(row["microseconds"] > 0 and row["percent"] > 0 for row in found)

@@ -1,10 +1,14 @@
 """What holds for every callback, and for those of a user's own."""
 
 import importlib
+import re
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from recipe_files import problems_of
+from ruamel.yaml import YAML
 from small_run import BreakOff, PowerCutError, files, make_run
 
 from jemtrack.callbacks.best_weights import BestWeights
@@ -25,6 +29,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
+from jemtrack.engine.phase import Validation
 from jemtrack.errors import InputError
 
 OPTIONS = {
@@ -196,6 +201,45 @@ def test_validate_knows_callbacks_and_runs_none_of_a_user_s_own(tmp_path, own, c
     assert len(found) == (1 if problem else 0)
     assert not problem or found[0].startswith(f"3: training.callbacks{problem}")
     assert own not in sys.modules
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "callbacks.md"
+
+
+def blocks(kind):
+    return re.findall(rf"```{kind}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+
+
+def test_the_document_s_callbacks_are_sound_and_all_there(tmp_path):
+    lines = [line.strip() for block in blocks("yaml") for line in block.splitlines()]
+    entries = [YAML(typ="safe").load(line)[0] for line in lines if line.startswith("- {type")]
+    own = entries.pop()
+
+    assert {entry["type"] for entry in entries} == {*CLASSES}
+    for entry in entries:
+        assert isinstance(build_callback(entry), Callback)
+    assert own["type"] == "jemtrack.stages.patient.EnoughAccuracy"
+    for cls in CLASSES.values():
+        for option in cls.options():
+            assert f"`{option.name}`" in DOCUMENT.read_text()
+
+
+def test_the_document_s_own_callback_does_what_it_says(tmp_path, monkeypatch):
+    (code,) = blocks("python")
+    (tmp_path / "patient.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "patient", raising=False)
+    run = make_run(tmp_path, build_callback({"type": "patient.EnoughAccuracy", "accuracy": 0.98}))
+    measured = Validation(lambda models: {"valid_accuracy": 0.5 + run.state.epochs / 4})
+    run.phases = [replace(phase, validation=measured) for phase in run.phases]
+    run.train()
+
+    (end,) = run.listeners[0].of(PhaseEnd)
+    assert (end.position.epoch, end.status, end.reason) == (
+        3,
+        Status.STOPPED,
+        "the accuracy is 1.000",
+    )
 
 
 def test_a_run_that_is_broken_off_leaves_only_whole_files(tmp_path):

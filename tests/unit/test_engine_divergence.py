@@ -204,3 +204,35 @@ def test_the_record_has_each_step_and_epoch_once_and_every_return(tmp_path):
     good = [end for end in record_of(run).of(BatchEnd) if end.status == Status.SUCCESS]
     assert record.batch == {end.step: end.metrics for end in good}
     assert record.measured == {event.step: event.metrics for event in record_of(run).of(Measured)}
+
+
+class Counting:
+    """An objective with a state: how often it was called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, models, batch) -> dict[str, Tensor]:
+        self.calls += 1
+        return loss(models, batch)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("phase", "place"), [(0, (1, 1)), (1, (0, 0)), (1, (2, 0))])
+def test_an_objective_forgets_what_is_void(tmp_path, shared, phase, place):
+    """The first batch of the second phase fails, and the last checkpoint is in the first phase."""
+    run = make(tmp_path, bad={(*place, 0): NAN}, phase=phase)
+    one, other = Counting(), Counting()
+    objectives = (one, one) if shared else (one, other)
+    pairs = zip(run.phases, objectives, strict=True)
+    run.phases = [replace(phase, objective=objective) for phase, objective in pairs]
+    run.train()
+
+    assert len(record_of(run).of(Diverged)) == 1
+    assert [each.calls for each in objectives] == ([16, 16] if shared else [8, 8])

@@ -1,6 +1,5 @@
 import json
 
-import pandas as pd
 import yaml
 from tracked_run import (
     assert_same,
@@ -17,6 +16,7 @@ from tracked_run import (
     tell_to_end,
     whole_run,
 )
+from tracker_readers import dvclive_points
 
 from jemtrack.trackers.dvclive import DvcLive
 
@@ -25,21 +25,13 @@ def live(folder) -> DvcLive:
     return DvcLive(folder=str(folder / "live"))
 
 
-def points(folder) -> dict:
-    found = {}
-    for path in (folder / "live" / "plots" / "metrics").glob("*.tsv"):
-        table = pd.read_csv(path, sep="\t")
-        found[path.stem] = list(zip(table["step"], table[path.stem].astype(float), strict=True))
-    return found
-
-
 def summary(folder) -> dict:
     return json.loads((folder / "live" / "metrics.json").read_text())
 
 
 def assert_shown(folder, events) -> None:
     record = expected(events)
-    assert_same(points(folder), curves(record.epoch))
+    assert_same(dvclive_points(folder / "live"), curves(record.epoch))
     last = {name: values[-1][1] for name, values in curves(record.epoch).items()}
     run = {f"run.{name}": value for name, value in record.run.items()}
     found = {name: float(value) for name, value in summary(folder).items() if name != "step"}
@@ -61,7 +53,7 @@ def test_it_shows_the_epochs_and_the_parameters(tmp_path, monkeypatch):
 
 def test_a_resumed_run_shows_each_epoch_once(tmp_path):
     state = tell_killed(live(tmp_path))
-    assert len(points(tmp_path)["train_loss"]) == 2
+    assert len(dvclive_points(tmp_path / "live")["train_loss"]) == 2
 
     tell_resumed(live(tmp_path), state)
 
@@ -93,7 +85,7 @@ def test_what_is_void_after_a_divergence_is_not_shown(tmp_path):
     after = next(i for i, event in enumerate(events) if type(event).__name__ == "Diverged")
 
     tell(tracker, events[: after + 1])
-    assert set(points(tmp_path)["train_loss"]) == {(1, 1 / 7)}
+    assert set(dvclive_points(tmp_path / "live")["train_loss"]) == {(1, 1 / 7)}
     assert summary(tmp_path) == {"train_loss": 1 / 7, "step": 1}
     tell_to_end(tracker, events[after + 1 :])
 

@@ -21,6 +21,7 @@ from tracked_run import (
     tell_to_end,
     whole_run,
 )
+from tracker_readers import mlflow_points, mlflow_run
 
 from jemtrack.engine.events import ArtifactSaved, RunStart, Status
 from jemtrack.errors import InputError
@@ -39,29 +40,6 @@ def folder(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture
 def uri(folder) -> str:
     return f"sqlite:///{folder}/mlflow.db"
-
-
-def read(uri, run_id, experiment="jemtrack"):
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(experiment)
-    wanted = f"tags.`jemtrack.run_id` = '{run_id}'"
-    (run,) = client.search_runs([experiment.experiment_id], wanted)
-    return client, run
-
-
-def histories(client, run) -> dict:
-    """All points of each metric, in the order in which they were logged."""
-    return {
-        key: [
-            (point.step, point.value)
-            for point in sorted(
-                client.get_metric_history(run.info.run_id, key), key=lambda each: each.timestamp
-            )
-        ]
-        for key in run.data.metrics
-    }
 
 
 def last_of_each_step(points: dict) -> dict:
@@ -86,8 +64,8 @@ def test_mlflow_holds_the_run_each_step_once_and_what_came_last_after_a_divergen
     artifact = ArtifactSaved(weights, "weights")
     whole = [*whole_run()[:-1], artifact, end()]
     tell_to_end(Mlflow(uri=uri, every=1), of_run(whole, "whole"))
-    client, run = read(uri, "whole")
-    assert_same(histories(client, run), wanted(whole))
+    client, run = mlflow_run(uri, "whole")
+    assert_same(mlflow_points(client, run), wanted(whole))
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "test/Trainer"
     assert run.data.params.keys() == FLAT.keys()
@@ -98,39 +76,39 @@ def test_mlflow_holds_the_run_each_step_once_and_what_came_last_after_a_divergen
     assert json.loads((stored / "parameters.json").read_text()) == plain(PARAMETERS)
 
     state = tell_killed(Mlflow(uri=uri, every=1))
-    client, run = read(uri, "run-1")
+    client, run = mlflow_run(uri, "run-1")
     assert run.info.status == "RUNNING"
-    assert len(histories(client, run)["train_loss"]) == 2
+    assert len(mlflow_points(client, run)["train_loss"]) == 2
     tell_resumed(Mlflow(uri=uri, every=1), state)
-    client, run = read(uri, "run-1")
-    assert_same(histories(client, run), wanted(whole_run()))
+    client, run = mlflow_run(uri, "run-1")
+    assert_same(mlflow_points(client, run), wanted(whole_run()))
     assert run.info.status == "FINISHED"
 
     # What a session says again that has no step to take is not there twice.
     tell_to_end(Mlflow(uri=uri, every=1), [start(N_STEPS, "session-3"), end()])
-    client, run = read(uri, "run-1")
-    assert_same(histories(client, run), wanted(whole_run()))
+    client, run = mlflow_run(uri, "run-1")
+    assert_same(mlflow_points(client, run), wanted(whole_run()))
 
     tell_to_end(Mlflow(uri=uri, every=1), of_run(diverged_run(), "diverged"))
-    found = histories(*read(uri, "diverged"))
+    found = mlflow_points(*mlflow_run(uri, "diverged"))
     assert_same(last_of_each_step(found), wanted(diverged_run()))
 
     tell_to_end(Mlflow(uri=uri, every=0), of_run(broken_off(4), "broken"))
-    client, run = read(uri, "broken")
+    client, run = mlflow_run(uri, "broken")
     assert run.info.status == "FAILED"
     assert run.data.tags["jemtrack.status"] == "failed"
     assert not [name for name in run.data.metrics if name.startswith("batch.")]
 
     aborted = [start(), *steps(1, 4), end(Status.ABORTED)]
     tell_to_end(Mlflow(uri=uri, every=3), of_run(aborted, "aborted"))
-    client, run = read(uri, "aborted")
+    client, run = mlflow_run(uri, "aborted")
     assert run.info.status == "KILLED"
-    assert histories(client, run)["batch.loss"] == [(3, 1 / 9)]
+    assert mlflow_points(client, run)["batch.loss"] == [(3, 1 / 9)]
 
     tell_to_end(Mlflow(uri=uri, every=1), of_run([start(), *steps(1, 5)], "untold"))
-    client, run = read(uri, "untold")
+    client, run = mlflow_run(uri, "untold")
     assert run.info.status == "FAILED"
-    assert len(histories(client, run)["batch.loss"]) == 5
+    assert len(mlflow_points(client, run)["batch.loss"]) == 5
 
 
 def test_values_that_differ_in_a_later_session_are_those_that_count(uri):
@@ -140,7 +118,7 @@ def test_values_that_differ_in_a_later_session_are_those_that_count(uri):
 
     tell_resumed(Mlflow(uri=uri, experiment="again", every=1), {})
 
-    found = histories(*read(uri, "run-1", "again"))
+    found = mlflow_points(*mlflow_run(uri, "run-1", "again"))
     assert_same(last_of_each_step(found), wanted(whole_run()))
     assert len(found["batch.loss"]) > len(expected(whole_run()).batch)
 

@@ -5,7 +5,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from test_tracker_tensorboard import points, read
 from tracked_run import (
     KEPT,
     PARAMETERS,
@@ -21,6 +20,7 @@ from tracked_run import (
     tell_to_end,
     whole_run,
 )
+from tracker_readers import event_files, tensorboard_points
 
 from jemtrack.cli import main
 from jemtrack.engine.events import ArtifactSaved, EpochEnd, PhaseEnd, PhaseStart, RunStart
@@ -46,9 +46,12 @@ def test_tensorboard_made_again_is_tensorboard_as_it_was(tmp_path, events):
     replay(record(tmp_path / "record", events), [TensorBoard(folder=str(again))])
 
     for name in ("batches", "epochs", "run"):
-        assert_same(points(again / name), points(live / name))
-    for tag in read(live / "run").Tags()["tensors"]:
-        (found,), (wanted,) = read(again / "run").Tensors(tag), read(live / "run").Tensors(tag)
+        assert_same(tensorboard_points(again / name), tensorboard_points(live / name))
+    for tag in event_files(live / "run").Tags()["tensors"]:
+        (found,), (wanted,) = (
+            event_files(again / "run").Tensors(tag),
+            event_files(live / "run").Tensors(tag),
+        )
         assert found.tensor_proto == wanted.tensor_proto
 
 

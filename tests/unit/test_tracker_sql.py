@@ -1,4 +1,3 @@
-import math
 import sqlite3
 
 import pytest
@@ -22,6 +21,7 @@ from tracked_run import (
     tell_to_end,
     whole_run,
 )
+from tracker_readers import sql_record
 
 from jemtrack.engine.events import ArtifactSaved, Measured, Status
 from jemtrack.errors import InputError
@@ -42,12 +42,7 @@ def query(folder, statement, *values) -> list[tuple]:
 
 
 def read(folder, run_id="run-1") -> Record:
-    record = Record()
-    statement = "SELECT level, step, name, value FROM metric WHERE run_id = ?"
-    for level, step, name, value in query(folder, statement, run_id):
-        values = record.run if level == "run" else getattr(record, level).setdefault(step, {})
-        values[name] = math.nan if value is None else value
-    return record
+    return sql_record(folder / "new" / "runs.db", run_id)
 
 
 def test_the_tables_hold_the_run(tmp_path):

@@ -1,8 +1,6 @@
 import time
 
-import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tracked_run import (
     FLAT,
     N_STEPS,
@@ -16,6 +14,7 @@ from tracked_run import (
     tell_to_end,
     whole_run,
 )
+from tracker_readers import event_files, single, tensorboard_points
 
 from jemtrack.trackers.tensorboard import TensorBoard
 
@@ -24,33 +23,12 @@ def tensorboard(folder, every=1) -> TensorBoard:
     return TensorBoard(folder=str(folder), every=every)
 
 
-def read(folder) -> EventAccumulator:
-    # 0: keep every point.
-    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-
-
-def points(folder) -> dict:
-    found = read(folder)
-    return {
-        tag: [(point.step, point.value) for point in found.Scalars(tag)]
-        for tag in found.Tags()["scalars"]
-    }
-
-
-def single(points: dict) -> dict:
-    """The same in TensorBoard's precision."""
-    return {
-        name: [(step, float(np.float32(value))) for step, value in values]
-        for name, values in points.items()
-    }
-
-
 def assert_shown(folder, events) -> None:
     record = expected(events)
     by_step = curves(record.batch, "batch/") | curves(record.measured, "measured/")
-    assert_same(points(folder / "batches"), single(by_step))
-    assert_same(points(folder / "epochs"), single(curves(record.epoch)))
-    assert_same(points(folder / "run"), single(curves({0: record.run}, "run/")))
+    assert_same(tensorboard_points(folder / "batches"), single(by_step))
+    assert_same(tensorboard_points(folder / "epochs"), single(curves(record.epoch)))
+    assert_same(tensorboard_points(folder / "run"), single(curves({0: record.run}, "run/")))
 
 
 def next_second() -> None:
@@ -63,9 +41,9 @@ def test_it_shows_the_run_and_its_parameters(tmp_path):
     tell_to_end(tensorboard(tmp_path), whole_run())
 
     assert_shown(tmp_path, whole_run())
-    (table,) = read(tmp_path / "run").Tensors("parameters/text_summary")
+    (table,) = event_files(tmp_path / "run").Tensors("parameters/text_summary")
     assert "| params.load_path | null |" in table.tensor_proto.string_val[0].decode()
-    plugin = read(tmp_path / "run").summary_metadata["_hparams_/session_start_info"]
+    plugin = event_files(tmp_path / "run").summary_metadata["_hparams_/session_start_info"]
     for name, value in FLAT.items():
         if value is not None:  # TensorBoard has no null there
             assert name.encode() in plugin.plugin_data.content
@@ -76,7 +54,7 @@ def test_it_shows_the_run_and_its_parameters(tmp_path):
 def test_batches_are_shown_every_so_many_steps(tmp_path, every, shown):
     tell_to_end(tensorboard(tmp_path, every), whole_run())
 
-    found = points(tmp_path / "batches").get("batch/loss", [])
+    found = tensorboard_points(tmp_path / "batches").get("batch/loss", [])
     assert [step for step, _ in found] == shown
 
 
@@ -90,14 +68,14 @@ def test_a_resumed_run_shows_each_step_once(tmp_path):
     killed = tensorboard(tmp_path)
     state = tell_killed(killed)
     killed.close()
-    found = points(tmp_path / "batches")["batch/loss"]
+    found = tensorboard_points(tmp_path / "batches")["batch/loss"]
     assert len(found) == 7
     next_second()
 
     tell_resumed(tensorboard(tmp_path), state)
 
     assert_shown(tmp_path, whole_run())
-    assert len(points(tmp_path / "batches")["batch/loss"]) == N_STEPS
+    assert len(tensorboard_points(tmp_path / "batches")["batch/loss"]) == N_STEPS
 
 
 def test_what_a_checkpoint_holds_is_on_the_disk_by_then(tmp_path):
@@ -105,7 +83,7 @@ def test_what_a_checkpoint_holds_is_on_the_disk_by_then(tmp_path):
 
     tell_killed(tracker)
 
-    assert len(points(tmp_path / "batches")["batch/loss"]) >= 5
+    assert len(tensorboard_points(tmp_path / "batches")["batch/loss"]) >= 5
     tracker.close()
 
 

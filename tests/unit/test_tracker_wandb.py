@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from tracked_run import (
     tell_to_end,
     whole_run,
 )
+from tracker_readers import wandb_points, wandb_records
 
 from jemtrack.engine.events import ArtifactSaved
 from jemtrack.trackers.plain import plain
@@ -36,39 +35,15 @@ def wandb(folder, every=1) -> WeightsAndBiases:
     return WeightsAndBiases(folder=str(folder), every=every)
 
 
-def records(folder) -> list[dict]:
-    """What W&B's own reader finds in the log of the one run in `folder`."""
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    told = subprocess.run(command, capture_output=True, check=True, text=True)
-    return [json.loads(line) for line in told.stdout.splitlines()]
-
-
 def rows(folder) -> list[dict]:
-    return [each["history"] for each in records(folder) if each["type"] == "history"]
-
-
-def number(value) -> float:
-    return float(value)  # W&B's JSON has NaN as text
-
-
-def points(found: list[dict], axis: str) -> dict:
-    """The points by `epoch` or `step`; of a step that stands twice, the last."""
-    shown = {}
-    for row in found:
-        for name, value in row["item"].items():
-            by_step = name.startswith(("batch.", "measured."))
-            is_metric = not name.startswith("_") and name not in {"epoch", "step"}
-            if axis in row["item"] and is_metric and by_step == (axis == "step"):
-                shown.setdefault(name, {})[row["item"][axis]] = number(value)
-    return {name: sorted(values.items()) for name, values in shown.items()}
+    return [each["history"] for each in wandb_records(folder) if each["type"] == "history"]
 
 
 def assert_shown(found: list[dict], events) -> None:
     record = expected(events)
-    assert_same(points(found, "epoch"), curves(record.epoch))
+    assert_same(wandb_points(found, "epoch"), curves(record.epoch))
     by_step = curves(record.batch, "batch.") | curves(record.measured, "measured.")
-    assert_same(points(found, "step"), by_step)
+    assert_same(wandb_points(found, "step"), by_step)
 
 
 def last(found: list[dict], kind: str) -> dict:
@@ -81,7 +56,7 @@ def test_wandb_holds_the_run(folder):
 
     tell_to_end(wandb(folder), [*whole_run()[:-1], ArtifactSaved(weights, "weights"), end()])
 
-    found = records(folder)
+    found = wandb_records(folder)
     history = [each["history"] for each in found if each["type"] == "history"]
     assert_shown(history, whole_run())
     assert [row["item"]["_step"] for row in history] == [*range(N_STEPS + 1)]
@@ -110,7 +85,7 @@ def test_a_later_session_is_of_the_same_run_and_says_the_same(folder):
 
     tell_resumed(wandb(folder / "2"), state)
 
-    first, second = records(folder / "1"), records(folder / "2")
+    first, second = wandb_records(folder / "1"), wandb_records(folder / "2")
     assert last(first, "run")["run_id"] == last(second, "run")["run_id"] == "run-1"
     rows = [each["history"] for each in first + second if each["type"] == "history"]
     assert_shown(rows, whole_run())
@@ -122,6 +97,25 @@ def test_a_later_session_is_of_the_same_run_and_says_the_same(folder):
     assert by_step.keys() == {*range(1, N_STEPS + 1)}
     assert {len(values) for values in by_step.values()} == {1}
     assert last(first, "exit")["exit_code"] == 1
+
+
+def test_what_a_killed_session_may_not_have_written_is_told_again(folder, monkeypatch):
+    monkeypatch.setattr("jemtrack.trackers.wandb._AGAIN_SECONDS", 3600.0)
+    killed = wandb(folder / "1")
+    state = json.loads(json.dumps(tell_killed(killed)))
+    killed.close()
+
+    tell_resumed(wandb(folder / "2"), state)
+
+    assert_shown(rows(folder / "2"), whole_run())
+
+
+def test_what_was_told_long_before_a_checkpoint_is_written_by_then(folder, monkeypatch):
+    monkeypatch.setattr("jemtrack.trackers.wandb._AGAIN_SECONDS", 0.0)
+    tracker = wandb(folder)
+
+    assert tell_killed(tracker)["recent"] == []
+    tracker.close()
 
 
 def test_after_a_divergence_the_last_values_are_the_right_ones(folder):
@@ -136,9 +130,9 @@ def test_after_a_divergence_the_last_values_are_the_right_ones(folder):
 def test_epochs_alone_are_logged_by_default_and_a_failed_run_is_marked(folder):
     tell_to_end(WeightsAndBiases(folder=str(folder)), broken_off(4))
 
-    found = records(folder)
-    assert points([each["history"] for each in found if each["type"] == "history"], "epoch") == {
-        "train_loss": [(1, 1 / 7)]
-    }
+    found = wandb_records(folder)
+    assert wandb_points(
+        [each["history"] for each in found if each["type"] == "history"], "epoch"
+    ) == {"train_loss": [(1, 1 / 7)]}
     assert not any("batch.loss" in json.dumps(each) for each in found)
     assert last(found, "exit")["exit_code"] == 1

@@ -1,5 +1,6 @@
 """A run: phases before listeners and callbacks, announced once, ended once, and resumed."""
 
+import copy
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +27,10 @@ from jemtrack.engine.interruption import Interruption
 from jemtrack.engine.launch import Place
 from jemtrack.engine.learning_rates import scale_learning_rates
 from jemtrack.engine.listeners import Listener
-from jemtrack.engine.loop import fit, weights_are_finite
+from jemtrack.engine.loop import fit
 from jemtrack.engine.phase import Models, Phase
 from jemtrack.engine.processes import (
     from_first,
-    gathered,
     highest,
     is_first,
     n_processes,
@@ -39,9 +39,10 @@ from jemtrack.engine.processes import (
 from jemtrack.engine.random_state import turn_random_state
 from jemtrack.engine.recipe import Divergence
 from jemtrack.engine.sessions import new_session
-from jemtrack.engine.state import TrainState
+from jemtrack.engine.snapshots import Snapshots
+from jemtrack.engine.state import TrainState, objective_state
 from jemtrack.engine.whole_file import write_whole
-from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
+from jemtrack.errors import Interrupted, TrainingDivergedError
 
 log = logging.getLogger("jemtrack")
 
@@ -87,11 +88,14 @@ class Run:
         """
         listeners = self.listeners if is_first() else ()
         self._audience = Audience(listeners, self.callbacks, self.state)
-        self._kept = self.checkpoints or (InMemory() if self.divergence.on == "retry" else None)
+        kept = self.checkpoints or (InMemory() if self.divergence.on == "retry" else None)
+        self._snapshots = Snapshots(kept, self.state, self.phases, self.callbacks, listeners)
         for callback in self.callbacks:
             callback.run_folder = self.folder
             if self.save_weights:
                 callback.save_weights = self._save_weights
+        if self.divergence.on == "retry":
+            self._fresh = [copy.deepcopy(objective_state(phase)) for phase in self.phases]
         with Interruption() as interruption, self._audience.until_end(lambda: self.state.latest):
             join_batch_norms(self.state.models, self.place.device)
             self._resume()
@@ -101,7 +105,7 @@ class Run:
     def _train(self, interruption: Interruption) -> None:
         self._audience.announce(self._start())
         if self.divergence.on == "retry" and not self.state.step:
-            self._save(self._phase)
+            self._snapshots.take(self.run_id)
         while True:
             try:
                 self._train_phases(interruption)
@@ -115,12 +119,12 @@ class Run:
             for event in fit(self.state, phase, len(self.phases), self.place.autocast):
                 if isinstance(event, PhaseEnd) and self._is_last(number):
                     # Whoever goes on from here has nothing left to train.
-                    self._save(phase)
+                    self._snapshots.take(self.run_id)
                 self._audience.announce(event)
                 if isinstance(event, EpochEnd):
-                    self.state.stop = from_first(self.state.stop)
+                    self._agree()
                 if isinstance(event, BatchEnd | EpochEnd):
-                    self._save_or_stop(interruption, phase)
+                    self._save_or_stop(interruption)
             if self._is_last(number):
                 break
             self.state.position = Position(number + 1)
@@ -147,17 +151,15 @@ class Run:
 
     def _resume(self) -> None:
         """Enter the phase to go on in, from the newest checkpoint where there is one."""
-        saved = self._saved()
+        saved = self._snapshots.newest()
         if saved is None:
             self.state.enter(self._phase)
             if not is_first():
                 turn_random_state(process_number())
             return
         self.run_id = saved["run_id"]
-        self._restore(saved)
-        for name, listener in _named(self.listeners).items():
-            if name in saved["listeners"]:
-                listener.load_state_dict(saved["listeners"][name])
+        self._snapshots.restore(saved)
+        self._snapshots.restore_listeners(saved)
         position = self.state.position
         skipped = ", ".join(phase.name for phase in self.phases[: position.phase])
         log.info(
@@ -166,20 +168,6 @@ class Run:
             + (f"; done before: {skipped}" if skipped else "")
         )
 
-    def _saved(self) -> Any | None:
-        return from_first(self._kept.load() if self._kept and is_first() else None)
-
-    def _restore(self, saved: Mapping[str, Any]) -> None:
-        own = saved["processes"]
-        if len(own) != n_processes():
-            raise InputError(
-                f"the checkpoint of {self.name} is of {len(own)} processes, not of {n_processes()}"
-            )
-        state = saved["state"] | own[process_number()]
-        self.state.load_state_dict(state, self.phases[state["position"][0]])
-        for callback, state in zip(self.callbacks, saved["callbacks"], strict=True):
-            callback.load_state_dict(state)
-
     def _go_back(self, error: TrainingDivergedError) -> None:
         """Go back to the last checkpoint with lower learning rates and other noise.
 
@@ -187,7 +175,7 @@ class Run:
             TrainingDivergedError: when that must not be, or was done too often.
         """
         state, how = self.state, self.divergence
-        saved = self._saved() if how.on == "retry" else None
+        saved = self._snapshots.newest() if how.on == "retry" else None
         if saved is None:
             raise error
         if state.retries >= how.max_retries:
@@ -195,7 +183,8 @@ class Run:
             raise TrainingDivergedError(message, error.losses) from error
         position, retries, scale = state.position, state.retries + 1, state.lr_scale * how.lr_factor
         self._audience.announce_ends(Status.FAILED, str(error))
-        self._restore(saved)
+        self._refresh_objectives(saved["state"]["position"][0] + 1)
+        self._snapshots.restore(saved)
         scale_learning_rates(state.optimizers, state.schedulers, scale / state.lr_scale)
         state.retries, state.lr_scale = retries, scale
         turn_random_state(retries * n_processes() + process_number())
@@ -204,14 +193,25 @@ class Run:
             Diverged(position, back_to, state.epochs, state.step, losses, retries, scale)
         )
         # A kill from here on does not give the run its chances back.
-        self._save(self._phase)
+        self._snapshots.take(self.run_id)
 
-    def _save_or_stop(self, interruption: Interruption, phase: Phase) -> None:
+    def _refresh_objectives(self, first: int) -> None:
+        """Let the objectives of the phases from `first` on forget that these have begun."""
+        for phase, state in zip(self.phases[first:], self._fresh[first:], strict=True):
+            if state is not None:
+                phase.objective.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
+
+    def _agree(self) -> None:
+        """Have all processes do what the first one's callbacks want."""
+        wishes = from_first((self.state.stop, self.state.stop_phase))
+        self.state.stop, self.state.stop_phase = wishes
+
+    def _save_or_stop(self, interruption: Interruption) -> None:
         """Save where it is due, stop where a signal asks for it: all processes after one batch."""
-        due = is_first() and self._kept is not None and self._kept.due(self.state.step)
+        due = self._snapshots.due()
         wish = highest(interruption.number or int(due), self.place.device)
         if wish:
-            self._save(phase)
+            self._snapshots.take(self.run_id)
         if wish > 1:
             raise Interrupted(wish)
 
@@ -221,35 +221,3 @@ class Run:
         assert save
         if is_first():
             write_whole(path, lambda unfinished: save(unfinished, self.state.served))
-
-    def _save(self, phase: Phase) -> None:
-        if self._kept is None and n_processes() == 1:
-            return
-        # Who went back to weights that are not finite would never get away from them.
-        if not weights_are_finite(self.state):
-            return
-        state = self.state.state_dict(phase)
-        # These are each process's own; all else is the same in all.
-        own = gathered({"random": state.pop("random"), "objective": state.pop("objective")})
-        if self._kept is None or not is_first():
-            return
-        tree = {
-            "run_id": self.run_id,
-            "state": state,
-            "processes": own,
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
-            "listeners": {
-                name: listener.state_dict() for name, listener in _named(self.listeners).items()
-            },
-        }
-        self._kept.save(tree, self.state.step)
-
-
-def _named(listeners: Sequence[Listener]) -> dict[str, Listener]:
-    """Name each listener so that others may come after it, or go, before the run goes on."""
-    named: dict[str, Listener] = {}
-    for listener in listeners:
-        kind = type(listener).__name__
-        number = sum(type(other) is type(listener) for other in named.values()) + 1
-        named[f"{kind} {number}" if number > 1 else kind] = listener
-    return named

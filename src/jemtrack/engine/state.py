@@ -80,7 +80,7 @@ class TrainState:
         return {
             "position": astuple(self.position),
             **{kind: _states(getattr(self, kind)) for kind in _KINDS},
-            "objective": _state(phase.objective),
+            "objective": objective_state(phase),
             "random": random_state(),
             "recent": [*self.recent],
             "last_losses": [*self.last_losses],
@@ -107,13 +107,15 @@ _KINDS = ("models", "optimizers", "schedulers")
 _PLAIN = ("step", "epochs", "totals", "latest", "stop", "stop_phase", "retries", "lr_scale")
 
 
+def objective_state(phase: Phase) -> Any:
+    """Give the state of the phase's objective; None where it has none."""
+    objective: Any = phase.objective
+    return objective.state_dict() if hasattr(objective, "state_dict") else None
+
+
 def _weights(modules: list[nn.Module]) -> list[nn.Parameter]:
     """List the weights of the modules, each once."""
     return list({id(w): w for module in modules for w in module.parameters()}.values())
-
-
-def _state(holder: Any) -> Any:
-    return holder.state_dict() if hasattr(holder, "state_dict") else None
 
 
 def _states(holders: Mapping[str, Any]) -> dict[str, Any]:

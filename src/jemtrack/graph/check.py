@@ -79,11 +79,15 @@ def _reader_misfits(section: Section, data: DataSplits) -> Iterator[str]:
 
 
 def _stale_code(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
-    """Find stages whose code gained a file since the graph was written."""
+    """Find stages whose code gained a file since the graph was written, or that of a recipe."""
     stages = read_stages()
     for name, entry in graph.items():
         modules = re.findall(r"zntrack run (\S+)\.\w+", str(stages[name].get("cmd")))
-        modules += _chosen_modules(name, values.get(name))
+        given = values.get(name)
+        modules += _chosen_modules(name, given)
+        recipe = given.get("recipe") if isinstance(given, dict) else None
+        if isinstance(recipe, str) and recipe not in stages[name].get("deps", []):
+            yield f"{DVC}: {name} does not depend on {recipe}: type `jemtrack graph`"
         modules += [
             field["value"]["module"]
             for field in entry.values()

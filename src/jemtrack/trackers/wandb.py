@@ -1,6 +1,7 @@
 """Runs for Weights & Biases."""
 
-from collections.abc import Mapping
+import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from jemtrack.engine.listeners import Listener
 from jemtrack.trackers.extras import load_extra
 from jemtrack.trackers.places import SharedPath
 from jemtrack.trackers.plain import plain
+
+# W&B writes what it was told to the disk at this interval; a kill takes the rest.
+_FLUSH_SECONDS = 1.0
+_AGAIN_SECONDS = 10.0  # what was told within these before a checkpoint is told again after a kill
 
 _WHOLE = {Status.SUCCESS, Status.STOPPED}
 
@@ -49,16 +54,17 @@ class WeightsAndBiases(Listener):
         self._defined: set[str] = set()
         self._exit_code = 1
         self._last, self._shift = 0, 0
+        self._recent: deque[tuple[float, int, dict[str, float]]] = deque()
 
     def __call__(self, event: Event) -> None:
         """Log a row."""
         match event:
             case BatchEnd(status=Status.SUCCESS) if self.every and event.step % self.every == 0:
-                self._log("batch.", event.metrics, event.step, {"step": event.step})
+                self._log({"step": event.step}, "batch.", event.metrics, event.step)
             case Measured():
-                self._log("measured.", event.metrics, event.step, {"step": event.step})
+                self._log({"step": event.step}, "measured.", event.metrics, event.step)
             case EpochEnd(status=Status.SUCCESS):
-                self._log("", event.metrics, event.step, {"epoch": event.epoch})
+                self._log({"epoch": event.epoch}, "", event.metrics, event.step)
             case RunStart():
                 self._start(event)
             case Diverged():
@@ -71,12 +77,15 @@ class WeightsAndBiases(Listener):
                 self._run.summary.update({"status": str(event.status), **values})
 
     def state_dict(self) -> dict[str, Any]:
-        """Give how far W&B's steps are ahead of the training's."""
-        return {"shift": self._shift}
+        """Give how far W&B's steps are ahead, and the rows that it may not have written yet."""
+        first = time.monotonic() - _AGAIN_SECONDS
+        recent = [[step, row] for told, step, row in self._recent if told >= first]
+        return {"shift": self._shift, "recent": recent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with W&B's steps."""
         self._shift = state["shift"]
+        self._recent = deque((time.monotonic(), step, row) for step, row in state.get("recent", []))
 
     def close(self) -> None:
         """Finish the run."""
@@ -94,19 +103,34 @@ class WeightsAndBiases(Listener):
             resume="allow",
             dir=self.folder,
             config=plain(event.parameters),
-            # The screen is the console tracker's.
-            settings=self._tool.Settings(silent=True, console="off"),
+            settings=self._settings(),
         )
+        for _, step, row in self._recent:
+            self._send(row, step)
 
-    def _log(self, prefix: str, metrics: Metrics, step: int, place: Mapping[str, int]) -> None:
-        (axis,) = place
-        row = {f"{prefix}{name}": value for name, value in metrics.items()}
+    def _settings(self) -> Any:
+        # The screen is the console tracker's.
+        chosen: dict[str, Any] = {"silent": True, "console": "off"}
+        if "x_transaction_log_flush_interval" in self._tool.Settings.model_fields:
+            chosen["x_transaction_log_flush_interval"] = _FLUSH_SECONDS
+        return self._tool.Settings(**chosen)
+
+    def _log(self, place: dict[str, int], prefix: str, metrics: Metrics, step: int) -> None:
+        row = {**place, **{f"{prefix}{name}": value for name, value in metrics.items()}}
+        self._last = step + self._shift
+        now = time.monotonic()
+        while self._recent and self._recent[0][0] < now - _AGAIN_SECONDS:
+            self._recent.popleft()
+        self._recent.append((now, self._last, row))
+        self._send(row, self._last)
+
+    def _send(self, row: dict[str, float], step: int) -> None:
+        axis = next(iter(row))
         for name in row:
-            if name not in self._defined:
+            if name != axis and name not in self._defined:
                 self._defined.add(name)
                 self._run.define_metric(name, step_metric=axis, step_sync=False)
-        self._last = step + self._shift
-        self._run.log({**place, **row}, step=self._last)
+        self._run.log(row, step=step)
 
     def _add_file(self, event: ArtifactSaved) -> None:
         artifact = self._tool.Artifact(f"{event.kind}-{self._run.id}", type=event.kind)

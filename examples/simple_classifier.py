@@ -1,0 +1,79 @@
+"""A small classifier of scikit-learn's digits, trained by the engine.
+
+    python examples/simple_classifier.py runs/classifier
+
+Training ends when the validation loss has not improved for three epochs, and the best epoch's
+weights come back. A run that was killed goes on where it was when it is started again.
+"""
+
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from jemtrack.callbacks.best_weights import BestWeights
+from jemtrack.callbacks.early_stopping import EarlyStopping
+from jemtrack.engine.checkpoint import Checkpoints
+from jemtrack.engine.phase import Phase, Validation
+from jemtrack.engine.run import Run
+from jemtrack.engine.sampler import EpochSampler
+from jemtrack.engine.state import TrainState
+from jemtrack.trackers.console import Lines
+from jemtrack.trackers.jsonl import JsonLines
+
+IMAGES_NF, LABELS_N = (torch.from_numpy(each) for each in load_digits(return_X_y=True))
+IMAGES_NF = IMAGES_NF.float() / 8 - 1
+N_TRAIN, BATCH_SIZE, LR = 1400, 64, 0.003
+
+
+class DigitBatches:
+    """The epoch and the number of a batch say which images are in it."""
+
+    sampler = EpochSampler(N_TRAIN, BATCH_SIZE, seed=1)
+
+    def __len__(self):
+        """Count the batches of an epoch."""
+        return len(self.sampler)
+
+    def epoch(self, epoch, start=0, retry=0):
+        """Give the batches of an epoch from the one numbered `start` on."""
+        for rows_B in self.sampler.epoch(epoch, start):
+            yield IMAGES_NF[rows_B], LABELS_N[rows_B]
+
+
+def losses(models, batch):
+    """Give what is minimised, and what is recorded beside it."""
+    logits_BC, labels_B = models["classifier"](batch[0]), batch[1]
+    accuracy = (logits_BC.argmax(1) == labels_B).float().mean()
+    return {"loss": cross_entropy(logits_BC, labels_B), "accuracy": accuracy}
+
+
+@torch.no_grad()
+def measured(models):
+    """Measure the classifier on images that it was not trained on."""
+    found = losses(models, (IMAGES_NF[N_TRAIN:], LABELS_N[N_TRAIN:]))
+    return {f"valid_{name}": value.item() for name, value in found.items()}
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.manual_seed(0)
+    folder = Path(sys.argv[1] if sys.argv[1:] else "runs/classifier")
+    classifier = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    adam = {"classifier": partial(torch.optim.AdamW, lr=LR)}
+    phase = Phase("train", losses, DigitBatches(), 60, adam, validation=Validation(measured))
+    metrics = Run(
+        "simple classifier", {"lr": LR}, TrainState({"classifier": classifier}), [phase],
+        listeners=[Lines(), JsonLines(folder=str(folder / "record"))],
+        callbacks=[EarlyStopping(metric="valid_loss", patience=3),
+                   BestWeights(metric="valid_loss", restore=True)],
+        checkpoints=Checkpoints(folder / "checkpoints"), folder=folder,
+        save_weights=lambda path, models: save_file(models["classifier"].state_dict(), path),
+    ).train()  # fmt: skip
+    print(f"accuracy {metrics['valid_accuracy']:.3f}; weights in {folder}/best.safetensors")
