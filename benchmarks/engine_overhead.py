@@ -86,7 +86,7 @@ class Case:
 
 CASES = {
     "digits": Case(depth=10, width=2, side=8, channels=1, batch_size=64, turn=8),
-    "large": Case(depth=16, width=2, side=32, channels=3, batch_size=32, turn=2),
+    "large": Case(depth=16, width=2, side=32, channels=3, batch_size=32, turn=1),
 }
 
 

@@ -121,9 +121,12 @@ def _train(options: argparse.Namespace) -> int:
     if options.validate_pipeline:
         options.paths = [options.config]
         return _validate(options)
+    from jemtrack.engine.processes import is_first
     from jemtrack.recipe_run import train
 
-    print(f"the results are in {train(options.config, options.out)}")
+    out = train(options.config, options.out)
+    if is_first():
+        print(f"the results are in {out}")
     return 0
 
 

@@ -57,13 +57,10 @@ def train(path: Path, out: Path | None = None) -> Path:
     file = _sound_file(path)
     data = _prepared(file)
     _check_data(file, data)
-    if (out / _METRICS).exists():
-        raise InputError(f"{out} holds the results of a training: name another folder by --out")
+    _make_folder(out)
     folder = _scratch(file, out)
-    with held(folder), _told(path, out):
-        remove_old(path.stem, folder.parent)
-        checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
-        launch(file.training, _train, path, out, checkpoints)
+    with _told(path, out):
+        launch(file.training, _train, path, out, folder)
     return out
 
 
@@ -102,6 +99,15 @@ def _check_data(file: RecipeFile, data: DataSplits) -> None:
             raise InputError("\n".join(f"{line}; data.n_valid is 0" for line in lines)) from error
 
 
+def _make_folder(out: Path) -> None:
+    if (out / _METRICS).exists():
+        raise InputError(f"{out} holds the results of a training: name another folder by --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder: {error.strerror}") from error
+
+
 def _scratch(file: RecipeFile, out: Path) -> Path:
     """Name the folder of the checkpoints of this training: by all that determines it."""
     package = Path(__file__).parent
@@ -121,14 +127,17 @@ def _chosen(file: RecipeFile) -> dict[str, object]:
     }
 
 
-def _train(place: Place, path: Path, out: Path, checkpoints: Checkpoints) -> None:
+def _train(place: Place, path: Path, out: Path, folder: Path) -> None:
     """Train in one of the processes; the first one writes."""
     file = _sound_file(path)
     training = _training(file, place, out)
-    listeners = _listeners(file, out) if is_first() else []
-    with run_log(None, on_screen=is_first() and not sys.stderr.isatty()):
-        metrics = training.train(listeners, checkpoints if is_first() else None)
-    if is_first():
+    if not is_first():
+        training.train([], None)
+        return
+    with held(folder), run_log(None, on_screen=not sys.stderr.isatty()):
+        remove_old(path.stem, folder.parent)
+        checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
+        metrics = training.train(_listeners(file, out), checkpoints)
         training.save(out / "model.safetensors")
         (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
 
@@ -136,8 +145,10 @@ def _train(place: Place, path: Path, out: Path, checkpoints: Checkpoints) -> Non
 def _training(file: RecipeFile, place: Place, out: Path) -> Training:
     data, recipe = _prepared(file), file.recipe
     objectives = [
-        build_objective(FAMILY, step.objective, f"{file.path}: the objective of {step.name}:")
-        for step in recipe.steps
+        build_objective(
+            FAMILY, step.objective, f"{file.path}: training.pipeline.steps[{number}].objective"
+        )
+        for number, step in enumerate(recipe.steps)
     ]
     shape = network_shape(file.model, data)
     torch.manual_seed(data.seed)
@@ -184,6 +195,5 @@ def _told(path: Path, out: Path) -> Iterator[None]:
         raise
     except TrainingDivergedError as error:
         raise InputError(f"{path}: {error}") from error
-    except InputError as error:
-        asked = str(error).removeprefix("hardware.")
-        raise InputError(f"{path}: training.{asked}" if asked != str(error) else asked) from error
+    except ParameterError as error:
+        raise InputError(f"{path}: training.{error}") from error

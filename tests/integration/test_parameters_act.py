@@ -353,3 +353,21 @@ def test_the_trainers_start_from_the_same_weights_and_see_the_same_first_batch()
     assert are_equal(starts[0], starts[1])
     assert are_equal(starts[0], starts[2])
     assert len({metrics_in(folder)["train_cross_entropy"] for folder in folders}) == 1
+
+
+def test_precision_is_that_of_the_arithmetic():
+    full, mixed = (
+        history_in(trained(precision=name)).valid_nll.iloc[-1] for name in ("fp32", "bf16-mixed")
+    )
+
+    assert full != mixed
+    assert full == pytest.approx(mixed, rel=0.02)
+    weights = weights_in(Path("nodes/XEntropyAugmented"))
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(SystemExit, match=r"params\.device must be cpu or auto, got 'cuda'"):
+        trained(device="cuda")

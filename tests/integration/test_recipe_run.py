@@ -195,10 +195,13 @@ def test_results_are_not_written_over(capsys):
 
     assert refused(capsys, "--out", "kept").startswith("kept holds the results of a training")
     assert outs("kept") == before
+    assert refused(capsys, "--out", str(CONFIG)) == (
+        "mine.yaml cannot be made a folder: File exists"
+    )
 
 
 def test_a_training_that_diverges_is_told_by_its_file(capsys):
-    content = write_config(divergence={"on": "fail", "max_loss": 1e-9})
+    content = write_config(divergence={"action": "fail", "max_loss": 1e-9})
     save(content)
 
     assert "mine.yaml: the loss is too large at epoch 1, batch 1" in refused(capsys)

@@ -165,15 +165,15 @@ def test_each_step_sees_the_images_in_an_order_and_noise_of_its_own():
 
 
 def test_what_stands_beside_the_steps_serves_the_ordinary_training_too():
-    recipe = described(trainer({"divergence": {"on": "retry", "max_retries": 5}})).recipe
+    recipe = described(trainer({"divergence": {"action": "retry", "max_retries": 5}})).recipe
 
     assert [step.name for step in recipe.steps] == ["train"]
-    assert (recipe.divergence.on, recipe.divergence.max_retries) == ("retry", 5)
+    assert (recipe.divergence.action, recipe.divergence.max_retries) == ("retry", 5)
 
 
 def test_a_file_is_the_same_recipe_and_one_of_the_stage_s_deps():
-    by_mapping = described(trainer({**RECIPE, "divergence": {"on": "retry"}})).recipe
-    node = trainer(written(RECIPE, divergence={"on": "retry"}, workers=3))
+    by_mapping = described(trainer({**RECIPE, "divergence": {"action": "retry"}})).recipe
+    node = trainer(written(RECIPE, divergence={"action": "retry"}, workers=3))
     files.write_graph([node])
 
     assert described(node).recipe == by_mapping
@@ -208,7 +208,7 @@ def test_a_training_with_another_recipe_has_another_folder_of_checkpoints():
         return determinants(node.name, described(node).parameters).folder
 
     files.write_graph([trainer()])
-    retry = {"divergence": {"on": "retry"}}
+    retry = {"divergence": {"action": "retry"}}
     faster = {"steps": [HEAD, {**ALL, "n_epochs": 1}]}
     path = written(RECIPE)
     adam, adamw = (
@@ -230,7 +230,7 @@ def test_an_unfinished_training_serves_until_its_recipe_changes():
     found.write()
     assert [training.changed for training in unfinished_trainings()] == [()]
 
-    change({"divergence": {"on": "retry"}}, node)
+    change({"divergence": {"action": "retry"}}, node)
     assert [training.changed for training in unfinished_trainings()] == [
         ("recipe.divergence", "recipe.steps")
     ]
@@ -256,7 +256,10 @@ def test_callbacks_have_their_say_and_their_code_is_a_dep():
         (3, [" must hold defaults, steps, divergence and callbacks, or be the path of a recipe"]),
         ([HEAD], [" must hold defaults, steps, divergence and callbacks, or be the path of a"]),
         ({"defaults": {"max_steps": 1}}, [".steps is missing: it must hold a list of steps"]),
-        ({"divergence": {"on": "x"}}, [".divergence.on must be one of 'fail' or 'retry', got 'x'"]),
+        (
+            {"divergence": {"action": "x"}},
+            [".divergence.action must be one of 'fail' or 'retry', got 'x'"],
+        ),
         ({"callbacks": [{"type": "erly"}]}, [".callbacks[0].type must be a callback, got 'erly'"]),
         ({"stepz": []}, [".stepz is not known here; did you mean steps?"]),
         (
@@ -296,10 +299,10 @@ def test_a_word_is_a_word_in_params_yaml_as_dvc_has_it():
     """To YAML 1.1 `on` is a boolean."""
     files.write_graph([node := trainer()])
     path = Path("params.yaml")
-    path.write_text(path.read_text().replace("recipe: {}", "recipe: {divergence: {on: retry}}"))
+    path.write_text(path.read_text().replace("recipe: {}", "recipe: {divergence: {action: retry}}"))
 
     check()
-    assert type(node).from_rev().recipe == {"divergence": {"on": "retry"}}
+    assert type(node).from_rev().recipe == {"divergence": {"action": "retry"}}
 
 
 def test_a_file_may_not_say_what_the_stage_s_own_parameters_say():
@@ -325,7 +328,7 @@ def test_a_recipe_of_another_family_is_refused():
 
 def test_a_fault_of_the_parameters_is_not_told_of_the_recipe_too():
     """The ordinary training's step is made of the parameters."""
-    files.write_graph([node := trainer({"divergence": {"on": "retry"}})])
+    files.write_graph([node := trainer({"divergence": {"action": "retry"}})])
     content = yaml.safe_load(Path("params.yaml").read_text())
     content[node.name]["params"]["n_epochs"] = 0
     content[node.name]["objective"]["entropy_weight"] = -1

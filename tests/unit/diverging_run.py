@@ -47,7 +47,7 @@ def loss(models, batch) -> dict[str, Tensor]:
 def make(folder, *callbacks, bad: Bad | None = None, phase=0, values=(), **divergence) -> Run:
     """Make a run with checkpoints after every third step, that goes back; `bad` are of `phase`."""
     run = make_run(folder, *callbacks, values=values)
-    run.divergence = Divergence(**{"on": "retry", **divergence})
+    run.divergence = Divergence(**{"action": "retry", **divergence})
     run.phases = [
         replace(
             each,

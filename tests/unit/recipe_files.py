@@ -12,7 +12,7 @@ model: {family: jem, depth: 10, width: 1}
 training:
   batch_size: 64
   workers: 2
-  divergence: {on: retry, lr_factor: 0.5}
+  divergence: {action: retry, lr_factor: 0.5}
   pipeline:
     defaults:
       objective: {type: cross_entropy}

@@ -131,7 +131,7 @@ def make_run(
         [Record()],
         callbacks,
         Checkpoints(folder / "checkpoints", every_seconds=1e9, every_steps=3),
-        Divergence(on="retry"),
+        Divergence(action="retry"),
         save,
         folder / "files",
     )

@@ -51,7 +51,7 @@ class Finite(Callback):
     [(NAN, "loss is not finite"), (HUGE, "loss is too large"), (CUSP, "gradient is not finite")],
 )
 def test_a_run_that_may_not_go_back_fails_with_the_last_losses(tmp_path, factor, what):
-    run = make(tmp_path, bad={(3, 1, 0): factor}, on="fail")
+    run = make(tmp_path, bad={(3, 1, 0): factor}, action="fail")
     with pytest.raises(TrainingDivergedError) as caught:
         run.train()
 
@@ -68,7 +68,7 @@ def test_a_run_that_may_not_go_back_fails_with_the_last_losses(tmp_path, factor,
 
 def test_the_first_batch_has_no_losses_before_it(tmp_path):
     with pytest.raises(TrainingDivergedError, match="the losses before: none"):
-        make(tmp_path, bad={(0, 0, 0): NAN}, on="fail").train()
+        make(tmp_path, bad={(0, 0, 0): NAN}, action="fail").train()
 
 
 def test_the_losses_before_are_those_that_are_not_void(tmp_path):
@@ -236,3 +236,23 @@ def test_an_objective_forgets_what_is_void(tmp_path, shared, phase, place):
 
     assert len(record_of(run).of(Diverged)) == 1
     assert [each.calls for each in objectives] == ([16, 16] if shared else [8, 8])
+
+
+def test_what_was_waiting_to_be_told_is_void_with_its_step(tmp_path):
+    """A callback may find a divergence too; another one has just announced what it saw."""
+
+    class Announcing(Callback):
+        def __call__(self, event, state) -> None:
+            if isinstance(event, BatchEnd):
+                self.announce(Measured({"gradient_norm": 1.0}, event.step))
+
+    class Finding(Callback):
+        def __call__(self, event, state) -> None:
+            if isinstance(event, BatchEnd) and event.step == 5 and not state.retries:
+                raise TrainingDivergedError("that looks bad")
+
+    run = make(tmp_path, Announcing(), Finding())
+    run.train()
+
+    told = [event.step for event in record_of(run).of(Measured)]
+    assert told == [1, 2, 3, 4, 4, *range(5, N_STEPS + 1)]

@@ -223,13 +223,13 @@ def test_the_precision_is_that_of_the_arithmetic_not_of_the_weights(precision, d
 def test_as_many_processes_train_as_were_started(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(InputError, match=r"hardware.processes must be 3, .* got 2"):
+    with pytest.raises(InputError, match=r"^processes must be 3, .* got 2"):
         launch(TWO, linear_logits)
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match=r"hardware.device must be cpu or auto, got 'cuda'"):
+    with pytest.raises(InputError, match=r"^device must be cpu or auto, got 'cuda'"):
         launch(Hardware(device="cuda"), linear_logits)
 
 
@@ -260,3 +260,20 @@ def test_one_process_needs_nobody():
 
     assert whole_batch(values_B) is values_B
     assert own_share(values_B) is values_B
+
+
+def n_processes_here(place: Place) -> int:
+    return torch.distributed.get_world_size()
+
+
+def test_ddp_of_one_process_is_a_process_group_of_one():
+    assert launch(Hardware(device="cpu", strategy="ddp"), n_processes_here) == 1
+
+
+def refuse(place: Place) -> None:
+    raise InputError("the images must be of one size")
+
+
+def test_what_is_wrong_in_the_processes_is_told_as_in_one():
+    with pytest.raises(InputError, match=r"^the images must be of one size$"):
+        launch(Hardware(device="cpu", strategy="ddp"), refuse)

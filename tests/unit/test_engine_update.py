@@ -39,7 +39,7 @@ def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path, max_steps):
 
 
 def test_weights_that_are_not_finite_fail_a_run_that_may_not_go_back(tmp_path):
-    run = make(tmp_path, on="fail")
+    run = make(tmp_path, action="fail")
     optimizers = {"net": partial(torch.optim.SGD, lr=3e38)}
     run.phases = [replace(each, optimizers=optimizers, max_steps=1) for each in run.phases]
     run.checkpoints.every_steps = 1

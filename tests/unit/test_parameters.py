@@ -107,6 +107,10 @@ FIELDS = {
         "eval_every": whole(1),
         "print_every": whole(1),
         "print_to_log": SWITCH,
+        "device": choice("auto", "cpu", "cuda"),
+        "precision": choice("fp32", "bf16-mixed"),
+        "processes": whole(1),
+        "strategy": choice("auto", "ddp"),
     },
     EvalArgs: {
         "split": choice("test", "train", "valid"),

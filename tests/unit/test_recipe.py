@@ -72,7 +72,11 @@ def test_the_schedulers_are_torch_s_by_name():
         (SCHEDULERS["StepLR"], {}, "x.step_size is missing"),
         (SCHEDULERS["CosineAnnealingLR"], {"eta_min_factor": 2}, "must be <= 1, got 2"),
         (SCHEDULERS["ReduceLROnPlateau"], {"factor": 1.0}, "must be < 1, got 1.0"),
-        (Divergence, {"on": "ignore"}, "x.on must be one of 'fail' or 'retry', got 'ignore'"),
+        (
+            Divergence,
+            {"action": "ignore"},
+            "x.action must be one of 'fail' or 'retry', got 'ignore'",
+        ),
         (Divergence, {"lr_factor": 0}, "x.lr_factor must be > 0, got 0"),
         (Transition, {"threshold": float("nan")}, "x.threshold must be a finite number"),
         (Step, {"name": "a/b", "n_epochs": 1}, "x.name must be a plain file name"),
@@ -141,7 +145,7 @@ def test_a_recipe_comes_back_from_the_mapping_that_it_writes(
         transition=Transition(mode="loss_threshold", metric="loss", threshold=lr),
         max_steps=max_steps,
     )
-    recipe = Recipe(steps=(step,), divergence=Divergence(on="retry"))
+    recipe = Recipe(steps=(step,), divergence=Divergence(action="retry"))
 
     assert recipe_from_mapping(recipe.as_mapping(), "here", FAMILY) == recipe
 

@@ -75,7 +75,7 @@ def test_a_sound_file_is_what_it_says(tmp_path):
     assert (file.family.name, file.data.n_valid, file.model.width) == ("jem", 100, 1)
     assert (file.training.batch_size, file.training.workers, file.training.seed) == (64, 2, None)
     assert file.trackers == ({"type": "history", "path": "history.csv"},)
-    assert file.recipe.divergence.on == "retry"
+    assert file.recipe.divergence.action == "retry"
     assert file.recipe.n_epochs == 6
     assert first.objective == {"type": "cross_entropy"}
     assert first.optimizers == {"network": AdamW(lr=1e-3, betas=(0.9, 0.95))}
@@ -117,7 +117,7 @@ def test_a_file_s_recipe_is_the_one_of_its_mapping(tmp_path):
 
 
 def test_a_mapping_s_problems_are_told_by_their_path():
-    mapping = {"steps": [{"name": "a", "n_epochs": 0}], "divergence": {"on": "x"}, "stepz": []}
+    mapping = {"steps": [{"name": "a", "n_epochs": 0}], "divergence": {"action": "x"}, "stepz": []}
 
     with pytest.raises(InputError) as caught:
         recipe_from_mapping(mapping, "params.yaml: A.recipe", FAMILY)
@@ -127,7 +127,7 @@ def test_a_mapping_s_problems_are_told_by_their_path():
         "params.yaml: A.recipe.steps[0].n_epochs must be >= 1, got 0",
         "params.yaml: A.recipe.steps[0].objective is missing; there are cross_entropy, "
         "max_entropy_l1, max_entropy_l2",
-        "params.yaml: A.recipe.divergence.on must be one of 'fail' or 'retry', got 'x'",
+        "params.yaml: A.recipe.divergence.action must be one of 'fail' or 'retry', got 'x'",
     ]
     with pytest.raises(InputError, match=r"recipe must hold `steps:`, a list of steps, got 3"):
         recipe_from_mapping(3, "params.yaml: A.recipe", FAMILY)

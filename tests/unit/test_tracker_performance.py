@@ -157,7 +157,8 @@ def test_light_reads_the_process_alone():
     assert Gauges(light=True).read().keys() == LIGHT
 
 
-def test_children_count_with_their_parent():
+def test_children_count_with_their_parent(monkeypatch):
+    monkeypatch.setattr("jemtrack.trackers.gauges._REST", 0)
     gauges = Gauges(light=False)
     alone = gauges.read()["memory_mib"]
     code = "block = bytearray(200 << 20); print('ready', flush=True); input()"
@@ -171,6 +172,24 @@ def test_children_count_with_their_parent():
     assert together - alone > 190
     assert lightly - alone < 100
     assert gauges.read()["memory_mib"] - alone < 100
+
+
+def test_children_are_searched_for_seldom_where_it_takes_long(monkeypatch):
+    searches = []
+
+    def search(process, recursive):
+        searches.append(process)
+        until = time.thread_time() + 0.1
+        while time.thread_time() < until:
+            pass
+        return []
+
+    monkeypatch.setattr(psutil.Process, "children", search)
+    gauges = Gauges(light=False)
+    for _ in range(5):
+        gauges.read()
+
+    assert len(searches) == 1
 
 
 def test_a_busy_process_shows_its_load():

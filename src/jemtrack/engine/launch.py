@@ -11,7 +11,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.engine.hardware import Hardware
-from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
+from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -35,6 +35,27 @@ def usual_place() -> Place:
     return Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def check_hardware(hardware: Hardware) -> None:
+    """Hold the parameters against what there is.
+
+    Raises:
+        ParameterError: when there is no such device, or torchrun started another number.
+    """
+    if hardware.device == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device must be cpu or auto, got 'cuda': PyTorch finds no GPU here")
+    on_gpus = hardware.device != "cpu" and torch.cuda.is_available()
+    here = _processes_here(hardware)
+    if on_gpus and here > torch.cuda.device_count():
+        raise ParameterError(
+            f"processes must be at most {torch.cuda.device_count()}, one a GPU, got {here}"
+        )
+    started = _started_by_others()
+    if started and started != hardware.processes:
+        raise ParameterError(
+            f"processes must be {started}, as many as were started, got {hardware.processes}"
+        )
+
+
 def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     """Call `train(place, *arguments)` in each process; give what it returns in the first.
 
@@ -43,17 +64,13 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     importable without a side effect.
 
     Raises:
-        InputError: when the machine has no such device, or torchrun started another number.
+        ParameterError: when the machine has no such device, or torchrun started another number.
         Interrupted: when the processes were asked to end.
         TrainingDivergedError: when `train` raises it, or one of these.
     """
-    device = _device(hardware)
+    check_hardware(hardware)
+    device = usual_place().device if hardware.device == "auto" else torch.device(hardware.device)
     started = _started_by_others()
-    if started and started != hardware.processes:
-        raise InputError(
-            f"hardware.processes must be {started}, as many as were started, got "
-            f"{hardware.processes}"
-        )
     alone = hardware.processes == 1 and hardware.strategy == "auto"
     if alone and hardware.precision == "fp32" and not started:
         # Fabric would change nothing, and importing it takes seconds.
@@ -63,7 +80,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     strategy = "auto" if alone and not started else "ddp" if started else "ddp_spawn"
     fabric = Fabric(
         accelerator=device.type,
-        devices=_devices_here(hardware),
+        devices=_processes_here(hardware),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         strategy=strategy,
         precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
@@ -87,22 +104,12 @@ def _trained(fabric: "Fabric", *work: Any) -> Any:
         return error
 
 
-def _device(hardware: Hardware) -> torch.device:
-    if hardware.device == "auto":
-        return usual_place().device
-    if hardware.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "hardware.device must be cpu or auto, got 'cuda': PyTorch finds no GPU here"
-        )
-    return torch.device(hardware.device)
-
-
 def _started_by_others() -> int:
     """Count the processes that torchrun, or `fabric run` by it, has started; 0 for neither."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
-def _devices_here(hardware: Hardware) -> int:
+def _processes_here(hardware: Hardware) -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", hardware.processes))
 
 

@@ -99,13 +99,13 @@ class Divergence:
     """What happens when a loss is not finite or explodes.
 
     Attributes:
-        on: end the run, or go back to the last checkpoint with lower learning rates.
+        action: end the run, or go back to the last checkpoint with lower learning rates.
         max_retries: how many times to go back before the run fails.
         lr_factor: by which the learning rates are multiplied each time.
         max_loss: absolute value above which a loss counts as exploding.
     """
 
-    on: Literal["fail", "retry"] = "fail"
+    action: Literal["fail", "retry"] = "fail"
     max_retries: AtLeastOne = 3
     lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_loss: Positive = 1e6

@@ -88,13 +88,13 @@ class Run:
         """
         listeners = self.listeners if is_first() else ()
         self._audience = Audience(listeners, self.callbacks, self.state)
-        kept = self.checkpoints or (InMemory() if self.divergence.on == "retry" else None)
+        kept = self.checkpoints or (InMemory() if self.divergence.action == "retry" else None)
         self._snapshots = Snapshots(kept, self.state, self.phases, self.callbacks, listeners)
         for callback in self.callbacks:
             callback.run_folder = self.folder
             if self.save_weights:
                 callback.save_weights = self._save_weights
-        if self.divergence.on == "retry":
+        if self.divergence.action == "retry":
             self._fresh = [copy.deepcopy(objective_state(phase)) for phase in self.phases]
         with Interruption() as interruption, self._audience.until_end(lambda: self.state.latest):
             join_batch_norms(self.state.models, self.place.device)
@@ -104,7 +104,7 @@ class Run:
 
     def _train(self, interruption: Interruption) -> None:
         self._audience.announce(self._start())
-        if self.divergence.on == "retry" and not self.state.step:
+        if self.divergence.action == "retry" and not self.state.step:
             self._snapshots.take(self.run_id)
         while True:
             try:
@@ -175,7 +175,7 @@ class Run:
             TrainingDivergedError: when that must not be, or was done too often.
         """
         state, how = self.state, self.divergence
-        saved = self._snapshots.newest() if how.on == "retry" else None
+        saved = self._snapshots.newest() if how.action == "retry" else None
         if saved is None:
             raise error
         if state.retries >= how.max_retries:

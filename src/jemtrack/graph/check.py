@@ -79,34 +79,34 @@ def _reader_misfits(section: Section, data: DataSplits) -> Iterator[str]:
 
 
 def _stale_code(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
-    """Find stages whose code gained a file since the graph was written, or that of a recipe."""
+    """Find stages whose code gained a file since the graph was written, or whose recipe did."""
     stages = read_stages()
     for name, entry in graph.items():
         modules = re.findall(r"zntrack run (\S+)\.\w+", str(stages[name].get("cmd")))
-        given = values.get(name)
-        modules += _chosen_modules(name, given)
-        recipe = given.get("recipe") if isinstance(given, dict) else None
-        if isinstance(recipe, str) and recipe not in stages[name].get("deps", []):
-            yield f"{DVC}: {name} does not depend on {recipe}: type `jemtrack graph`"
         modules += [
             field["value"]["module"]
             for field in entry.values()
             if isinstance(field, dict) and field.get("_type") == "@dataclasses.dataclass"
         ]
-        if missing := sorted(set(code_files(modules)) - {*map(str, stages[name].get("deps", []))}):
+        deps = {*map(str, stages[name].get("deps", []))}
+        chosen, recipe = _chosen(name, values.get(name))
+        if recipe and recipe not in deps:
+            yield f"{DVC}: {name} does not depend on {recipe}: type `jemtrack graph`"
+        if missing := sorted({*code_files([*modules, *chosen])} - deps):
             yield (
                 f"{DVC}: {name}.deps lacks {', '.join(missing)}, which the stage imports: "
                 "type `jemtrack graph`, or the node's write_graph()"
             )
 
 
-def _chosen_modules(stage: str, given: Any) -> list[str]:
-    """Name the modules that the stage runs because its parameters say so."""
+def _chosen(stage: str, given: Any) -> tuple[list[str], str]:
+    """Name the modules that the stage runs, and the recipe's file, by its parameters."""
     cls = stage_class(stage)
     if cls is None or not isinstance(given, dict):
-        return []
+        return [], ""
     try:
         modules: list[str] = cls.code_modules(given)
     except InputError:  # it is among the parameters' problems
-        return []
-    return modules
+        return [], ""
+    recipe = given.get("recipe")
+    return modules, recipe if isinstance(recipe, str) else ""

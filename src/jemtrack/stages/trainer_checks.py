@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jemtrack.data.images import DataSplits
+from jemtrack.engine.launch import check_hardware
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.jem.batches import pick_labelled
 from jemtrack.jem.model_file import load_weights_into
@@ -45,6 +46,7 @@ def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) ->
     params: TrainArgs = section.build()
     yield from _recipe_problems(section, data, is_running)
     try:
+        check_hardware(params.hardware)
         pick_labelled(data.train.labels_N, params.labels_per_class, data.seed)
     except ParameterError as error:
         yield f"{section.where}.{error}"

@@ -1,11 +1,15 @@
 """What a process takes of its machine at this moment."""
 
 import sys
+import time
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 _MIB = 1 << 20
+# Children are found among all processes of the machine, which may be thousands: a search waits
+# for so many times the seconds that the last one took.
+_REST = 200
 
 
 class Gauges:
@@ -18,6 +22,7 @@ class Gauges:
         self.light = light
         self._process = psutil.Process()
         self._children: dict[int, psutil.Process] = {}
+        self._search_due = 0.0
         self._device = 0
         self._read, self._written = self._disk()
         # psutil gives the CPU's use since the last call: the first one has none to give.
@@ -57,12 +62,18 @@ class Gauges:
 
     def _family(self) -> list[psutil.Process]:
         """List the children, each the object of the last time, which knows its last reading."""
+        if time.monotonic() >= self._search_due:
+            started = time.thread_time()
+            self._search()
+            self._search_due = time.monotonic() + _REST * (time.thread_time() - started)
+        return [*self._children.values()]
+
+    def _search(self) -> None:
         try:
             found = {child.pid: child for child in self._process.children(recursive=True)}
         except psutil.Error:
             found = {}
         self._children = {pid: self._children.get(pid, child) for pid, child in found.items()}
-        return [*self._children.values()]
 
     def _disk(self) -> tuple[int, int]:
         if self.light or not hasattr(self._process, "io_counters"):  # macOS has none
