@@ -5,16 +5,37 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 from project import Project
 
+from jemtrack.engine.checkpoint_files import newest_first
+
 Process = subprocess.Popen[str]
+
+STAGE = "MaxEntropyL2"
+REPRO = ("dvc", "repro", "--force", "--single-item", STAGE)  # done or not
+OUTS = [f"nodes/{STAGE}/{name}" for name in ("model.safetensors", "history.csv", "metrics.json")]
+
+_ADAM = {"optimizers": {"network": {"type": "Adam", "lr": 0.001}}}
+_WARM_UP = {"name": "warm_up", "n_epochs": 3, "max_steps": 20, "optimization": _ADAM}
+_JOINT = {"name": "joint", "n_epochs": 4, "max_steps": 30, "optimization": _ADAM}
+N_STEPS = 3 * 20 + 4 * 30
+
+
+def train_longer(project: Project) -> None:
+    """Give the stage two phases and all that draws random numbers or has a state of its own."""
+    for name, value in {"batch_size": 32, "dropout_rate": 0.2, "norm": "batch"}.items():
+        project.set(f"{STAGE}.params.{name}", value)
+    steps = [_WARM_UP, {**_JOINT, "freeze": ["network.energy_head"]}]
+    project.set(f"{STAGE}.recipe", {"steps": steps})
+    project.commit("a longer training")
 
 
 def start(project: Project, *command: str, seconds: float = 0) -> Process:
-    """Start a command in a process group of its own; its trainings save after every `seconds`."""
+    """Start a command in a session of its own; its trainings save after every `seconds`."""
     return subprocess.Popen(
         command,
         cwd=project.path,
@@ -29,32 +50,49 @@ def start(project: Project, *command: str, seconds: float = 0) -> Process:
 
 @contextlib.contextmanager
 def killed(process: Process) -> Iterator[Process]:
-    """Kill all of the command's processes in the end."""
+    """Kill all of the command's processes in the end, a queue's worker included."""
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for each in psutil.pids():
+            # A worker has a group of its own, in the session of the command that started it.
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(each) == process.pid:
+                    os.kill(each, signal.SIGKILL)
         if process.stdout and not process.stdout.closed:
             process.communicate()
 
 
+def trainings(project: Project) -> list[Path]:
+    """Find the folders of trainings that are not done."""
+    return [*(project.path / ".jemtrack").glob("*-*")]
+
+
 def training_of(project: Project) -> psutil.Process:
-    """Find the process that trains in the project's scratch folder, of which there is one."""
-    (lock,) = (project.path / ".jemtrack").glob("*/lock")
-    return psutil.Process(int(lock.read_text()))
+    """Find the process of the one training that is not done."""
+    (folder,) = trainings(project)
+    return psutil.Process(int((folder / "lock").read_text()))
+
+
+def reached(folder: Path) -> int:
+    """Give the optimization steps of the training's newest checkpoint; 0 without one."""
+    return max((file.step for file in newest_first(folder)[:1]), default=0)
 
 
 def steps_saved(project: Project) -> int:
-    """Give the optimization steps of the newest checkpoint; 0 without one."""
-    found = (project.path / ".jemtrack").glob("*/*.checkpoint")
-    return max((int(path.name.split("-")[1].removeprefix("step")) for path in found), default=0)
+    """Give the most optimization steps of a training that is not done."""
+    return max(map(reached, trainings(project)), default=0)
 
 
-def wait_for_steps(project: Project, goal: int, process: Process | None = None) -> None:
-    """Wait until that many steps are saved, as long as the command, if there is one, runs."""
-    deadline = time.monotonic() + 120
-    while steps_saved(project) < goal:
+def wait_until(said: Callable[[], object], process: Process | None = None) -> None:
+    """Wait for what is said to be so, while the command, if there is one, runs."""
+    deadline = time.monotonic() + 300
+    while not said():
         assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def wait_for_steps(project: Project, goal: int, process: Process | None = None) -> None:
+    """Wait until `goal` steps are saved."""
+    wait_until(lambda: steps_saved(project) >= goal, process)

@@ -5,31 +5,36 @@ import json
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
-from killing import Process, killed, start, steps_saved, training_of, wait_for_steps
-from project import Project, new_project
+from killing import (
+    N_STEPS,
+    OUTS,
+    REPRO,
+    STAGE,
+    Process,
+    killed,
+    reached,
+    start,
+    steps_saved,
+    train_longer,
+    training_of,
+    trainings,
+    wait_for_steps,
+    wait_until,
+)
+from project import Project
 
-STAGE = "MaxEntropyL2"
-REPRO = ("dvc", "repro", "--force", "--single-item", STAGE)  # done or not
-OUTS = [f"nodes/{STAGE}/{name}" for name in ("model.safetensors", "history.csv", "metrics.json")]
-ADAM = {"optimizers": {"network": {"type": "Adam", "lr": 0.001}}}
-WARM_UP = {"name": "warm_up", "n_epochs": 5, "max_steps": 30, "optimization": ADAM}
-JOINT = {"name": "joint", "n_epochs": 6, "freeze": ["network.energy_head"], "optimization": ADAM}
-N_STEPS = 5 * 30 + 6 * 40  # 1257 images make 40 batches
+OBJECTIVE = "src/jemtrack/jem/objectives/max_entropy_l2.py"
 N_KILLS = 20
 
 
 @pytest.fixture
-def long(tmp_path) -> Project:
+def long(reproduced: Project) -> Project:
     """A project whose trainer takes some seconds."""
-    project = new_project(tmp_path / "project")
-    for name, value in {"batch_size": 32, "dropout_rate": 0.2, "norm": "batch"}.items():
-        project.set(f"{STAGE}.params.{name}", value)
-    project.set(f"{STAGE}.recipe", {"steps": [WARM_UP, JOINT]})
-    project.commit("a longer training")
-    project.repro("PrepareData")
-    return project
+    train_longer(reproduced)
+    return reproduced
 
 
 def kill_all(project: Project, process: Process) -> None:
@@ -45,9 +50,8 @@ def kill_dvc(project: Project, process: Process) -> None:
     """Kill DVC; its orphan trains on, until it is killed, too."""
     process.kill()
     process.wait()
-    orphan = training_of(project)
     wait_for_steps(project, steps_saved(project) + 3)
-    orphan.kill()
+    training_of(project).kill()
 
 
 def press_ctrl_c(project: Project, process: Process) -> None:
@@ -76,20 +80,19 @@ def content(lines: list[dict]) -> list[dict]:
 
 
 def test_a_training_killed_at_random_ends_as_one_that_was_not(long):
-    long.repro(STAGE)
+    long.repro("--single-item", STAGE)
     whole, epochs = outs(long), recorded(long, "epochs")
     batches = recorded(long, "warm_up", "joint")
     assert [line["global_step"] for line in batches] == [*range(1, N_STEPS + 1)]
 
     chosen = random.Random(1)
     kills = [*itertools.islice(itertools.cycle([kill_training, kill_dvc, kill_all]), N_KILLS)]
-    ways = [*kills, press_ctrl_c, terminate_training]
-    steps = sorted(chosen.sample(range(1, N_STEPS - 50), len(ways)))
-    for step, end in zip(steps, chosen.sample(ways, len(ways)), strict=True):
+    ways = chosen.sample([*kills, press_ctrl_c, terminate_training], N_KILLS + 2)
+    steps = sorted(chosen.sample(range(1, N_STEPS - 40), len(ways)))
+    for step, end in zip(steps, ways, strict=True):
         with killed(start(long, *REPRO)) as process:
             wait_for_steps(long, max(step, steps_saved(long) + 1), process)
             end(long, process)
-    assert 0 < steps_saved(long) < N_STEPS
     assert long.run("jemtrack", "scratch").endswith(", serves\n")
     with killed(start(long, *REPRO)) as process:
         wait_for_steps(long, steps_saved(long) + 1, process)
@@ -98,7 +101,7 @@ def test_a_training_killed_at_random_ends_as_one_that_was_not(long):
         # The orphan trains to its end, and leaves to this one what it has reached.
         said = long.run(*REPRO)
 
-    assert "goes on at phase joint (2/2), epoch 7, batch 1; done before: warm_up" in said
+    assert "goes on at phase joint (2/2), epoch 5, batch 1; done before: warm_up" in said
     assert outs(long) == whole
     assert content(recorded(long, "warm_up", "joint")) == content(batches)
     assert content(recorded(long, "epochs")) == content(epochs)
@@ -108,17 +111,44 @@ def test_a_training_killed_at_random_ends_as_one_that_was_not(long):
     assert len({line["run_id"] for line in starts}) == 1
     statuses = [line["status"] for line in run if line["event"] == "run_end"]
     assert statuses == ["aborted", "aborted", "success", "success"]
-    assert not list((long.path / ".jemtrack").glob(f"{STAGE}-*"))
+    assert not trainings(long)
 
 
-def test_other_parameters_start_afresh_and_the_first_still_goes_on(long):
-    with killed(start(long, *REPRO)) as process:
-        wait_for_steps(long, 20, process)
-    first = steps_saved(long)
+def begin(project: Project) -> Path:
+    """Begin a training that was not there, and kill it; give its folder."""
+    before = trainings(project)
 
+    def begun() -> list[Path]:
+        return [path for path in trainings(project) if path not in before and reached(path)]
+
+    with killed(start(project, "dvc", "repro", STAGE)) as process:
+        wait_until(lambda: bool(begun()), process)
+    return begun()[0]
+
+
+def test_other_parameters_data_or_code_start_afresh_and_the_first_still_goes_on(long):
+    first = begin(long)
+    before = reached(first)
     steps = long.read("params.yaml")[STAGE]["recipe"]["steps"]
-    long.set(f"{STAGE}.recipe.steps", steps[1:])
-    assert "goes on at" not in long.run("dvc", "repro", STAGE)
-    long.set(f"{STAGE}.recipe.steps", steps)
-    assert steps_saved(long) == first
+    edits = {
+        "recipe.steps": lambda: long.set(f"{STAGE}.recipe.steps", steps[1:]),
+        "nodes/PrepareData/images.safetensors": lambda: long.set("PrepareData.params.seed", 7),
+        OBJECTIVE: lambda: long.edit(OBJECTIVE, "square()", "pow(2)"),
+    }
+    for name, edit in edits.items():
+        edit()
+        begin(long)
+        (line,) = [
+            line
+            for line in long.run("jemtrack", "scratch").splitlines()
+            if line.startswith(first.name)
+        ]
+        assert name in line.partition("no longer serves: ")[2]
+    assert len(trainings(long)) == 4
+
+    long.run("git", "checkout", "--", "params.yaml", "src")
+    assert reached(first) == before
     assert "goes on at" in long.run("dvc", "repro", STAGE)
+    assert not first.exists()
+    assert "removed" in long.run("jemtrack", "scratch", "prune")
+    assert not trainings(long)

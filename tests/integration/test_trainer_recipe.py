@@ -299,10 +299,11 @@ def test_a_word_is_a_word_in_params_yaml_as_dvc_has_it():
     """To YAML 1.1 `on` is a boolean."""
     files.write_graph([node := trainer()])
     path = Path("params.yaml")
-    path.write_text(path.read_text().replace("recipe: {}", "recipe: {divergence: {action: retry}}"))
+    path.write_text(path.read_text().replace("recipe: {}", "recipe: {on: off, yes: true}"))
 
-    check()
-    assert type(node).from_rev().recipe == {"divergence": {"action": "retry"}}
+    with pytest.raises(InputError, match=r"recipe\.on is not known here"):
+        check()
+    assert type(node).from_rev().recipe == {"on": "off", "yes": True}
 
 
 def test_a_file_may_not_say_what_the_stage_s_own_parameters_say():
