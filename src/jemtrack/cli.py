@@ -4,8 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jemtrack.errors import InputError, exit_status
+
+Commands = Any  # argparse's own class of it has no public name
 
 # Each command imports what it needs when it runs, so that `jemtrack --help` answers at once.
 
@@ -29,6 +32,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    for add in (_add_graph, _add_recipes, _add_trainings):
+        add(commands)
+    return parser
+
+
+def _add_graph(commands: Commands) -> None:
+    """Add what is done with data, stages and the graph."""
     data = commands.add_parser("data", help="put a data set's files in place")
     data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or your own set's name")
     data.add_argument("--from", dest="given", type=Path, metavar="PATH", help="where to take it")
@@ -45,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="show the models side by side, and what they cost")
     show.set_defaults(command=_show)
 
+    notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
+    notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
+    notebook.set_defaults(command=_notebook)
+
+
+def _add_recipes(commands: Commands) -> None:
+    """Add what is done with recipe files."""
     validate = commands.add_parser("validate", help="check recipe files; say what they do")
     validate.add_argument("paths", nargs="+", type=Path, metavar="FILE")
     validate.set_defaults(command=_validate)
@@ -60,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     components = commands.add_parser("components", help="list callbacks, trackers, their options")
     components.set_defaults(command=_components)
 
+
+def _add_trainings(commands: Commands) -> None:
+    """Add what is done with trainings that were begun or recorded."""
     scratch = commands.add_parser("scratch", help="list unfinished trainings, or remove some")
     scratch.set_defaults(command=_scratch)
     prune = scratch.add_subparsers(metavar="prune").add_parser(
@@ -75,11 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", help="tell the trackers of jemtrack.yaml a run again")
     replay.add_argument("records", nargs="+", type=Path, metavar="RECORD")
     replay.set_defaults(command=_replay)
-
-    notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
-    notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
-    notebook.set_defaults(command=_notebook)
-    return parser
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -4,10 +4,9 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from jemtrack.engine.components import Component, build, registered
+from jemtrack.engine.components import Component, registered
 
 CALLBACK, TRACKER = "callback", "tracker"
 _PACKAGES = {CALLBACK: "jemtrack.callbacks", TRACKER: "jemtrack.trackers"}
@@ -22,21 +21,6 @@ def load_components(kind: str) -> dict[str, type[Component]]:
     return {
         name: cls for name, cls in registered().items() if cls.__module__.startswith(f"{package}.")
     }
-
-
-def built(kind: str, entries: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """Make the components that the entries, `{type: ..., ...options}` each, describe.
-
-    Raises:
-        InputError: when a name or an option does not fit.
-    """
-    entries = [*entries]
-    if entries:
-        load_components(kind)
-    return [
-        build(entry["type"], {name: entry[name] for name in entry if name != "type"})
-        for entry in entries
-    ]
 
 
 def component_lines() -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.component_list import CALLBACK, TRACKER, load_components
-from jemtrack.engine.callbacks import Callback
+from jemtrack.engine.callbacks import Callback, build_callback
 from jemtrack.engine.components import Component, build, option_faults, registered
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.pipeline import Pipeline
@@ -15,7 +15,7 @@ from jemtrack.engine.recipe_form.document import Document, Fault, Problem, read_
 from jemtrack.engine.recipe_form.values import not_a_mapping, typed_name_fault, unknown_names
 from jemtrack.errors import InputError
 from jemtrack.parameters import shown
-from jemtrack.trackers.places import Places, placed_options
+from jemtrack.trackers.places import Places, build_tracker
 
 _PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
 _KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)
@@ -130,14 +130,9 @@ def _named(base: type[Component]) -> dict[str, type[Component]]:
 
 def _made(key: str, entry: Mapping[str, Any], folder: Path) -> Any:
     """Make a callback, or a tracker that writes in `folder`."""
-    _, base, kind = _KINDS[key]
-    name, options = _described(entry)
-    if key == _TRACKERS and name in registered():
-        options = placed_options(registered()[name], options, Places(folder, Path()))
-    made = build(name, options)
-    if not isinstance(made, base):
-        raise InputError(f"{name} is not {kind}, but a {type(made).__name__}")
-    return made
+    return (
+        build_callback(entry) if key == _CALLBACKS else build_tracker(entry, Places(folder, Path()))
+    )
 
 
 def _described(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

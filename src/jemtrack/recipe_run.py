@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -15,9 +14,8 @@ from jemtrack.data.images import DataSplits
 from jemtrack.data.prepare import prepare
 from jemtrack.engine.checkpoint import Checkpoints
 from jemtrack.engine.checkpoint_files import FORMAT
-from jemtrack.engine.components import component_class
 from jemtrack.engine.family import build_objective
-from jemtrack.engine.launch import Place, launch
+from jemtrack.engine.launch import Handed, Place, launch
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.processes import is_first
 from jemtrack.engine.recipe_file import RecipeFile
@@ -32,7 +30,7 @@ from jemtrack.stages.runtime_file import checkpoint_seconds
 from jemtrack.stages.scratch import remove_old
 from jemtrack.stages.training_key import scratch_folder
 from jemtrack.trackers.jsonl import JsonLines
-from jemtrack.trackers.places import Places, placed_options
+from jemtrack.trackers.places import Places, build_tracker
 from jemtrack.trackers.plain import plain
 from jemtrack.trackers.run_log import run_log
 from jemtrack.trackers.usual import usual_listeners
@@ -60,7 +58,7 @@ def train(path: Path, out: Path | None = None) -> Path:
     _make_folder(out)
     folder = _scratch(file, out)
     with _told(path, out):
-        launch(file.training, _train, path, out, folder)
+        launch(file.training, _train, Handed((file, data), _with_data, path), out, folder)
     return out
 
 
@@ -127,23 +125,30 @@ def _chosen(file: RecipeFile) -> dict[str, object]:
     }
 
 
-def _train(place: Place, path: Path, out: Path, folder: Path) -> None:
-    """Train in one of the processes; the first one writes."""
+def _with_data(path: Path) -> tuple[RecipeFile, DataSplits]:
     file = _sound_file(path)
-    training = _training(file, place, out)
+    return file, _prepared(file)
+
+
+def _train(
+    place: Place, handed: Handed[tuple[RecipeFile, DataSplits]], out: Path, folder: Path
+) -> None:
+    """Train in one of the processes; the first one writes."""
+    file, data = handed.value
+    training = _training(file, data, place, out)
     if not is_first():
         training.train([], None)
         return
     with held(folder), run_log(None, on_screen=not sys.stderr.isatty()):
-        remove_old(path.stem, folder.parent)
+        remove_old(file.path.stem, folder.parent)
         checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
         metrics = training.train(_listeners(file, out), checkpoints)
         training.save(out / "model.safetensors")
         (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def _training(file: RecipeFile, place: Place, out: Path) -> Training:
-    data, recipe = _prepared(file), file.recipe
+def _training(file: RecipeFile, data: DataSplits, place: Place, out: Path) -> Training:
+    recipe = file.recipe
     objectives = [
         build_objective(
             FAMILY, step.objective, f"{file.path}: training.pipeline.steps[{number}].objective"
@@ -173,11 +178,7 @@ def _listeners(file: RecipeFile, out: Path) -> list[Listener]:
     """Make the trackers of the file, and those that every training has where it names no such."""
     load_components(TRACKER)
     places = Places(run=out, project=Path())
-    chosen: list[Listener] = []
-    for entry in file.trackers:
-        options = {name: entry[name] for name in entry if name != "type"}
-        cls = cast(type[Listener], component_class(entry["type"]))
-        chosen.append(cls(**placed_options(cls, options, places)))
+    chosen = [build_tracker(entry, places) for entry in file.trackers]
     usual = usual_listeners(out / "history.csv", _PRINT_EVERY)
     own = [JsonLines(folder=str(out / "record")), *usual]
     named = {type(each) for each in chosen}

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -28,6 +28,22 @@ class Place:
 
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class Handed(Generic[T]):
+    """A `value` of this process that each other one makes for itself, as `make(*arguments)`."""
+
+    def __init__(self, value: T, make: Callable[..., T], *arguments: Any) -> None:
+        self.value = value
+        self._made_by = make, arguments
+
+    def __reduce__(self) -> Any:
+        """Be made again where this is unpickled."""
+        return _made_again, self._made_by
+
+
+def _made_again(make: Callable[..., T], arguments: tuple[Any, ...]) -> Handed[T]:
+    return Handed(make(*arguments), make, *arguments)
 
 
 def usual_place() -> Place:

@@ -121,12 +121,13 @@ def _share(batch: Any) -> Any:
 class _WholeBatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
-        sizes = torch.zeros(n_processes(), dtype=torch.int64, device=local.device)
-        sizes[process_number()] = len(local)
-        distributed.all_reduce(sizes)
-        ctx.first = int(sizes[: process_number()].sum())
+        shared = torch.zeros(n_processes(), dtype=torch.int64, device=local.device)
+        shared[process_number()] = len(local)
+        distributed.all_reduce(shared)
+        sizes = shared.tolist()
+        ctx.first = sum(sizes[: process_number()])
         ctx.size = len(local)
-        whole = local.new_zeros(int(sizes.sum()), *local.shape[1:])
+        whole = local.new_zeros(sum(sizes), *local.shape[1:])
         whole[ctx.first : ctx.first + ctx.size] = local
         distributed.all_reduce(whole)
         return whole

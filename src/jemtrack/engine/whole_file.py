@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside `path`, which then takes its name; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_stem(f"{path.stem}.unfinished")

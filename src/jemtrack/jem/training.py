@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from jemtrack.component_list import CALLBACK, built
-from jemtrack.engine.callbacks import Callback
+from jemtrack.component_list import CALLBACK, load_components
+from jemtrack.engine.callbacks import Callback, build_callback
 from jemtrack.engine.checkpoint import Checkpoints
 from jemtrack.engine.launch import Place
 from jemtrack.engine.listeners import Listener
@@ -67,7 +67,7 @@ class Training:
             state=self.state,
             phases=self.phases,
             listeners=listeners,
-            callbacks=[*self.callbacks, *built(CALLBACK, self.recipe.callbacks)],
+            callbacks=[*self.callbacks, *self._recipe_callbacks()],
             checkpoints=checkpoints,
             divergence=self.recipe.divergence,
             save_weights=self._save,
@@ -75,6 +75,11 @@ class Training:
             place=self.place,
         )
         return run.train()
+
+    def _recipe_callbacks(self) -> list[Callback]:
+        if self.recipe.callbacks:
+            load_components(CALLBACK)
+        return [build_callback(each) for each in self.recipe.callbacks]
 
     @property
     def served(self) -> JointEnergyModel:

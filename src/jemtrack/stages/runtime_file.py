@@ -9,14 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from jemtrack.component_list import TRACKER, load_components
-from jemtrack.engine.components import build, component_class
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.recipe_form.components import Components, component_faults
 from jemtrack.engine.recipe_form.document import Document, Fault, read_document
 from jemtrack.engine.recipe_form.values import not_a_mapping, unknown_names, value_faults
 from jemtrack.errors import InputError
 from jemtrack.parameters import parameters
-from jemtrack.trackers.places import Places, misplacements, placed_options
+from jemtrack.trackers.places import Places, build_tracker, misplacements
 
 RUNTIME = "jemtrack.yaml"
 _EVERY = "JEMTRACK_CHECKPOINT_SECONDS"
@@ -73,7 +72,7 @@ def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Listener]:
     for number, entry in enumerate(given.get(_TRACKERS, [])):
         if live or entry["type"] not in _LIVE:
             try:
-                made.append(_made(entry, places))
+                made.append(build_tracker(entry, places))
             except InputError as error:
                 faults.append(Fault((_TRACKERS, number), str(error)))
     _refuse(document, faults)
@@ -88,15 +87,6 @@ def runtime_problems() -> list[str]:
     except InputError as error:
         return str(error).splitlines()
     return []
-
-
-def _made(entry: Mapping[str, Any], places: Places) -> Listener:
-    kind = entry["type"]
-    options = {name: entry[name] for name in entry if name != "type"}
-    tracker = build(kind, placed_options(component_class(kind), options, places))
-    if not isinstance(tracker, Listener):
-        raise InputError(f"{kind!r} must be a tracker: a subclass of Listener")
-    return tracker
 
 
 def _read() -> tuple[Document, dict[str, Any]]:

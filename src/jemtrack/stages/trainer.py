@@ -11,7 +11,7 @@ import zntrack
 
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.launch import Place, launch
+from jemtrack.engine.launch import Handed, Place, launch
 from jemtrack.engine.processes import is_first
 from jemtrack.jem.chain_density import chain_log_density
 from jemtrack.jem.langevin import LangevinSampler
@@ -67,12 +67,13 @@ class Trainer(Stage):
 
     def compute(self) -> None:
         """Train on the prepared images; write the model and what it does."""
-        check_trainers(self.name, DataSplits.load(self.data))
-        launch(self.params.hardware, _compute, _Handed(self))
-
-    def train(self, place: Place) -> None:
-        """Train in this process; the first of several writes what comes of it."""
         data = DataSplits.load(self.data)
+        check_trainers(self.name, data)
+        handed = Handed((self, data), _with_data, type(self), self.name)
+        launch(self.params.hardware, _compute, handed)
+
+    def train(self, data: DataSplits, place: Place) -> None:
+        """Train in this process; the first of several writes what comes of it."""
         training = self.training(data, place)
         if not is_first():
             training.train((), None)
@@ -155,19 +156,12 @@ class Trainer(Stage):
         return [path for path in given if path and isinstance(path, str)]
 
 
-class _Handed:
-    """A trainer on its way to other processes, which read it from the project's files."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def __reduce__(self) -> Any:
-        return _from_files, (type(self.trainer), self.trainer.name)
+def _with_data(cls: type[Trainer], name: str) -> tuple[Trainer, DataSplits]:
+    """Read a trainer from the project's files, as ZnTrack does, and its images."""
+    trainer = cls.from_rev(name=name)
+    return trainer, DataSplits.load(trainer.data)
 
 
-def _from_files(cls: type[Trainer], name: str) -> _Handed:
-    return _Handed(cls.from_rev(name=name))
-
-
-def _compute(place: Place, handed: _Handed) -> None:
-    handed.trainer.train(place)
+def _compute(place: Place, handed: Handed[tuple[Trainer, DataSplits]]) -> None:
+    trainer, data = handed.value
+    trainer.train(data, place)

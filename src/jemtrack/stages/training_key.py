@@ -12,6 +12,7 @@ from typing import Any
 
 from jemtrack.engine.checkpoint_files import FORMAT
 from jemtrack.engine.scratch import file_digest, scratch_key
+from jemtrack.engine.whole_file import write_whole
 from jemtrack.stages.parameter_file import read_parameters, read_stages
 from jemtrack.stages.runtime_file import project_root
 from jemtrack.trackers.plain import plain
@@ -43,9 +44,7 @@ class Determinants:
     def write(self) -> None:
         """Keep it in the folder, to tell a person later what the training was begun with."""
         text = json.dumps(dataclasses.asdict(self), indent=1, default=str)
-        unfinished = self.folder / f"{_RECORD}.unfinished"
-        unfinished.write_text(text)
-        unfinished.replace(self.folder / _RECORD)
+        write_whole(self.folder / _RECORD, lambda unfinished: unfinished.write_text(text))
 
 
 def determinants(stage: str, chosen: Mapping[str, Any]) -> Determinants | None:

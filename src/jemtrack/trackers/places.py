@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from jemtrack.engine.components import Component, Option
+from jemtrack.engine.components import Component, Option, build, component_class
+from jemtrack.engine.listeners import Listener
+from jemtrack.errors import InputError
 
 
 class Places(NamedTuple):
@@ -68,6 +70,22 @@ def placed_options(
         for option in _placed(cls)
     }
     return {**options, **where}
+
+
+def build_tracker(entry: Mapping[str, Any], places: Places) -> Listener:
+    """Make the tracker of a file's entry, `type` and its options, for one run.
+
+    `type` is the name of a registered class whose module was imported, or a dotted path.
+
+    Raises:
+        InputError: when there is no such tracker, an option does not fit or a package is missing.
+    """
+    options = dict(entry)
+    name = options.pop("type")
+    tracker = build(name, placed_options(component_class(name), options, places))
+    if not isinstance(tracker, Listener):
+        raise InputError(f"{name!r} must be a tracker: a subclass of Listener")
+    return tracker
 
 
 def misplacements(
