@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
 from killing import killed, start, steps_saved
 from project import Project
 from tracked_run import assert_same, assert_same_record, curves
@@ -42,6 +44,8 @@ def tracked(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("CACHE_DIR", "CONFIG_DIR", "DATA_DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "wandb"))
+    wandb.setup()  # as in a notebook: its service is named to all that is started after it
+    assert "WANDB_SERVICE" in os.environ
     for name, value in {"n_epochs": N_EPOCHS, "batch_size": 64}.items():
         project.set(f"{STAGE}.params.{name}", value)
     (project.path / "jemtrack.yaml").write_text(TRACKERS)

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ def test_wandb_holds_the_run(folder):
     assert json.dumps(found).count('"run.train_loss": 0.0357') == 1
     assert "epoch_001.safetensors" in json.dumps(found)
     assert last(found, "exit").get("exit_code", 0) == 0
+
+
+def test_a_service_of_another_process_is_left(folder, monkeypatch):
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere/socket")
+
+    tell_to_end(wandb(folder), whole_run())
+
+    assert "nowhere" not in os.environ.get("WANDB_SERVICE", "")
+    assert_shown(rows(folder), whole_run())
 
 
 def test_a_later_session_is_of_the_same_run_and_says_the_same(folder):

@@ -1,5 +1,6 @@
 """Runs for Weights & Biases."""
 
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -95,6 +96,7 @@ class WeightsAndBiases(Listener):
 
     def _start(self, event: RunStart) -> None:
         Path(self.folder).mkdir(parents=True, exist_ok=True)
+        _leave_service_of_others()
         self._run = self._tool.init(
             project=self.project,
             name=event.name,
@@ -136,3 +138,15 @@ class WeightsAndBiases(Listener):
         artifact = self._tool.Artifact(f"{event.kind}-{self._run.id}", type=event.kind)
         artifact.add_file(str(event.path))
         self._run.log_artifact(artifact)
+
+
+def _leave_service_of_others() -> None:
+    """Forget W&B's service of another process, as of the notebook that started the stage.
+
+    W&B names its service, `3-<process>-unix-<path>`, to all processes that are started after it.
+    Such a one outlives a stage that is killed, and refuses the run to the stage that goes on with
+    it: "run ID ... is in use".
+    """
+    parts = os.environ.get("WANDB_SERVICE", "").split("-")
+    if str(os.getpid()) not in parts[1:2]:
+        os.environ.pop("WANDB_SERVICE", None)
