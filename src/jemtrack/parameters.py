@@ -14,7 +14,8 @@ from jemtrack.errors import InputError
 
 T = TypeVar("T")
 
-_CONFIG = pydantic.ConfigDict(strict=True, extra="forbid")
+# A stage makes objects of few of the classes that its imports bring: a validator is built late.
+_CONFIG = pydantic.ConfigDict(strict=True, extra="forbid", defer_build=True)
 
 _EXPECTED = {
     "greater_than": "must be > {gt}",

@@ -1,6 +1,5 @@
 """Pipelines in YAML files: the loop, its callbacks and its trackers, each by name with options."""
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from jemtrack.component_list import CALLBACK, TRACKER, load_components
 from jemtrack.engine.callbacks import Callback, build_callback
 from jemtrack.engine.components import Component, build, option_faults, registered
+from jemtrack.engine.dotted_path import imported
 from jemtrack.engine.listeners import Listener
 from jemtrack.engine.pipeline import Pipeline
 from jemtrack.engine.recipe_form.components import component_faults
@@ -107,12 +107,7 @@ def _by_path(content: Mapping[str, Any]) -> dict[str, type[Component]]:
     path = content[_PIPELINE].get("type")
     if not isinstance(path, str) or "." not in path:
         return {}
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path!r} cannot be imported: {reason}") from error
+    found = imported(path)
     if not (isinstance(found, type) and issubclass(found, Pipeline)):
         raise InputError(f"must be the dotted path of a Pipeline, got {path!r}")
     return {path: found}

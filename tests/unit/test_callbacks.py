@@ -124,10 +124,11 @@ def own(tmp_path, monkeypatch):
     """Give the name of a module of the user's own."""
     (tmp_path / "own_callbacks.py").write_text(OWN)
     (tmp_path / "own_broken.py").write_text("import a_library_that_is_not_there\n")
+    (tmp_path / "own_failing.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     yield "own_callbacks"
-    for name in ("own_callbacks", "own_broken"):
+    for name in ("own_callbacks", "own_broken", "own_failing"):
         sys.modules.pop(name, None)
 
 
@@ -147,7 +148,10 @@ def test_an_own_callback_is_found_by_its_dotted_path(tmp_path, own):
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ({"type": "own_callback.StopAfter"}, "cannot be imported: No module named 'own_callback'"),
+        (
+            {"type": "own_callback.StopAfter"},
+            "cannot be imported: ModuleNotFoundError: No module named 'own_callback'",
+        ),
         (
             {"type": "own_callbacks.Stop"},
             "'own_callbacks.Stop' does not exist: expected the dotted",
@@ -155,6 +159,7 @@ def test_an_own_callback_is_found_by_its_dotted_path(tmp_path, own):
         ({"type": "own_callbacks.NOTHING"}, "'own_callbacks.NOTHING' is no component: expected"),
         ({"type": "own_callbacks.NoCallback"}, "own_callbacks.NoCallback is a NoCallback, which"),
         ({"type": "own_broken.Any"}, "No module named 'a_library_that_is_not_there'"),
+        ({"type": "own_failing.Any"}, "'own_failing.Any' cannot be imported: ZeroDivisionError"),
         ({"type": ".StopAfter"}, "'.StopAfter' cannot be imported"),
         ({"type": "..StopAfter"}, "'..StopAfter' cannot be imported"),
         ({"type": "own_callbacks.StopAfter"}, "StopAfter.n_epochs is missing: how many"),

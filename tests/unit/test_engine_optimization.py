@@ -168,7 +168,8 @@ def test_an_optimizer_has_the_options_that_were_chosen(name):
 
     (optimizer,) = entered(phase).optimizers.values()
 
-    assert type(optimizer) is getattr(torch.optim, name)
+    assert isinstance(optimizer, getattr(torch.optim, name))
+    assert type(optimizer).__name__ == name
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (LR, 0.25)
     assert phase.clip_norms == {"both": 2.0}
 

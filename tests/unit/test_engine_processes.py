@@ -32,6 +32,7 @@ from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
+from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.wide_resnet import WideResNetShape
 
 TWO = Hardware(device="cpu", processes=2)
@@ -39,6 +40,7 @@ OBJECTIVES = {
     "cross_entropy": CrossEntropy(),
     "max_entropy_l1": MaxEntropyL1Objective(entropy_reduction="sum"),
     "max_entropy_l2": MaxEntropyL2Objective(),
+    "sampled_jem": SampledJEMObjective(p_x_y_weight=0.5, buffer_size=30, step_size=0.1),
 }
 CASES = [(name, few) for name in OBJECTIVES for few in (False, True)]
 Weights = dict[str, torch.Tensor]
@@ -93,6 +95,8 @@ def make_phase(objective: Any, labelled: torch.Tensor | None = None) -> Phase:
     batches = TrainingBatches(images, Augmentation(sigma=0.1, flip=False, pad=1), 8, 1, labelled)
     descent = partial(torch.optim.SGD, lr=1e-3)
     validation = Validation(process_of)
+    if isinstance(objective, SampledJEMObjective):
+        objective = objective.begin(images, n_classes=3, batch_size=8, n_steps=3, seed=1)
     return Phase("train", objective, batches, 2, {"network": descent}, validation=validation)
 
 
@@ -182,7 +186,7 @@ def test_two_processes_train_as_one_does(tmp_path):
 
     assert done.returncode == 0, done.stderr
     alone, together = torch.load(tmp_path / "alone"), torch.load(tmp_path / "together")
-    assert len(together) == 6
+    assert len(together) == 8
     for case, (seen, weights) in together.items():
         expected, expected_weights = alone[case]
         assert seen["runs"] == 1

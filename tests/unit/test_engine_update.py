@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from jemtrack.engine.events import (
     Event,
     Status,
 )
+from jemtrack.engine.loop import update
+from jemtrack.engine.phase import Phase
 from jemtrack.engine.state import TrainState
 from jemtrack.errors import TrainingDivergedError
 
@@ -48,6 +51,28 @@ def test_weights_that_are_not_finite_fail_a_run_that_may_not_go_back(tmp_path):
         run.train()
 
     assert run.checkpoints.load() is None
+
+
+def test_the_learning_rate_rises_over_the_warm_up():
+    """On the loss w, a step of gradient descent is as long as the rate."""
+    net = torch.nn.Linear(1, 1, bias=False)
+    descent = {"net": partial(torch.optim.SGD, lr=0.5)}
+    phase = Phase("x", sum_of_weights, [0] * 3, 2, descent, warm_up_steps={"net": 4})
+    state, places = TrainState({"net": net}), []
+    state.enter(phase)
+    for _ in range(6):
+        places.append(net.weight.item())
+        update(state, phase, None)
+        assert state.optimizers["net"].param_groups[0]["lr"] == 0.5
+        epoch, batch = divmod(len(places), 3)
+        state.position = replace(state.position, epoch=epoch, batch=batch)
+
+    lengths = [before - after for before, after in pairwise([*places, net.weight.item()])]
+    assert lengths == [pytest.approx(0.5 * share, abs=1e-6) for share in (0.25, 0.5, 0.75, 1, 1, 1)]
+
+
+def sum_of_weights(models, batch) -> dict[str, torch.Tensor]:
+    return {"loss": models["net"].weight.sum()}
 
 
 def test_an_optimizer_clips_all_of_its_gradients_to_its_norm(tmp_path):

@@ -34,12 +34,14 @@ class OptimizerChoice:
     """What all optimizers share.
 
     `clip_norm` is the norm of all of the optimizer's gradients together above which they are
-    scaled down to it before a step; none: they never are.
+    scaled down to it before a step; none: they never are. `warm_up_steps` are the optimization
+    steps over which the learning rate rises linearly to `lr`, or to what a scheduler makes of it.
     """
 
     lr: Positive
     weight_decay: NotNegative = 0.0
     clip_norm: Positive | None = None
+    warm_up_steps: Count = 0
 
 
 @parameters

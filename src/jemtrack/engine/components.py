@@ -1,6 +1,5 @@
 """Components that can be named in a file: their options are declared, typed and listed."""
 
-import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
@@ -8,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from zninit import Descriptor, Empty, ZnInit, get_descriptors
 
+from jemtrack.engine.dotted_path import imported
 from jemtrack.errors import InputError
 from jemtrack.parameters import suggestion
 
@@ -140,11 +140,7 @@ def build(name: str, options: Mapping[str, Any]) -> Component:
 
 
 def _own_class(path: str) -> type[Component]:
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except (ImportError, TypeError, ValueError) as error:
-        raise InputError(f"{path!r} cannot be imported: {error}") from error
+    found = imported(path)
     if not (isinstance(found, type) and issubclass(found, Component)):
         what = "is no component" if found else "does not exist"
         raise InputError(

@@ -11,6 +11,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.engine.hardware import Hardware
+from jemtrack.engine.memory import keep_freed_memory
 from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
         TrainingDivergedError: when `train` raises it, or one of these.
     """
     check_hardware(hardware)
+    keep_freed_memory()
     device = usual_place().device if hardware.device == "auto" else torch.device(hardware.device)
     started = _started_by_others()
     alone = hardware.processes == 1 and hardware.strategy == "auto"
@@ -113,6 +115,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
 
 def _trained(fabric: "Fabric", *work: Any) -> Any:
     train, arguments = work
+    keep_freed_memory()  # in a process that Fabric started, too
     try:
         return train(Place(fabric.device, fabric.autocast), *arguments)
     except _TOLD as error:

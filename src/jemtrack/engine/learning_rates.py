@@ -1,6 +1,7 @@
 """Learning rates, as the optimizers have them and as the schedulers remember them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch.optim import Optimizer
@@ -21,6 +22,19 @@ def scale_learning_rates(
             _scale(group, ("lr", "initial_lr"), factor)
     for scheduler in schedulers.values():
         _scale(vars(scheduler), ("base_lrs", "_last_lr", "eta_min", "min_lrs"), factor)
+
+
+@contextmanager
+def warming_up(optimizer: Optimizer, share: float) -> Iterator[None]:
+    """Let the block's step have this share of the learning rates; they stand as before after it."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * share
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def _scale(holder: dict[str, Any], names: tuple[str, ...], factor: float) -> None:

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -24,6 +24,7 @@ from jemtrack.engine.events import (
     PhaseStart,
     Status,
 )
+from jemtrack.engine.learning_rates import warming_up
 from jemtrack.engine.phase import Phase
 from jemtrack.engine.processes import average, average_gradients, from_first, is_first, own_share
 from jemtrack.engine.state import TrainState
@@ -113,22 +114,21 @@ def update(
         losses = phase.objective(state.models, own_share(batch))
     for optimizer in state.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
-    means = average(torch.stack([*losses.values()]).detach()).tolist()
-    values = dict(zip(losses, means, strict=True))
-    # Written so that a NaN, which is never at most anything, counts too.
-    if not abs(values["loss"]) <= min(phase.max_loss, sys.float_info.max):
-        raise TrainingDivergedError(_divergence(_fault(values["loss"]), state, values), values)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     for optimizer in state.optimizers.values():
         average_gradients(_weights(optimizer))
-    norms = gradient_norms(state)
+    values, norms = _read(losses, gradient_norms(state))
+    # Written so that a NaN, which is never at most anything, counts too.
+    if not abs(values["loss"]) <= min(phase.max_loss, sys.float_info.max):
+        raise TrainingDivergedError(_divergence(_fault(values["loss"]), state, values), values)
     if not all(map(math.isfinite, norms.values())):
         raise TrainingDivergedError(_divergence("gradient is not finite", state, values), values)
     for name, optimizer in state.optimizers.items():
         if norms[name] > phase.clip_norms.get(name, math.inf):
             limit, norm = phase.clip_norms[name], torch.tensor(norms[name])
             clip_grads_with_norm_(_weights(optimizer), limit, norm)
-        optimizer.step()
+        with warming_up(optimizer, phase.warm_up(name, state.position)):
+            optimizer.step()
     return values
 
 
@@ -163,15 +163,27 @@ def step_schedulers(state: TrainState, phase: Phase, metrics: dict[str, float]) 
             scheduler.step(metrics[metric])  # type: ignore[arg-type]
 
 
-def gradient_norms(state: TrainState) -> dict[str, float]:
+def gradient_norms(state: TrainState) -> dict[str, Tensor]:
     """Give the 2-norm of all gradients of each optimizer, by its name; 0 where there are none."""
     gradients = {
         name: [weight.grad for weight in _weights(optimizer) if weight.grad is not None]
         for name, optimizer in state.optimizers.items()
     }
-    norms = {name: get_total_norm(each) for name, each in gradients.items() if each}
-    values = torch.stack([*norms.values()]).tolist() if norms else []
-    return dict.fromkeys(gradients, 0.0) | dict(zip(norms, values, strict=True))
+    return {name: get_total_norm(each) for name, each in gradients.items()}
+
+
+def _read(
+    losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Read losses, averaged over the processes, and norms: the device is waited for once."""
+    means = average(torch.stack([*losses.values()]).detach())
+    parts = [
+        means.double(),
+        *(norm.double().reshape(1).to(means.device) for norm in norms.values()),
+    ]
+    values = torch.cat(parts).tolist()
+    named = [*zip([*losses, *norms], values, strict=True)]
+    return dict(named[: len(losses)]), dict(named[len(losses) :])
 
 
 def weights_are_finite(state: TrainState) -> bool:

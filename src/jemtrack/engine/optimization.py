@@ -4,25 +4,32 @@ import dataclasses
 from functools import partial
 from typing import Any
 
-import torch
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from jemtrack.engine.choices import (
+    SGD,
+    Adam,
+    AdamW,
     CosineAnnealingLR,
     OptimizerChoice,
     ReduceLROnPlateau,
     SchedulerChoice,
 )
+from jemtrack.engine.eager_optimizers import eager_optimizer
 from jemtrack.engine.phase import OptimizerFactory, Schedule
 
 # What a choice has beside the options of torch's own class.
-_OURS = {"clip_norm", "metric"}
+_OURS = {"clip_norm", "warm_up_steps", "metric"}
+
+# Those of which torch has a fused form, which takes one pass over the weights, on CPUs and GPUs.
+_FUSED = (Adam, AdamW, SGD)
 
 
 def optimizer_factory(choice: OptimizerChoice) -> OptimizerFactory:
     """Give what makes the chosen optimizer of weights; a choice's class is called as torch's is."""
-    return partial(getattr(torch.optim, type(choice).__name__), **_options(choice))
+    fused: dict[str, Any] = {"fused": True} if isinstance(choice, _FUSED) else {}
+    return partial(eager_optimizer, type(choice).__name__, **_options(choice), **fused)
 
 
 def schedule(choice: SchedulerChoice, n_epochs: int) -> Schedule:

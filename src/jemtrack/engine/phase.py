@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from jemtrack.engine.events import Position
+
 Models = Mapping[str, nn.Module]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -84,9 +86,10 @@ class Phase:
     `frozen` holds dotted names of modules, the model first: `network.trunk`. A frozen
     module's weights get no gradient, and its norms and dropout are in evaluation mode.
     `optimizers` are by the model's name, or by any name that `trained` says the modules of;
-    `schedules` and `clip_norms` are by the optimizer's. A clip norm is the norm of all of an
-    optimizer's gradients together above which they are scaled down to it. A loss above
-    `max_loss` counts as diverged. `max_steps` is the most batches that an epoch takes.
+    `schedules`, `clip_norms` and `warm_up_steps` are by the optimizer's. A clip norm is the norm
+    of all of an optimizer's gradients together above which they are scaled down to it. Over the
+    warm-up's steps the learning rate rises linearly to what it then is. A loss above `max_loss`
+    counts as diverged. `max_steps` is the most batches that an epoch takes.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Phase:
     trained: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     clip_norms: Mapping[str, float] = field(default_factory=dict)
+    warm_up_steps: Mapping[str, int] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     validation: Validation | None = None
     threshold: Threshold | None = None
@@ -107,6 +111,12 @@ class Phase:
     def n_batches(self) -> int:
         """Count the batches of an epoch."""
         return min(len(self.batches), self.max_steps or len(self.batches))
+
+    def warm_up(self, optimizer: str, position: Position) -> float:
+        """Give the share of the learning rate with which the step at `position` is taken."""
+        n_steps = self.warm_up_steps.get(optimizer, 0)
+        done = position.epoch * self.n_batches + position.batch
+        return min(1.0, (done + 1) / n_steps) if n_steps else 1.0
 
     def frozen_modules(self, models: Models) -> list[nn.Module]:
         """Find the modules that `frozen` names."""

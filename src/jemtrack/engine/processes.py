@@ -52,6 +52,15 @@ def whole_batch(local: Tensor) -> Tensor:
     return whole
 
 
+def whole_size(local: Tensor) -> int:
+    """Count what all processes have of a batch."""
+    if n_processes() == 1:
+        return len(local)
+    size = torch.tensor(len(local), device=local.device)
+    distributed.all_reduce(size)
+    return int(size.item())
+
+
 def average(values: Tensor) -> Tensor:
     """Give the mean over the processes, of tensors of one shape."""
     if n_processes() == 1:

@@ -33,6 +33,7 @@ def phases(
             clip_norms={
                 name: each.clip_norm for name, each in step.optimizers.items() if each.clip_norm
             },
+            warm_up_steps={name: each.warm_up_steps for name, each in step.optimizers.items()},
             frozen=step.frozen,
             validation=validation,
             threshold=_threshold(step.transition),
