@@ -1,4 +1,5 @@
 # make repro   runs the main job      make test   runs the tests
+# make fashion-mnist, make mnist      run the four trainers on the data set
 # make check   linters, types, import contracts
 # Each makes the environment first; the variable PYTHON names another interpreter (3.11 to 3.13).
 
@@ -16,12 +17,20 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: repro test test-data check figures
+.PHONY: repro fashion-mnist mnist test test-data check figures
 repro: .venv/.installed
 	jemtrack data digits
 	jemtrack check
 	dvc repro
 	jemtrack show
+
+# The four trainers on a data set that others publish on; SCALE=gpu is for one large GPU, and FROM
+# names a folder that has the data set's files.
+SCALE ?= cpu
+fashion-mnist mnist: .venv/.installed
+	jemtrack data $@ $(if $(FROM),--from $(FROM))
+	jemtrack graph --workflow $@ --scale $(SCALE)
+	cd workflows/$@ && jemtrack check && dvc repro && jemtrack show
 
 test: .venv/.installed-dev
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal

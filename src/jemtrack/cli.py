@@ -1,6 +1,7 @@
 """The command `jemtrack`."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for add in (_add_graph, _add_recipes, _add_trainings):
+    for add in (_add_graph, _add_recipes, _add_trainings, _add_bench):
         add(commands)
     return parser
 
@@ -47,6 +48,14 @@ def _add_graph(commands: Commands) -> None:
 
     graph = commands.add_parser("graph", help="write the graph into dvc.yaml and params.yaml")
     graph.add_argument("--run", action="store_true", help="run what is stale, too")
+    graph.add_argument(
+        "--workflow",
+        choices=("fashion-mnist", "mnist"),
+        help="the four trainers on this data set, in workflows/, in place of the main graph",
+    )
+    graph.add_argument(
+        "--scale", choices=("cpu", "gpu"), default="cpu", help="of the --workflow (cpu)"
+    )
     graph.set_defaults(command=_graph)
 
     check = commands.add_parser("check", help="check the parameters and the graph's files")
@@ -97,6 +106,20 @@ def _add_trainings(commands: Commands) -> None:
     replay.set_defaults(command=_replay)
 
 
+def _add_bench(commands: Commands) -> None:
+    """Add the benchmarks, which a checkout of the project has and an installed package has not."""
+    bench = commands.add_parser("bench", help="time this project beside plain reference loops")
+    bench.add_argument("--row", dest="rows", nargs="+", action="extend", metavar="NAME")
+    bench.add_argument("--precision", metavar="fp32|bf16-mixed|both", help="of this project")
+    bench.add_argument("--threads", type=int, metavar="N", help="of the processor (2)")
+    bench.add_argument("--turns", type=int, metavar="N", help="of each side")
+    bench.add_argument("--images", type=int, metavar="N", help="of the row stage")
+    bench.add_argument("--epochs", type=int, metavar="N", help="of the row stage")
+    bench.add_argument("--profile", action="store_true", help="name the top costs of a step")
+    bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
+    bench.set_defaults(command=_bench)
+
+
 def _data(options: argparse.Namespace) -> None:
     from jemtrack.data.fetch import fetch
     from jemtrack.graph.pin import pin
@@ -107,6 +130,11 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _graph(options: argparse.Namespace) -> None:
+    if options.workflow:
+        from jemtrack import four_trainers
+
+        four_trainers.write_graph(options.workflow, options.scale, run=options.run)
+        return
     from jemtrack.workflow import write_graph
 
     write_graph(run=options.run)
@@ -181,3 +209,14 @@ def _notebook(options: argparse.Namespace) -> None:
     for notebook in options.paths:
         for path in export(notebook):
             print(path)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    if not Path("benchmarks/reference").is_dir():
+        raise InputError(
+            f"{Path.cwd()} has no folder benchmarks/reference: `jemtrack bench` runs in a checkout "
+            "of jemtrack itself"
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    chosen = importlib.import_module("benchmarks.options").bench_options(vars(options))
+    importlib.import_module("benchmarks.bench").bench(chosen)

@@ -44,6 +44,7 @@ class TrainingSettings(Hardware):
         seed: draws initialisation, batches and noise; none: the data's.
         sigma: standard deviation of the noise on images scaled to [-1, 1].
         labels_per_class: labelled images of each class; 0 or -1: all are labelled.
+        n_steps: Langevin steps of the chains of the objective `sampled_jem`.
         eval_every: epochs between looks at the validation images.
     """
 
@@ -52,6 +53,7 @@ class TrainingSettings(Hardware):
     seed: Seed | None = None
     sigma: NotNegative = 0.03
     labels_per_class: Annotated[int, Field(ge=-1)] = -1
+    n_steps: Count = 20
     eval_every: AtLeastOne = 1
 
 

@@ -34,10 +34,12 @@ from jemtrack.jem.model_file import load_model
 from jemtrack.jem.norms import ActNorm
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
+from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
+from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
@@ -149,10 +151,31 @@ def test_n_steps_is_the_length_of_the_chains():
     assert two["chain_log_density"] > one["chain_log_density"]
 
 
+def test_n_steps_is_the_length_of_the_chains_that_are_trained_on():
+    buffer = {"objective": SampledJEMObjective(buffer_size=20)}
+    one, two = (weights_in(trained(SampledJEM, n_steps=n, **buffer)) for n in (1, 2))
+    assert not are_equal(one, two, "trunk.")
+    with pytest.raises(SystemExit, match=r"^SampledJEM: params.yaml: .* n_steps must be >= 1"):
+        trained(SampledJEM, n_steps=0, **buffer)
+
+
+def test_uncond_takes_the_density_from_the_energy_head():
+    with_head = trained(MaxEntropyL2, uncond=True)
+    model, shape, _ = model_in(with_head)
+
+    assert model.uncond
+    assert shape.uncond
+    start = weights_in(trained(MaxEntropyL2, uncond=True, lr=1e-30))
+    assert not are_equal(start, model.state_dict(), "energy_head.weight")
+    start = weights_in(trained(MaxEntropyL2, lr=1e-30))
+    assert are_equal(start, weights_in(trained(MaxEntropyL2)), "energy_head.")
+
+
 @pytest.mark.parametrize(
     "changed",
     [
         {"lr": 1e-4},
+        {"warm_up_steps": 100},
         {"weight_decay": 0.1},
         {"batch_size": 8},
         {"n_epochs": 2},

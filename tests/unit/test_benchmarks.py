@@ -48,3 +48,13 @@ def test_the_trackers_costs_are_shown_by_batch_and_sample():
         "jsonl, a batch", "performance, a sample", "performance light, a sample",
     ]  # fmt: skip
     assert all(row["microseconds"] > 0 and row["percent"] > 0 for row in found)
+
+
+def test_a_stages_start_is_shown_beside_its_imports_and_the_help_by_itself():
+    ended = told("--stage", "PrepareData", "--processes", "2", name="start_up")
+
+    assert ended.returncode == 0, ended.stderr
+    _, *rows, help_ = ended.stdout.splitlines()
+    row = re.compile(r"PrepareData +(wall|processor) +\d\.\d+ +\S+ to \S+ +\S+ / \S+")
+    assert [row.fullmatch(line)[1] for line in rows] == ["wall", "processor"]
+    assert re.fullmatch(r"jemtrack --help: \d\.\d+ s, quartiles \S+ to \S+", help_)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jemtrack import four_trainers
 from jemtrack.workflow import write_graph
 
 PROJECT = Path(__file__).parents[2]
@@ -38,3 +39,20 @@ def test_the_project_s_own_files_are_what_its_code_says(root):
     for name in FILES:
         after = yaml.safe_load(Path(name).read_text())
         assert after == yaml.safe_load(before[name]), "type `jemtrack graph`"
+
+
+def test_one_switch_makes_the_four_trainers_fit_a_gpu_and_keeps_what_was_changed(root):
+    four_trainers.write_graph("mnist")
+    path = Path("workflows", "mnist", "params.yaml")
+    values = yaml.safe_load(path.read_text())
+    values["MaxEntropyL1"]["params"]["n_epochs"] = 3
+    path.write_text(yaml.safe_dump(values))
+
+    four_trainers.write_graph("mnist", "gpu")
+
+    values = yaml.safe_load(path.read_text())
+    assert values["MaxEntropyL1"]["params"]["n_epochs"] == 3
+    for trainer in ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2", "SampledJEM"):
+        params = values[trainer]["params"]
+        found = (params["depth"], params["width"], params["device"], params["precision"])
+        assert found == (28, 10, "cuda", "bf16-mixed")

@@ -13,6 +13,7 @@ from jemtrack.engine.launch import usual_place
 from jemtrack.engine.loop import fit
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
+from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
@@ -36,7 +37,7 @@ def loss_trace(trainer: type) -> list[dict[str, float]]:
     return [dict(step.metrics) for step in islice(steps, 5)]
 
 
-@pytest.mark.parametrize("trainer", [XEntropyAugmented, MaxEntropyL1, MaxEntropyL2])
+@pytest.mark.parametrize("trainer", [XEntropyAugmented, MaxEntropyL1, MaxEntropyL2, SampledJEM])
 def test_the_first_five_losses_are_those_on_record(trainer, update_golden):
     trace = loss_trace(trainer)
 

@@ -49,6 +49,47 @@ def test_a_batch_depends_on_its_place_alone(epoch, start, few, sigma):
             assert mine.density_images_BCHW.equal(theirs.density_images_BCHW)
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_plain_images_for_the_density_are_others_and_whole(few):
+    labelled = torch.tensor([3, 5, 8]) if few else None
+    batches = make_batches(labelled=labelled)
+    moved = Augmentation(sigma=0.1, flip=True, pad=3)
+    columns = torch.arange(8, dtype=torch.uint8).expand(50, 1, 8, 8).contiguous()
+    images = LabelledImages(columns * 30, batches.images.labels_N)
+    plain = TrainingBatches(images, moved, 16, 0, labelled, plain_density=True)
+
+    epoch = list(plain.epoch(1))
+
+    density_NCHW = torch.cat([batch.density_images_BCHW for batch in epoch])
+    noise_NCHW = density_NCHW - (images.images_NCHW / 127.5 - 1)
+    assert len(density_NCHW) == 50
+    assert noise_NCHW.std() == pytest.approx(0.1, rel=0.05)
+    assert epoch[0].images_BCHW[:, 0, 0].diff().abs().max() > 0.5  # shifted or mirrored
+    rest = next(plain.epoch(1, start=2))
+    assert rest.density_images_BCHW.equal(epoch[2].density_images_BCHW)
+
+
+def test_plain_images_are_drawn_apart_from_those_of_the_class():
+    batches = make_batches()
+    plain = TrainingBatches(batches.images, batches.augmentation, 16, 0, None, plain_density=True)
+
+    seen = [numbers(batch.density_images_BCHW) for batch in plain.epoch(0)]
+
+    assert sorted(number for batch in seen for number in batch) == list(range(50))
+    assert seen[0] != numbers(next(plain.epoch(0)).images_BCHW)
+
+
+def test_each_batch_has_a_seed_of_its_own_and_another_after_a_divergence():
+    batches = make_batches()
+    seeds = [
+        batch.seed
+        for epoch, retry in ((0, 0), (1, 0), (0, 1))
+        for batch in batches.epoch(epoch, retry=retry)
+    ]
+    assert len(set(seeds)) == 12
+    assert next(batches.epoch(1, 2)).seed == seeds[6]
+
+
 def test_few_labelled_images_are_cycled_through_beside_all_images():
     labelled_M = torch.tensor([3, 5, 8, 40, 41])
     batches = [

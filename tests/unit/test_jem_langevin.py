@@ -121,3 +121,26 @@ def test_it_works_where_gradients_are_off():
 def test_a_bad_parameter_is_refused_by_name(field, value):
     with pytest.raises(InputError, match=f"here.{field}"):
         build(LangevinSampler, {field: value}, "here")
+
+
+def steep(samples_BCHW):
+    return 50 * samples_BCHW.flatten(1).sum(1)
+
+
+def test_the_score_can_be_clamped():
+    chain = LangevinSampler(n_steps=3, step_size=0.5, noise_std=0.0, score_clamp=0.2)
+    torch.testing.assert_close(chain(steep, start_of(), seeded()), start_of() + 3 * 0.5 * 0.2)
+
+
+def test_the_pixels_can_be_clamped():
+    chain = LangevinSampler(n_steps=2, noise_std=3.0, pixel_clamp=True)
+    samples_BCHW = chain(quadratic, start_of(), seeded())
+    assert samples_BCHW.abs().max() == 1
+
+
+def test_a_share_of_the_chains_runs_as_among_all():
+    chain = LangevinSampler(n_steps=3, step_size=0.1, noise_std=0.5)
+    whole = chain(quadratic, start_of(), seeded(1))
+    torch.testing.assert_close(
+        chain(quadratic, start_of(), seeded(1), lambda chains: chains[1:3]), whole[1:3]
+    )

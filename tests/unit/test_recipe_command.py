@@ -75,7 +75,7 @@ def test_problems_are_printed_with_file_and_line_and_counted(files, capsys):
         "bad.yaml:2: training.pipeline: holds a list where `steps:` is missing: "
         "put `steps:` above the list, and indent it",
         "bad.yaml:3: training.pipeline[0].objective: is missing; there are cross_entropy, "
-        "max_entropy_l1, max_entropy_l2",
+        "max_entropy_l1, max_entropy_l2, sampled_jem",
         "bad.yaml:4: training.pipeline[0].n_epochs: must be >= 1, got 0",
     ]
     assert "jem.yaml: no problems" in lines

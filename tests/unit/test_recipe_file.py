@@ -126,7 +126,7 @@ def test_a_mapping_s_problems_are_told_by_their_path():
         "params.yaml: A.recipe.stepz is not known here; did you mean steps?",
         "params.yaml: A.recipe.steps[0].n_epochs must be >= 1, got 0",
         "params.yaml: A.recipe.steps[0].objective is missing; there are cross_entropy, "
-        "max_entropy_l1, max_entropy_l2",
+        "max_entropy_l1, max_entropy_l2, sampled_jem",
         "params.yaml: A.recipe.divergence.action must be one of 'fail' or 'retry', got 'x'",
     ]
     with pytest.raises(InputError, match=r"recipe must hold `steps:`, a list of steps, got 3"):

@@ -45,10 +45,10 @@ def augment(images_BCHW: Tensor, augmentation: Augmentation, generator: torch.Ge
     shifts_B2 = torch.randint(
         2 * augmentation.pad + 1, (n_images, 2), generator=generator, device=device
     )
-    images_BCHW = shifted_crop(images_BCHW, shifts_B2, augmentation.pad)
+    flipped_B = None
     if augmentation.flip:
         flipped_B = torch.rand(n_images, generator=generator, device=device) < 0.5
-        images_BCHW = flip(images_BCHW, flipped_B)
+    images_BCHW = shifted_crop(images_BCHW, shifts_B2, augmentation.pad, flipped_B)
     return add_noise(to_unit_range(images_BCHW), augmentation.sigma, generator)
 
 
@@ -61,10 +61,13 @@ def crop_padding(side: int) -> int:
     return 1 if side < 16 else 4
 
 
-def shifted_crop(images_BCHW: Tensor, shifts_B2: Tensor, pad: int) -> Tensor:
+def shifted_crop(
+    images_BCHW: Tensor, shifts_B2: Tensor, pad: int, flipped_B: Tensor | None = None
+) -> Tensor:
     """Reflect-pad each image by `pad` and cut its own size out at its (row, column) shift.
 
-    The shifts run from 0 to 2 * `pad`; a shift of `pad` leaves the image as it is.
+    The shifts run from 0 to 2 * `pad`; a shift of `pad` leaves the image as it is. What is cut
+    out is mirrored left and right where `flipped_B` (bool) says so.
 
     Raises:
         InputError: when `pad` is not smaller than the image.
@@ -74,16 +77,13 @@ def shifted_crop(images_BCHW: Tensor, shifts_B2: Tensor, pad: int) -> Tensor:
         raise InputError(f"pad must be < the image's side, got {pad} for {height}x{width} pixels")
     rows_BH = _reflected(shifts_B2[:, :1] - pad, height)
     columns_BW = _reflected(shifts_B2[:, 1:] - pad, width)
-    # Nothing is padded: every pixel is fetched from where its reflection stands, in one gather.
+    if flipped_B is not None:
+        columns_BW = torch.where(flipped_B[:, None], columns_BW.flip(1), columns_BW)
+    # Nothing is padded or mirrored: every pixel is fetched from where it stands, in one gather.
     source_BP = (rows_BH[:, :, None] * width + columns_BW[:, None, :]).flatten(1)
     pixels_BCP = images_BCHW.flatten(2)
     source_BCP = source_BP[:, None].expand_as(pixels_BCP)
     return pixels_BCP.gather(2, source_BCP).view(images_BCHW.shape)
-
-
-def flip(images_BCHW: Tensor, flipped_B: Tensor) -> Tensor:
-    """Mirror left and right the images that `flipped_B` (bool) marks."""
-    return torch.where(flipped_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)
 
 
 def to_unit_range(images_BCHW: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from jemtrack.errors import InputError
-from jemtrack.graph.code import SOURCE
+from jemtrack.graph.code import source_folder
 from jemtrack.graph.merge import MISSING, merge, merge_paths, merge_stage
 from jemtrack.parameters import shown
 from jemtrack.stages.parameter_file import (
@@ -41,15 +41,11 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
 
     Raises:
         InputError: when two stages have one name, a node's class cannot be imported, a file
-            is broken, or the working directory is not the project's root; nothing is written
-            then. Also when a stage that was to be run fails.
+            is broken, or the working directory is in no project; nothing is written then. Also
+            when a stage that was to be run fails.
     """
     nodes = [*nodes]
-    if not SOURCE.is_dir():
-        raise InputError(
-            f"{Path.cwd()} has no {SOURCE}/: the graph is written in the project's root; "
-            "a notebook gets there by jemtrack.notebook.enter_project()"
-        )
+    source_folder()
     files = {path: _read(path) for path in (DVC, PARAMS, ZNTRACK)}
     _check_names(nodes, files)
     for node in nodes:

@@ -14,7 +14,7 @@ from zntrack.config import FIELD_TYPE, FieldTypes
 from zntrack.plugins.dvc_plugin import DVCPlugin
 
 from jemtrack.errors import InputError
-from jemtrack.graph.code import PACKAGE, SOURCE, code_files
+from jemtrack.graph.code import PACKAGE, SOURCE, code_files, source_folder
 
 # The order of a stage's keys for those who read it: what it runs, reads and writes.
 _KEYS = ("cmd", "always_changed", "deps", "params", "outs", "metrics", "plots")
@@ -90,11 +90,12 @@ def _modules(node: zntrack.Node) -> list[str]:
     for module in modules:
         package = module.partition(".")[0]
         # The one package that runs from the folder that one stands in: see its __init__.py.
-        own = (SOURCE / package).is_dir() or (SOURCE / f"{package}.py").is_file()
+        source = source_folder()
+        own = (source / package).is_dir() or (source / f"{package}.py").is_file()
         if own and package != PACKAGE:
             raise InputError(
                 f"{type(node).__name__} needs {module} in {SOURCE}/, where a queued experiment "
-                f"would not find its own copy of it: move it into {SOURCE / PACKAGE}/"
+                f"would not find its own copy of it: move it into {SOURCE}/{PACKAGE}/"
             )
     return modules
 

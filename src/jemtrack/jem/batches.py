@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jemtrack.data.augment import Augmentation, augment
+from jemtrack.data.augment import Augmentation, add_noise, augment, to_unit_range
 from jemtrack.data.images import LabelledImages
 from jemtrack.engine.sampler import EpochSampler
 from jemtrack.engine.seeds import generator, stream_seed
@@ -22,7 +22,9 @@ class TrainingBatches:
     """Draws the images of an epoch in batches; the place alone decides what a batch holds.
 
     With `labelled_M`, the indices of the labelled images, a batch has as many labelled images
-    as it has others for the density, and an epoch is a pass over the others.
+    as it has others for the density, and an epoch is a pass over the others. With
+    `plain_density` the density is learned from images that are neither cropped nor flipped, which
+    are others than those of the class where all are labelled.
     """
 
     images: LabelledImages
@@ -30,6 +32,7 @@ class TrainingBatches:
     batch_size: int
     seed: int
     labelled_M: Tensor | None = None
+    plain_density: bool = False
 
     def __len__(self) -> int:
         """Count the batches of an epoch."""
@@ -42,18 +45,38 @@ class TrainingBatches:
         """
         batches = enumerate(self._sampler.epoch(epoch, start), start)
         labelled = self._labelled_batches(epoch, start)
+        density = self._density_batches(epoch, start)
         for number, indices_B in batches:
-            noise = self._generator("augmentation", epoch, number, *([retry] if retry else []))
-            if labelled is None:
-                yield Batch(self._augmented(indices_B, noise), self._labels(indices_B))
-                continue
-            labelled_B = next(labelled)
-            images_BCHW = self._augmented(labelled_B, noise)
-            yield Batch(images_BCHW, self._labels(labelled_B), self._augmented(indices_B, noise))
+            place = (epoch, number, *([retry] if retry else []))
+            noise = self._generator("augmentation", *place)
+            # Where few are labelled, those of the pass are for the density.
+            labelled_B, density_B = (
+                (indices_B, next(density, None))
+                if labelled is None
+                else (next(labelled), indices_B)
+            )
+            yield Batch(
+                self._augmented(labelled_B, noise),
+                self._labels(labelled_B),
+                None if density_B is None else self._density_images(density_B, noise),
+                stream_seed(self.seed, "objective", *place),
+            )
 
     @property
     def _sampler(self) -> EpochSampler:
         return EpochSampler(len(self.images), self.batch_size, self.seed)
+
+    def _density_batches(self, epoch: int, start: int) -> Iterator[Tensor]:
+        """Give the images for the density where those for the class are not taken for it."""
+        if self.plain_density:
+            seed = stream_seed(self.seed, "density")
+            yield from EpochSampler(len(self.images), self.batch_size, seed).epoch(epoch, start)
+
+    def _density_images(self, indices_B: Tensor, noise: torch.Generator) -> Tensor:
+        if not self.plain_density:
+            return self._augmented(indices_B, noise)
+        images_BCHW = self.images.images_NCHW[indices_B.to(self.images.images_NCHW.device)]
+        return add_noise(to_unit_range(images_BCHW), self.augmentation.sigma, noise)
 
     def _labelled_batches(self, epoch: int, start: int) -> Iterator[Tensor] | None:
         """Go on through the labelled images, pass after pass, across the epochs."""

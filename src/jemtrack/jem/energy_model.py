@@ -6,6 +6,7 @@ is E(x) = -log p~(x) (Grathwohl et al. 2020, https://arxiv.org/abs/1912.03263, e
 Letters: B batch, C channels in `BCHW` and classes in `logits_BC`, F features.
 """
 
+import torch
 from torch import Tensor, nn
 
 
@@ -36,8 +37,7 @@ class JointEnergyModel(nn.Module):
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """Give the logits, (B, classes)."""
-        logits_BC: Tensor = self.class_head(self.trunk(images_BCHW))
-        return logits_BC
+        return self.logits_and_log_density(images_BCHW)[0]
 
     def log_density(self, images_BCHW: Tensor) -> Tensor:
         """Give log p~(x), (B,), up to a constant that all images share."""
@@ -46,7 +46,12 @@ class JointEnergyModel(nn.Module):
     def logits_and_log_density(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Give the logits and log p~(x) from one forward pass of the trunk."""
         features_BF = self.trunk(images_BCHW)
-        logits_BC = self.class_head(features_BF)
+        logits_BC = _full_precision(self.class_head(features_BF))
         if self.uncond:
-            return logits_BC, self.energy_head(features_BF).squeeze(1)
+            return logits_BC, _full_precision(self.energy_head(features_BF)).squeeze(1)
         return logits_BC, logits_BC.logsumexp(1)
+
+
+def _full_precision(outputs: Tensor) -> Tensor:
+    """Leave bfloat16, in which a sum over classes or images loses what sets them apart."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -1,5 +1,6 @@
 """From parameters, images and a recipe to a network and the phases that train it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,10 @@ class NetworkChoice(Protocol):
     def dropout_rate(self) -> float:
         """Share of the activations that a block drops."""
 
+    @property
+    def uncond(self) -> bool:
+        """Whether log p~(x) comes from the energy head."""
+
 
 class BatchChoice(Protocol):
     """Parameters of what is seen: TrainArgs has them, and a recipe file's `training`."""
@@ -56,6 +61,10 @@ class BatchChoice(Protocol):
         """Labelled images of each class; 0 or -1: all are."""
 
     @property
+    def n_steps(self) -> int:
+        """Langevin steps of a chain."""
+
+    @property
     def eval_every(self) -> int:
         """Epochs between looks at the validation images."""
 
@@ -67,6 +76,7 @@ def network_shape(choice: NetworkChoice, data: DataSplits) -> WideResNetShape:
         width=choice.width,
         norm=choice.norm,
         dropout_rate=choice.dropout_rate,
+        uncond=choice.uncond,
         channels=data.train.images_NCHW.shape[1],  # type: ignore[arg-type]
         n_classes=data.n_classes,
     )
@@ -94,13 +104,40 @@ def training_phases(
     images = LabelledImages(data.train.images_NCHW.to(device), data.train.labels_N.to(device))
     augmentation = Augmentation(sigma=choice.sigma, flip=data.flip, pad=crop_padding(side))
     labelled_M = pick_labelled(data.train.labels_N, few, data.seed) if few > 0 else None
+    # Each step has an order and noise of its own; the first one's is the ordinary training's.
+    seeds = [
+        stream_seed(data.seed, "step", step.name) if number else data.seed
+        for number, step in enumerate(recipe.steps)
+    ]
 
     def batches(number: int, step: Step) -> Batches:
-        # Each step has an order and noise of its own; the first one's is the ordinary training's.
-        seed = stream_seed(data.seed, "step", step.name) if number else data.seed
-        return TrainingBatches(images, augmentation, choice.batch_size, seed, labelled_M)
+        plain = getattr(objectives[number], "plain_density_images", False)
+        return TrainingBatches(
+            images, augmentation, choice.batch_size, seeds[number], labelled_M, plain
+        )
 
-    return phases(recipe, FAMILY, objectives, batches, _validation(choice, data))
+    labelled = images if labelled_M is None else images.at(labelled_M)
+    begun = [
+        _begun(objective, labelled, data.n_classes, choice, seed)
+        for objective, seed in zip(objectives, seeds, strict=True)
+    ]
+    return phases(recipe, FAMILY, begun, batches, _validation(choice, data))
+
+
+def _begun(
+    objective: Objective, labelled: LabelledImages, n_classes: int, choice: BatchChoice, seed: int
+) -> Objective:
+    """Give the objective of one training, where it has a state or must see the images."""
+    begin: Callable[..., Objective] | None = getattr(objective, "begin", None)
+    if begin is None:
+        return objective
+    return begin(
+        labelled,
+        n_classes=n_classes,
+        batch_size=choice.batch_size,
+        n_steps=choice.n_steps,
+        seed=seed,
+    )
 
 
 def _validation(choice: BatchChoice, data: DataSplits) -> Validation | None:

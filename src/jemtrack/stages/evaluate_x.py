@@ -8,6 +8,7 @@ import zntrack
 from pydantic import Field
 
 from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.engine.memory import keep_freed_memory
 from jemtrack.errors import InputError
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
 from jemtrack.jem.inference import predict
@@ -56,6 +57,7 @@ class EvaluateX(Stage):
 
     def compute(self) -> None:
         """Let each model classify the images, and measure how well and how honestly it does."""
+        keep_freed_memory()
         data = DataSplits.load(self.data)
         images = chosen_images(self.name, self.params, data)
         self.calibration.mkdir(parents=True, exist_ok=True)

@@ -35,9 +35,16 @@ class RuntimeSettings:
 
 
 def project_root() -> Path:
-    """Give the folder of the project, also where DVC runs an experiment in a copy of it."""
-    # DVC names the project, not its copy, in this variable.
-    return Path(os.environ.get("DVC_ROOT", "."))
+    """Give the folder of the project's graph, also where DVC runs an experiment in a copy of it.
+
+    It is where dvc.yaml is: the project's root, or the folder of another of its graphs.
+    """
+    here = Path.cwd()
+    if "DVC_ROOT" not in os.environ:
+        return Path()
+    # DVC names the root of the project, not of its copy, in this variable.
+    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+    return Path(os.environ["DVC_ROOT"]) / here.relative_to(root)
 
 
 def checkpoint_seconds() -> float:

@@ -35,16 +35,20 @@ class TrainArgs:
         load_path: model file to start from, in place of a fresh initialisation; `jemtrack graph`
             makes it one of the stage's deps.
         clf_only: train the class head alone; the trunk stays as it is. This, `lr`,
-            `weight_decay` and `n_epochs` are for the ordinary training: a recipe with steps of
-            its own says them itself.
+            `warm_up_steps`, `weight_decay` and `n_epochs` are for the ordinary training: a recipe
+            with steps of its own says them itself.
+        uncond: take log p~(x) from the energy head instead of from the logits; cross entropy alone
+            does not train it.
         lr: Adam's learning rate.
+        warm_up_steps: optimization steps over which it rises to `lr`.
         weight_decay: Adam's L2 penalty.
         batch_size: images in an optimization step.
         n_epochs: passes over the training images.
         sigma: standard deviation of the noise on images scaled to [-1, 1].
         labels_per_class: labelled images of each class; 0 or -1: all are labelled.
-        n_steps: Langevin steps of the chains whose log density is set beside that of
-            validation images when training ends; 0: none.
+        n_steps: Langevin steps of a chain. SampledJEM trains on the ends of its chains; in every
+            trainer, the log density that chains of this length reach is set beside that of
+            validation images when training ends; 0: no chains.
         ckpt_every: epochs between extra checkpoints under `save_dir`; 0: none.
         eval_every: epochs between looks at the validation images.
         print_every: batches between lines where no progress bar is drawn.
@@ -62,9 +66,11 @@ class TrainArgs:
     width: AtLeastOne = 2
     norm: NormName = "none"
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    uncond: bool = False
     load_path: str | None = None
     clf_only: bool = False
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    warm_up_steps: Count = 0
     weight_decay: NotNegative = 0.0
     batch_size: AtLeastOne = 64
     n_epochs: AtLeastOne = 40

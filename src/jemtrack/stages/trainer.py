@@ -13,6 +13,7 @@ from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.data.images import DataSplits
 from jemtrack.engine.launch import Handed, Place, launch
 from jemtrack.engine.processes import is_first
+from jemtrack.errors import InputError, ParameterError
 from jemtrack.jem.chain_density import chain_log_density
 from jemtrack.jem.langevin import LangevinSampler
 from jemtrack.jem.training import Training
@@ -108,6 +109,10 @@ class Trainer(Stage):
         recipe = trainer_recipe(self.recipe, self.params, trainer_family(self.objective), where)
         objectives = step_objectives(recipe, self.objective, where)
         shape = network_shape(self.params, data)
+        try:
+            steps = training_phases(recipe, objectives, self.params, data, place.device)
+        except ParameterError as error:
+            raise InputError(f"{PARAMS}: {self.name}: {error}") from error
         start = Path(self.params.load_path) if self.params.load_path else None
         # Initialisation and dropout draw from the global stream; all else has a stream of its own.
         torch.manual_seed(data.seed)
@@ -116,7 +121,7 @@ class Trainer(Stage):
             network=initial_network(shape, start, place.device),
             shape=shape,
             recipe=recipe,
-            phases=training_phases(recipe, objectives, self.params, data, place.device),
+            phases=steps,
             place=place,
             notes={
                 "trainer": self.name,

@@ -106,7 +106,12 @@ def recipe_modules(recipe: Any) -> list[str]:
 
 
 def _ordinary_step(params: TrainArgs) -> dict[str, Any]:
-    adam = {"type": "Adam", "lr": params.lr, "weight_decay": params.weight_decay}
+    adam = {
+        "type": "Adam",
+        "lr": params.lr,
+        "weight_decay": params.weight_decay,
+        "warm_up_steps": params.warm_up_steps,
+    }
     return {
         "name": "train",
         "n_epochs": params.n_epochs,

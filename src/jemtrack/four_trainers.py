@@ -1,0 +1,83 @@
+"""The graph of the four trainers on a data set that others publish on, in a folder of its own."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Literal
+
+from jemtrack.graph import files
+from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
+from jemtrack.parameters import parameters
+from jemtrack.stages.evaluate_x import EvaluateX
+from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
+from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
+from jemtrack.stages.prepare_data import DataArgs, PrepareData
+from jemtrack.stages.sampled_jem import SampledJEM
+from jemtrack.stages.stage import Stage
+from jemtrack.stages.train_args import TrainArgs
+from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+
+DATASETS = ("fashion-mnist", "mnist")
+SCALES = ("cpu", "gpu")
+FOLDER = Path("workflows")
+_ROOT = Path("..", "..")  # of the project, from the folder of a graph
+
+
+@parameters
+class Scale:
+    """What fits a machine: the trainers' parameters, and what SampledJEM has in place of some."""
+
+    trainers: dict[str, Any]
+    sampled: dict[str, Any]
+
+
+_SCALES = {
+    "cpu": Scale(
+        trainers={"depth": 10, "width": 2, "batch_size": 64, "n_epochs": 6, "lr": 1e-3},
+        sampled={"n_epochs": 2, "lr": 3e-4, "warm_up_steps": 500},
+    ),
+    "gpu": Scale(
+        trainers={
+            "depth": 28,
+            "width": 10,
+            "batch_size": 64,
+            "n_epochs": 30,
+            "lr": 1e-4,
+            "device": "cuda",
+            "precision": "bf16-mixed",
+        },
+        sampled={"warm_up_steps": 1000},
+    ),
+}
+
+
+def nodes(dataset: str, scale: Literal["cpu", "gpu"] = "cpu") -> list[Stage]:
+    """Declare the stages for a data set, with parameters that fit two CPU cores or a large GPU."""
+    chosen = _SCALES[scale]
+    of_trainers = {"sigma": 0.03, **chosen.trainers}
+    params = TrainArgs(**of_trainers)
+    data = DataArgs(dataset=dataset, data_root=str(_ROOT / "data"), n_valid=5000)
+    prepared = PrepareData(params=data)
+    trainers = [
+        XEntropyAugmented(data=prepared.images, params=params),
+        MaxEntropyL1(data=prepared.images, params=params),
+        MaxEntropyL2(data=prepared.images, params=params),
+        SampledJEM(
+            data=prepared.images,
+            params=TrainArgs(**{**of_trainers, **chosen.sampled}),
+            objective=SampledJEMObjective(energy_weight=0.1),
+            recipe={"divergence": {"action": "retry"}},
+        ),
+    ]
+    evaluated = EvaluateX(data=prepared.images, models=[trainer.model for trainer in trainers])
+    return [prepared, *trainers, evaluated]
+
+
+def write_graph(dataset: str, scale: Literal["cpu", "gpu"] = "cpu", *, run: bool = False) -> None:
+    """Write the graph into `workflows/<dataset>/`, from the project's root; `run` it if asked.
+
+    What was changed in its files by hand stays.
+    """
+    folder = FOLDER / dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(folder):
+        files.write_graph(nodes(dataset, scale), run=run)
