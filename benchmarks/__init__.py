@@ -1,0 +1,1 @@
+"""What jemtrack takes beside reference loops, and what its own parts cost."""

@@ -1,0 +1,57 @@
+"""Our side: what a trainer stage runs, a step at a call."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import cast
+
+import torch
+
+from jemtrack.data.images import DataSplits
+from jemtrack.engine.hardware import Hardware, Precision
+from jemtrack.engine.launch import Place, launch
+from jemtrack.engine.loop import set_modes, update
+from jemtrack.engine.phase import Batches, Objective
+from jemtrack.engine.recipe import Recipe
+from jemtrack.engine.state import TrainState
+from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.recipe_family import NETWORK
+from jemtrack.jem.training_phases import initial_network, network_shape, training_phases
+from jemtrack.stages.train_args import TrainArgs
+from jemtrack.stages.trainer_recipe import trainer_family, trainer_recipe
+
+
+def place_of(device: torch.device, precision: Precision) -> Place:
+    """Give the place that a stage trains in with this device and precision."""
+    return launch(Hardware(device=device.type, precision=precision), lambda place: place)
+
+
+def ordinary_recipe(params: TrainArgs, objective: Objective) -> Recipe:
+    """Give the recipe of a trainer that has none of its own."""
+    return trainer_recipe({}, params, trainer_family(objective), "benchmark")
+
+
+class EngineStep:
+    """Draws and augments a batch and trains on it, by the engine."""
+
+    def __init__(
+        self, objective: Objective, params: TrainArgs, data: DataSplits, place: Place
+    ) -> None:
+        torch.manual_seed(data.seed)
+        self.network = initial_network(network_shape(params, data), None, place.device)
+        recipe = ordinary_recipe(params, objective)
+        [self.phase] = training_phases(recipe, [objective], params, data, place.device)
+        self.state = TrainState({NETWORK: self.network})
+        self.state.enter(self.phase)
+        set_modes(self.state, self.phase)
+        self._batches = endless(self.phase.batches)
+        self._autocast = place.autocast
+
+    def __call__(self) -> dict[str, float]:
+        """Take a step; give its losses."""
+        return update(self.state, self.phase, next(self._batches), self._autocast)
+
+
+def endless(batches: Batches) -> Iterator[Batch]:
+    """Give the batches of one epoch after the other."""
+    for epoch in count():
+        yield from cast(Iterator[Batch], batches.epoch(epoch))

@@ -1,0 +1,89 @@
+"""What the machine is, and how fast it multiplies matrices."""
+
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.turns import Step, timed
+
+CPU = torch.device("cpu")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def processor_name() -> str:
+    """Name the processor."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Say whether the device has instructions for bfloat16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if hasattr(torch.cpu, "get_capabilities"):  # since PyTorch 2.12
+        found = torch.cpu.get_capabilities().items()
+        return any(value is True for name, value in found if "bf16" in name)
+    return "bf16" in _cpu_info("flags") or "bf16" in _cpu_info("Features")
+
+
+def description(device: torch.device) -> str:
+    """Name the device, the threads and PyTorch."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
+    bf16 = "with" if has_bf16(device) else "without"
+    return (
+        f"{processor_name()}, {torch.get_num_threads()} threads, "
+        f"{torch.backends.cpu.get_cpu_capability()} {bf16} bf16 instructions, "
+        f"PyTorch {torch.__version__}"
+    )
+
+
+class MatrixProducts:
+    """Multiplies large square matrices, `flop` additions and multiplications at a call."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, side: int | None = None) -> None:
+        side = side or (8192 if device.type == "cuda" else 2048)
+        self.device = device
+        self.factors = [torch.randn(side, side, device=device).to(dtype) for _ in range(2)]
+        # A card is done with one before it has reached its pace.
+        self.n_times = 10 if device.type == "cuda" else 1
+        self.flop = 2 * side**3 * self.n_times
+
+    def __call__(self) -> None:
+        """Multiply."""
+        for _ in range(self.n_times):
+            torch.mm(*self.factors)
+
+    def rate(self) -> float:
+        """Measure additions and multiplications a second, the median of 5."""
+        timed(self, 1, self.device)
+        return self.flop / statistics.median(timed(self, 1, self.device) for _ in range(5))
+
+
+def arithmetic(step: Step) -> int:
+    """Count the additions and multiplications of a step's convolutions and matrix products."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _OneModule()
+    # What is compiled is hidden from the counter.
+    with torch.compiler.set_stance("force_eager"), counter:
+        step()
+    return counter.get_total_flops()
+
+
+class _OneModule:
+    """Counts everything as one module's: the usual tracker of modules fails in `autograd.grad`."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _cpu_info(name: str) -> str:
+    if not _CPU_INFO.exists():
+        return ""
+    pairs = (line.partition(":") for line in _CPU_INFO.read_text().splitlines())
+    return next((value.strip() for key, _, value in pairs if key.strip() == name), "")

@@ -1,0 +1,64 @@
+"""A whole training of the plain kind: epochs, validation after each, weights in a file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.reference.images import AugmentedImages, cycle, loader
+from benchmarks.reference.network import Classifier
+from benchmarks.reference.steps import Loss, PlainStep
+
+PRINT_EVERY = 100
+
+
+@dataclass
+class PlainTrainer:
+    """Trains `network` on images, and looks at the validation images after each epoch.
+
+    Attributes:
+        network: changed by the training.
+        loss: what is minimised.
+        train: images, augmented as they are read.
+        valid: images with noise alone.
+        batch_size: images in a step.
+        lr: Adam's learning rate.
+        device: where it trains.
+        accuracies: on the validation images, of each epoch.
+    """
+
+    network: Classifier
+    loss: Loss
+    train: AugmentedImages
+    valid: AugmentedImages
+    batch_size: int
+    lr: float
+    device: torch.device
+    accuracies: list[float] = field(default_factory=list)
+
+    def fit(self, n_epochs: int, weights: Path) -> None:
+        """Train, and write the weights."""
+        batches = loader(self.train, self.batch_size)
+        others = cycle(loader(self.train, self.batch_size))
+        labelled = cycle(batches)
+        step = PlainStep(self.network, self.loss, labelled, others, self.device, self.lr)
+        for epoch in range(n_epochs):
+            self.network.train()
+            for number in range(len(batches)):
+                loss = step()
+                if number % PRINT_EVERY == 0:
+                    print(f"reference: epoch {epoch + 1}, batch {number}, loss {loss:.4f}")
+            self.accuracies.append(accuracy(self.network, self.valid, self.device))
+            print(f"reference: epoch {epoch + 1}, accuracy {self.accuracies[-1]:.4f}")
+            torch.save(self.network.state_dict(), weights)
+
+
+@torch.no_grad()
+def accuracy(network: Classifier, images: AugmentedImages, device: torch.device) -> float:
+    """Give the share of images whose class is found, batch by batch."""
+    network.eval()
+    right = 0
+    for x, y in DataLoader(images, batch_size=100):
+        right += (network.classify(x.to(device)).argmax(1).cpu() == y).sum().item()
+    return right / len(images)

@@ -1,0 +1,129 @@
+"""The rows of the table: what is measured, and what it is held to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks import sides, whole_stage
+from benchmarks.options import BenchOptions
+from benchmarks.sides import Sides
+from benchmarks.sizes import TINY, Size
+from jemtrack.engine.hardware import Precision
+from jemtrack.engine.launch import Place
+from jemtrack.errors import InputError
+
+BOTH: tuple[Precision, ...] = ("fp32", "bf16-mixed")
+SMALL = Size(depth=16, width=2, side=32, channels=3, batch_size=64)
+SMALL_SAMPLED = Size(depth=16, width=2, side=32, channels=3, batch_size=32)
+LARGE = Size(depth=28, width=10, side=32, channels=3, batch_size=64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Something that both sides do.
+
+    Attributes:
+        what: it is, in words.
+        bar: the ratio that is asked for.
+        make: both sides, on a place.
+        turns: of each side.
+        n_steps: in a turn.
+        unit: what a step of it is.
+        precisions: that this project has for it.
+        on_gpu: whether it is for a GPU alone, or else for the processor.
+        counted: whether its arithmetic is counted.
+        warms_up: whether a first turn of each side counts for nothing.
+    """
+
+    what: str
+    bar: float
+    make: Callable[[Place, BenchOptions], Sides]
+    turns: int = 11
+    n_steps: int = 1
+    unit: str = "step"
+    precisions: tuple[Precision, ...] = BOTH
+    on_gpu: bool = False
+    counted: bool = True
+    warms_up: bool = True
+
+
+Maker = Callable[[Size, Place, BenchOptions], Sides]
+
+
+def _sized(make: Maker, size: Size) -> Callable[[Place, BenchOptions], Sides]:
+    return lambda place, options: make(TINY if options.tiny else size, place, options)
+
+
+ROWS: dict[str, Row] = {
+    "cross-entropy": Row(
+        f"cross-entropy step, {SMALL.name}", 2.0, _sized(sides.cross_entropy, SMALL)
+    ),
+    "max-entropy": Row(f"max-entropy L2 step, {SMALL.name}", 2.0, _sized(sides.max_entropy, SMALL)),
+    "sampled": Row(
+        f"SampledJEM step, {sides.CHAIN_STEPS} chain steps, {SMALL_SAMPLED.name}",
+        2.2,
+        _sized(sides.sampled, SMALL_SAMPLED),
+        turns=7,
+    ),
+    "evaluation": Row(
+        f"evaluation, WRN-16-2, {sides.PART} images a turn",
+        2.0,
+        _sized(sides.evaluation, SMALL),
+        turns=sides.EVALUATED // sides.PART,
+        unit=f"{sides.PART} images",
+        precisions=("fp32",),
+    ),
+    "augmentation": Row(
+        "augmentation, 64x3x32x32",
+        10.0,
+        _sized(sides.augmentation, SMALL),
+        turns=31,
+        n_steps=4,
+        unit="batch",
+        precisions=("fp32",),
+        counted=False,
+    ),
+    "stage": Row(
+        "a whole trainer stage, MaxEntropyL2, Fashion-MNIST, WRN-10-2, batch 64",
+        2.5,
+        whole_stage.sides,
+        turns=1,
+        unit="training",
+        counted=False,
+        warms_up=False,
+    ),
+    "gpu-max-entropy": Row(
+        f"max-entropy L2 step, {LARGE.name}",
+        5.0,
+        _sized(sides.max_entropy, LARGE),
+        n_steps=5,
+        on_gpu=True,
+    ),
+    "gpu-max-entropy-best": Row(
+        "max-entropy L2 step, WRN-28-10, the batch of most images a second",
+        5.0,
+        _sized(sides.max_entropy_best, LARGE),
+        n_steps=3,
+        on_gpu=True,
+    ),
+    "gpu-sampled": Row(
+        f"SampledJEM step, {sides.CHAIN_STEPS} chain steps, {LARGE.name}",
+        6.0,
+        _sized(sides.sampled, LARGE),
+        turns=7,
+        n_steps=2,
+        on_gpu=True,
+    ),
+}
+
+
+def chosen_rows(options: BenchOptions) -> dict[str, Row]:
+    """Give the rows that are asked for.
+
+    Raises:
+        InputError: for a name that no row has.
+    """
+    if unknown := [name for name in options.rows if name not in ROWS]:
+        raise InputError(f"--row must be one of {', '.join(ROWS)}, got {', '.join(unknown)}")
+    # A whole training has no step whose costs could be named.
+    usual = [name for name in ROWS if not (options.profile and name == "stage")]
+    return {name: ROWS[name] for name in options.rows or usual}

@@ -1,0 +1,197 @@
+"""What a stage costs before it begins its work, beside importing the libraries that it needs.
+
+    python benchmarks/start_up.py
+
+starts each stage of the main job as `dvc repro` does, `zntrack run ...`, on the digits, and ends
+it where its work begins: where PrepareData asks for its files, a trainer for its first batch, and
+EvaluateX for a model's predictions. Between any two such processes one of `import torch, zntrack`
+runs (for a trainer in bf16, of `lightning_fabric` too). A ratio is that of a stage's seconds to
+the mean of the imports' before and after it; it is given for the clock on the wall and for the
+processor's time, which a busy machine disturbs less. ZnTrack's command imports MLflow wherever
+that is installed, before any line of the stage: `--mlflow` counts it, by default it is kept out,
+as if it were not installed. In the end stands what `jemtrack --help` takes.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CLOCKS = ("wall", "processor")
+SAY = "import time; print('\\n', time.monotonic(), time.process_time(), flush=True)"
+BASE = f"import torch, zntrack\n{SAY}"
+FABRIC = f"import torch, zntrack, lightning_fabric\n{SAY}"
+HELP = f"""
+from jemtrack.cli import main
+try:
+    main(["--help"])
+finally:
+    {SAY}
+"""
+STAGE = f"""
+import sys
+if {{mlflow}}:
+    sys.modules["mlflow"] = None
+from zntrack.cli import app
+
+def reached(*_, **__):
+    {SAY}
+    import os
+    os._exit(0)
+
+import {{module}} as begins
+begins.{{name}} = reached
+sys.argv = ["zntrack", *"{{command}}".split()]
+app()
+"""
+SMALL = {"width": 1, "n_epochs": 1, "n_steps": 0}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A stage, and what of which module it calls first when it begins its work."""
+
+    stage: str
+    module: str
+    name: str
+    base: str = BASE
+    changed: Mapping[str, object] = field(default_factory=dict)
+
+
+_FIRST_BATCH = ("jemtrack.jem.batches", "TrainingBatches.epoch")
+STARTS = {
+    "PrepareData": Start("PrepareData", "jemtrack.stages.prepare_data", "prepare"),
+    **{
+        name: Start(name, *_FIRST_BATCH)
+        for name in ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2")
+    },
+    "XEntropyAugmented, bf16": Start(
+        "XEntropyAugmented", *_FIRST_BATCH, FABRIC, {"precision": "bf16-mixed"}
+    ),
+    "EvaluateX": Start("EvaluateX", "jemtrack.stages.evaluate_x", "predict"),
+}
+
+
+class Project:
+    """A folder with the graph, where processes are started and timed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # An installed jemtrack may be another checkout's.
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        (path / "src").mkdir()
+        self.python(
+            "-c", "from jemtrack.cli import main; main(['data', 'digits']); main(['graph'])"
+        )
+        self.stages = yaml.safe_load((path / "dvc.yaml").read_text())["stages"]
+
+    def python(self, *arguments: str) -> str:
+        """Run Python in the folder; give what it prints."""
+        command = [sys.executable, *arguments]
+        ended = subprocess.run(
+            command, cwd=self.path, env=self.environment, capture_output=True, text=True
+        )
+        if ended.returncode:
+            sys.exit(f"{arguments} failed:\n{ended.stdout}{ended.stderr}")
+        return ended.stdout
+
+    def seconds(self, program: str) -> dict[str, float]:
+        """Run a program that says the time in the end; give its seconds by each clock."""
+        started = time.monotonic()
+        ended, processor = map(float, self.python("-c", program).split()[-2:])
+        return dict(zip(CLOCKS, (ended - started, processor), strict=True))
+
+    def change(self, stage: str, changed: Mapping[str, object]) -> None:
+        """Set parameters of a stage."""
+        path = self.path / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        content[stage]["params"] |= changed
+        path.write_text(yaml.safe_dump(content))
+
+    def command(self, stage: str) -> str:
+        """Give what `zntrack` is told to run the stage, as dvc.yaml says it."""
+        return self.stages[stage]["cmd"].removeprefix("zntrack ")
+
+    def run(self, *stages: str) -> None:
+        """Run stages whole."""
+        for stage in stages:
+            program = f"import sys; sys.argv = ['zntrack', *{self.command(stage).split()}]; "
+            self.python("-c", f"{program}from zntrack.cli.cli import app; app()")
+
+
+def measured(
+    project: Project, start: Start, n_processes: int, mlflow: bool
+) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Start the stage and the imports by turns; give the seconds of both, one import more."""
+    program = STAGE.format(
+        mlflow=not mlflow,
+        module=start.module,
+        name=start.name,
+        command=project.command(start.stage),
+    )
+    before = yaml.safe_load((project.path / "params.yaml").read_text())[start.stage]["params"]
+    project.change(start.stage, start.changed)
+    imports = [project.seconds(start.base)]
+    stages = []
+    for _ in range(n_processes):
+        stages.append(project.seconds(program))
+        imports.append(project.seconds(start.base))
+    project.change(start.stage, before)
+    return stages, imports
+
+
+def lines(
+    name: str, stages: list[dict[str, float]], imports: list[dict[str, float]]
+) -> Iterator[str]:
+    """Write a stage's ratios with their quartiles, and the seconds."""
+    for clock in CLOCKS:
+        around = [(a[clock] + b[clock]) / 2 for a, b in pairwise(imports)]
+        ratios = [stage[clock] / base for stage, base in zip(stages, around, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        mine = statistics.median(stage[clock] for stage in stages)
+        yield (
+            f"{name:24}{clock:>10}  {middle:.3f}  {low:.3f} to {high:.3f}  "
+            f"{mine:.2f} / {statistics.median(around):.2f}"
+        )
+
+
+def main() -> None:
+    """Measure each stage's start and the command's help; print a table."""
+    parser = argparse.ArgumentParser(description="What a stage costs before its work begins.")
+    parser.add_argument("--stage", choices=STARTS, action="append", help="one of them (all)")
+    parser.add_argument("--processes", type=int, default=9, help="starts of each (9)")
+    parser.add_argument("--mlflow", action="store_true", help="count ZnTrack's import of MLflow")
+    options = parser.parse_args()
+    if options.processes < 2:
+        parser.error(f"--processes must be >= 2, got {options.processes}")
+    chosen = options.stage or [*STARTS]
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder))
+        trainers = [stage for stage in project.stages if stage not in ("PrepareData", "EvaluateX")]
+        for trainer in trainers:
+            project.change(trainer, SMALL)
+        if chosen != ["PrepareData"]:
+            project.run("PrepareData")
+        if "EvaluateX" in chosen:
+            project.run(*trainers)
+        print(f"{'start / imports':24}{'clock':>10}  ratio  {'quartiles':14}  seconds", flush=True)
+        for name in chosen:
+            found = measured(project, STARTS[name], options.processes, options.mlflow)
+            print(*lines(name, *found), sep="\n", flush=True)
+        helped = [project.seconds(HELP)["wall"] for _ in range(options.processes)]
+    low, middle, high = statistics.quantiles(helped, n=4)
+    print(f"jemtrack --help: {middle:.3f} s, quartiles {low:.3f} to {high:.3f}")
+
+
+if __name__ == "__main__":
+    main()

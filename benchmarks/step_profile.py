@@ -1,0 +1,62 @@
+"""Where the time of a step goes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.tables import duration
+from benchmarks.turns import Step, timed
+
+N_STEPS = 5
+TOP = 15
+
+
+def profile_lines(
+    step: Step, device: torch.device, arithmetic: int | None, matrix_rate: float | None
+) -> Iterator[str]:
+    """Write the top costs of a step: on a GPU those of its kernels, else of PyTorch's operations.
+
+    With the step's `arithmetic` (FLOP) and the device's `matrix_rate` (FLOP a second), it says
+    what share of the rate a step reaches when no profiler looks on.
+    """
+    timed(step, 2, device)
+    seconds = timed(step, N_STEPS, device) / N_STEPS
+    with profile(activities=_activities(device)) as found:
+        timed(step, N_STEPS, device)
+    yield f"{duration(seconds)} a step without the profiler"
+    if arithmetic and matrix_rate:
+        reached = arithmetic / seconds / matrix_rate
+        yield (
+            f"{arithmetic / 1e9:.1f} GFLOP in convolutions and matrix products: {reached:.0%} of "
+            f"the {matrix_rate / 1e9:.0f} GFLOP/s that matrix products alone reach"
+        )
+    yield f"{'share':>6} {'a step':>10} {'calls':>7}  what"
+    yield from _costs(found, device)
+
+
+def _activities(device: torch.device) -> list[ProfilerActivity]:
+    on_gpu = [ProfilerActivity.CUDA] if device.type == "cuda" else []
+    return [ProfilerActivity.CPU, *on_gpu]
+
+
+def _costs(found: profile, device: torch.device) -> Iterator[str]:
+    kind = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
+    events = [event for event in found.key_averages() if event.device_type == kind]
+    events = [event for event in events if not event.is_user_annotation]
+    events.sort(key=_microseconds, reverse=True)
+    total = sum(map(_microseconds, events)) or 1.0
+    for event in events[:TOP]:
+        spent = _microseconds(event)
+        yield (
+            f"{spent / total:6.1%} {duration(spent / 1e6 / N_STEPS):>10} "
+            f"{event.count / N_STEPS:7.0f}  {event.key[:90]}"
+        )
+
+
+def _microseconds(event: Any) -> float:
+    """Give what the operation itself took, without those that it calls."""
+    on_gpu = event.device_type == DeviceType.CUDA
+    return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
