@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 STAGES = ["PrepareData", "XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2", "EvaluateX"]
 TRAINERS = STAGES[1:4]
+# Before the environment's packages, for those whom no run is told by MLflow.
+WITHOUT_MLFLOW = {"PYTHONPATH": str(Path(__file__).parent / "without_mlflow")}
 COPIED = ["src", "notebooks", "pyproject.toml", ".gitignore", ".dvcignore"]
 
 # The least that trains: a stage is over in a few seconds, most of them imports.
@@ -24,9 +26,10 @@ SMALL = {"width": 1, "n_epochs": 1, "batch_size": 256, "n_steps": 1}
 
 @dataclass
 class Project:
-    """A project's folder, a git and DVC repository."""
+    """A project's folder, a git and DVC repository; `packages` says what its processes find."""
 
     path: Path
+    packages: Mapping[str, str] = field(default_factory=lambda: WITHOUT_MLFLOW)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,6 +42,7 @@ class Project:
             # Imports compiled anew in every process take longer than these trainings.
             "PYTHONDONTWRITEBYTECODE": "",
             "COLUMNS": "200",
+            **self.packages,
         }
 
     def run(self, *command: str, fails: bool = False, env: Mapping[str, str] | None = None) -> str:

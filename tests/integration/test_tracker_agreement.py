@@ -49,7 +49,7 @@ def tracked(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, value in {"n_epochs": N_EPOCHS, "batch_size": 64}.items():
         project.set(f"{STAGE}.params.{name}", value)
     (project.path / "jemtrack.yaml").write_text(TRACKERS)
-    return project
+    return Project(project.path, packages={})
 
 
 def kill_in_the_middle(project: Project) -> None:
