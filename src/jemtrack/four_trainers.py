@@ -17,7 +17,6 @@ from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
 DATASETS = ("fashion-mnist", "mnist")
-SCALES = ("cpu", "gpu")
 FOLDER = Path("workflows")
 _ROOT = Path("..", "..")  # of the project, from the folder of a graph
 

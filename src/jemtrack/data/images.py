@@ -46,11 +46,6 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def at(self, indices_M: Tensor) -> "LabelledImages":
-        """Give the images of these indices."""
-        on_device_M = indices_M.to(self.labels_N.device)
-        return LabelledImages(self.images_NCHW[on_device_M], self.labels_N[on_device_M])
-
     def __getitem__(self, indices_M: Tensor) -> "LabelledImages":
         """Pick the images at `indices_M`, in that order."""
         return LabelledImages(self.images_NCHW[indices_M], self.labels_N[indices_M])

@@ -182,8 +182,11 @@ def _read(
         *(norm.double().reshape(1).to(means.device) for norm in norms.values()),
     ]
     values = torch.cat(parts).tolist()
-    named = [*zip([*losses, *norms], values, strict=True)]
-    return dict(named[: len(losses)]), dict(named[len(losses) :])
+    n_losses = len(losses)
+    return (
+        dict(zip(losses, values[:n_losses], strict=True)),
+        dict(zip(norms, values[n_losses:], strict=True)),
+    )
 
 
 def weights_are_finite(state: TrainState) -> bool:

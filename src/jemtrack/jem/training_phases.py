@@ -116,7 +116,7 @@ def training_phases(
             images, augmentation, choice.batch_size, seeds[number], labelled_M, plain
         )
 
-    labelled = images if labelled_M is None else images.at(labelled_M)
+    labelled = images if labelled_M is None else images[labelled_M.to(device)]
     begun = [
         _begun(objective, labelled, data.n_classes, choice, seed)
         for objective, seed in zip(objectives, seeds, strict=True)

@@ -212,6 +212,8 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     """Have norms and dropout in evaluation mode in the block, and each as it was after it."""
     trained = [module for module in network.modules() if module.training]
     network.eval()
-    yield
-    for module in trained:
-        module.training = True
+    try:
+        yield
+    finally:
+        for module in trained:
+            module.training = True
