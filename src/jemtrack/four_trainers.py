@@ -31,8 +31,16 @@ class Scale:
 
 _SCALES = {
     "cpu": Scale(
-        trainers={"depth": 10, "width": 2, "batch_size": 64, "n_epochs": 6, "lr": 1e-3},
-        sampled={"n_epochs": 2, "lr": 3e-4, "warm_up_steps": 500},
+        trainers={
+            "depth": 10,
+            "width": 1,
+            "batch_size": 64,
+            "n_epochs": 3,
+            "lr": 4e-3,
+            "warm_up_steps": 200,
+            "schedule": "cosine",
+        },
+        sampled={"n_epochs": 1, "n_steps": 10, "lr": 1e-3},
     ),
     "gpu": Scale(
         trainers={

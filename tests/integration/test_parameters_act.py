@@ -188,6 +188,12 @@ def test_what_steers_training_gives_other_weights(changed):
     assert not are_equal(weights_in(trained()), weights_in(trained(**changed)), "trunk.")
 
 
+def test_a_cosine_lowers_the_rate_after_the_first_epoch():
+    for n_epochs, equal in ((1, True), (2, False)):
+        both = [weights_in(trained(n_epochs=n_epochs, schedule=s)) for s in ("constant", "cosine")]
+        assert are_equal(*both, "trunk.") == equal
+
+
 def test_epochs_and_batches_are_as_many_as_were_asked_for():
     folder = trained(n_epochs=3, batch_size=20, print_every=1, print_to_log=True)
 

@@ -45,13 +45,13 @@ def test_one_switch_makes_the_four_trainers_fit_a_gpu_and_keeps_what_was_changed
     four_trainers.write_graph("mnist")
     path = Path("workflows", "mnist", "params.yaml")
     values = yaml.safe_load(path.read_text())
-    values["MaxEntropyL1"]["params"]["n_epochs"] = 3
+    values["MaxEntropyL1"]["params"]["n_epochs"] = 7
     path.write_text(yaml.safe_dump(values))
 
     four_trainers.write_graph("mnist", "gpu")
 
     values = yaml.safe_load(path.read_text())
-    assert values["MaxEntropyL1"]["params"]["n_epochs"] == 3
+    assert values["MaxEntropyL1"]["params"]["n_epochs"] == 7
     for trainer in ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2", "SampledJEM"):
         params = values[trainer]["params"]
         found = (params["depth"], params["width"], params["device"], params["precision"])

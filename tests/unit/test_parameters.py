@@ -99,6 +99,7 @@ FIELDS = {
         "clf_only": SWITCH,
         "lr": between(0.0, None, exclude_min=True),
         "warm_up_steps": whole(0),
+        "schedule": choice("constant", "cosine"),
         "weight_decay": between(0.0, None),
         "batch_size": whole(1),
         "n_epochs": whole(1),

@@ -1,6 +1,6 @@
 """The parameters that the trainers share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -35,12 +35,13 @@ class TrainArgs:
         load_path: model file to start from, in place of a fresh initialisation; `jemtrack graph`
             makes it one of the stage's deps.
         clf_only: train the class head alone; the trunk stays as it is. This, `lr`,
-            `warm_up_steps`, `weight_decay` and `n_epochs` are for the ordinary training: a recipe
-            with steps of its own says them itself.
+            `warm_up_steps`, `schedule`, `weight_decay` and `n_epochs` are for the ordinary
+            training: a recipe with steps of its own says them itself.
         uncond: take log p~(x) from the energy head instead of from the logits; cross entropy alone
             does not train it.
         lr: Adam's learning rate.
         warm_up_steps: optimization steps over which it rises to `lr`.
+        schedule: whether it then is constant, or falls to 0, epoch by epoch, along half a cosine.
         weight_decay: Adam's L2 penalty.
         batch_size: images in an optimization step.
         n_epochs: passes over the training images.
@@ -71,6 +72,7 @@ class TrainArgs:
     clf_only: bool = False
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     warm_up_steps: Count = 0
+    schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: NotNegative = 0.0
     batch_size: AtLeastOne = 64
     n_epochs: AtLeastOne = 40

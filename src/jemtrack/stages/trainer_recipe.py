@@ -112,11 +112,12 @@ def _ordinary_step(params: TrainArgs) -> dict[str, Any]:
         "weight_decay": params.weight_decay,
         "warm_up_steps": params.warm_up_steps,
     }
+    cosine = {NETWORK: {"type": "CosineAnnealingLR"}} if params.schedule == "cosine" else {}
     return {
         "name": "train",
         "n_epochs": params.n_epochs,
         "freeze": [f"{NETWORK}.trunk", f"{NETWORK}.energy_head"] if params.clf_only else [],
-        "optimization": {"optimizers": {NETWORK: adam}},
+        "optimization": {"optimizers": {NETWORK: adam}, "schedulers": cosine},
     }
 
 
