@@ -107,8 +107,8 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [
         Experiment(options.dataset, seed, reduction)
-        for seed in range(1, options.seeds + 1)
         for reduction in REDUCTIONS
+        for seed in range(1, options.seeds + 1)
     ]
     there = finished(FOLDER / options.dataset)
     for experiment in chosen:
