@@ -147,6 +147,15 @@ def test_a_signal(folder, goes_on, number, status):
     goes_on()
 
 
+@pytest.fixture
+def _ctrl_c_acts() -> Iterator[None]:
+    """As for who sits before it: what a shell runs in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_acts")
 def test_a_second_ctrl_c_ends_it_at_once(folder, goes_on):
     def twice() -> None:
         # Python acts on a signal between two of its steps, and takes two until then for one.
