@@ -2,11 +2,10 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jemtrack.graph import files
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
-from jemtrack.parameters import parameters
 from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
@@ -21,8 +20,7 @@ FOLDER = Path("workflows")
 _ROOT = Path("..", "..")  # of the project, from the folder of a graph
 
 
-@parameters
-class Scale:
+class Scale(NamedTuple):
     """What fits a machine: the trainers' parameters, and what SampledJEM has in place of some."""
 
     trainers: dict[str, Any]

@@ -37,12 +37,14 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 def finish_queue(reproduced: Project) -> Iterator[Callable[[], str]]:
     """Run what is queued, with a worker that is gone when the test is over."""
 
-    end = time.monotonic() + 60 * MINUTES
-
-    def wait_for_no_worker() -> str:
+    def wait_for_no_worker(looks: int = 1) -> str:
+        """See none so many times in a row, or once with nothing queued: one takes time to begin."""
+        end, seen, status = time.monotonic() + 60 * MINUTES, 0, ""
         while time.monotonic() < end:
             status = reproduced.run("dvc", "queue", "status")
-            if "Worker status: 0 active, 0 idle" in status and "Running" not in status:
+            idle = "Worker status: 0 active, 0 idle" in status and "Running" not in status
+            seen = seen + 1 if idle else 0
+            if seen == looks or (idle and "Queued" not in status):
                 return status
             time.sleep(2)
         raise TimeoutError(status)
@@ -52,7 +54,7 @@ def finish_queue(reproduced: Project) -> Iterator[Callable[[], str]]:
         # On a busy machine DVC's worker takes a late answer for an empty queue, and ends.
         while "Queued" in status:
             reproduced.run("dvc", "queue", "start", "--jobs", "1")
-            status = wait_for_no_worker()
+            status = wait_for_no_worker(looks=5)
         return status
 
     yield finish
