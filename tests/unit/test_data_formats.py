@@ -24,7 +24,13 @@ from sklearn.datasets import load_digits
 
 from jemtrack.data.fetch import fetch
 from jemtrack.data.formats import read_digits, read_idx, read_mnist_table
-from jemtrack.data.pickles import load_arrays, read_cifar10, read_cifar100, read_mnist_pickle
+from jemtrack.data.pickles import (
+    load_arrays,
+    read_array_pickles,
+    read_cifar10,
+    read_cifar100,
+    read_mnist_pickle,
+)
 from jemtrack.errors import InputError
 
 
@@ -83,6 +89,19 @@ def test_idx_files_come_back(tmp_path_factory, images, data):
 
 
 WHOLE_IDX = idx_bytes(random_images(2, 3, 3))
+
+
+def test_pickled_arrays_are_images_and_labels(tmp_path):
+    images, labels = random_images(5, 4, 6), np.arange(5)
+    paths = [tmp_path / name for name in ("images.gz", "labels.gz")]
+    for path, values in zip(paths, (images, labels), strict=True):
+        path.write_bytes(gzip.compress(pickle.dumps(values, protocol=4)))
+
+    read = read_array_pickles(paths)
+
+    np.testing.assert_array_equal(read.train.images_NCHW[:, 0].numpy(), images)
+    np.testing.assert_array_equal(read.train.labels_N.numpy(), labels)
+    assert read.test is None
 
 
 @pytest.mark.parametrize(

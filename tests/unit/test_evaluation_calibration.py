@@ -6,11 +6,10 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from stated import classified
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from jemtrack.evaluation.calibration import (
@@ -25,17 +24,6 @@ from jemtrack.evaluation.calibration import (
 few = settings(max_examples=40)
 
 COLUMNS = ["bin_left", "bin_right", "bin_centre", "confidence", "accuracy", "gap", "count", "ece"]
-
-
-@st.composite
-def classified(draw, min_classes=2, max_classes=6, limit=8.0):
-    """Logits and labels of a few images."""
-    n_images = draw(st.integers(1, 40))
-    n_classes = draw(st.integers(min_classes, max_classes))
-    shape = (n_images, n_classes)
-    logits_NC = draw(arrays(np.float64, shape, elements=st.floats(-limit, limit)))
-    labels_N = draw(arrays(np.int64, n_images, elements=st.integers(0, n_classes - 1)))
-    return torch.from_numpy(logits_NC), torch.from_numpy(labels_N)
 
 
 def calibration_error_by_loop(probabilities_NC, labels_N, n_bins, use_centre):

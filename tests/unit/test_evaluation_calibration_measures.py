@@ -2,31 +2,48 @@
 
 import json
 import math
+import statistics
 
 import pytest
 import torch
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation import calibration
+from jemtrack.evaluation.binning import equal_mass
+from jemtrack.evaluation.brier_decomposition import brier_decomposition
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.scores import correct, top_k_accuracy
+from jemtrack.evaluation.selective import aurc, excess_aurc
 from jemtrack.parameters import build
 
 LOGITS_NC = 3 * torch.randn(200, 10, generator=torch.Generator().manual_seed(0))
 LABELS_N = torch.arange(200) % 10
 
 
-def test_metrics_are_the_five_functions():
-    measured = CalibrationMeasures(n_bins=7)(LOGITS_NC, LABELS_N)
+def test_metrics_are_those_of_the_functions():
+    measured = CalibrationMeasures(n_bins=7, top_k=2)(LOGITS_NC, LABELS_N)
 
     probabilities_NC = LOGITS_NC.double().softmax(dim=1)
+    right_N = correct(LOGITS_NC, LABELS_N)
+    parts = brier_decomposition(probabilities_NC, LABELS_N, 7)
+    given = (probabilities_NC, LABELS_N, 7)
     assert measured.metrics == {
         "accuracy": calibration.accuracy(probabilities_NC, LABELS_N),
+        "top_k_accuracy": top_k_accuracy(LOGITS_NC, LABELS_N, 2),
         "nll": calibration.nll(LOGITS_NC, LABELS_N),
         "brier": calibration.brier(probabilities_NC, LABELS_N),
-        "ece": calibration.ece(probabilities_NC, LABELS_N, 7),
-        "ece_bin_centre": calibration.ece_bin_centre(probabilities_NC, LABELS_N, 7),
+        "brier_reliability": parts.reliability,
+        "brier_resolution": parts.resolution,
+        "ece": calibration.ece(*given),
+        "ece_bin_centre": calibration.ece_bin_centre(*given),
+        "ece_equal_mass": calibration.ece(*given, equal_mass),
+        "ece_class_wise": calibration.ece_class_wise(*given),
+        "aurc": aurc(probabilities_NC.max(dim=1).values, right_N),
+        "excess_aurc": excess_aurc(probabilities_NC.max(dim=1).values, right_N),
     }
-    assert measured.reliability.equals(calibration.reliability_table(probabilities_NC, LABELS_N, 7))
+    rows = calibration.reliability_table(*given)
+    assert measured.reliability[[*rows]].equals(rows)
+    assert {"accuracy_low", "accuracy_high"} < {*measured.reliability}
 
 
 def test_metrics_are_plain_floats_that_json_gives_back():
@@ -46,8 +63,13 @@ def test_uniform_logits_have_closed_forms():
     """Ten classes, each as probable and as frequent as the others: perfectly calibrated."""
     metrics = CalibrationMeasures()(torch.zeros(200, 10), LABELS_N).metrics
 
+    errors = {"ece": 0, "ece_bin_centre": 0.025, "ece_equal_mass": 0, "ece_class_wise": 0}
+    # Nine of ten are wrong at every coverage; in the best order the first 20 would be right.
+    best = statistics.fmean(max(k - 20, 0) / k for k in range(1, 201))
+    ranks = {"top_k_accuracy": 0.3, "aurc": 0.9, "excess_aurc": 0.9 - best}
+    brier = {"brier": 0.9, "brier_reliability": 0, "brier_resolution": 0}
     assert metrics == pytest.approx(
-        {"accuracy": 0.1, "nll": math.log(10), "brier": 0.9, "ece": 0, "ece_bin_centre": 0.025}
+        {"accuracy": 0.1, "nll": math.log(10), **brier, **errors, **ranks}
     )
 
 

@@ -19,9 +19,13 @@ from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.parameters import build, parameters, problems
+from jemtrack.stages.draw_samples import SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs
+from jemtrack.stages.measure_robustness import RobustnessArgs
 from jemtrack.stages.parameter_file import structure_problems
 from jemtrack.stages.prepare_data import DataArgs
+from jemtrack.stages.prepare_outliers import OutlierArgs
+from jemtrack.stages.summarise_runs import SummaryArgs
 from jemtrack.stages.train_args import TrainArgs
 
 WHERE = "params.yaml: AnyStage.params"
@@ -71,6 +75,15 @@ MAYBE_PATH = (
     st.none() | st.text(),
     st.booleans() | OTHERS.filter(lambda value: value is not None) | WHOLE,
 )
+LEVEL = between(0.0, 1.0, exclude_min=True, exclude_max=True)
+
+
+def listed(kind):
+    """Give lists of a kind, and what is no list."""
+    none = st.none() | st.dictionaries(TEXTS, WHOLE, max_size=2)
+    return st.lists(kind[0], max_size=3), TEXTS | st.booleans() | WHOLE | none
+
+
 DEPTH = (
     st.integers(1, 50).map(lambda n: 6 * n + 4),
     TEXTS | st.booleans() | OTHERS | st.floats() | WHOLE.filter(lambda n: n % 6 != 4 or n < 10),
@@ -86,6 +99,8 @@ FIELDS = {
         "n_classes": whole(2),
         "n_valid": whole(0),
         "seed": whole(0, 2**32 - 1),
+        "n_folds": whole(0),
+        "fold": whole(0),
     },
     TrainArgs: {
         "experiment": NAME,
@@ -119,8 +134,33 @@ FIELDS = {
         "split": choice("test", "train", "valid"),
         "noise": SWITCH,
         "images_per_pass": whole(1),
+        "n_train_images": whole(1),
+        "n_resamples": whole(100),
+        "level": LEVEL,
+        "device": choice("auto", "cpu", "cuda"),
     },
-    CalibrationMeasures: {"n_bins": whole(1)},
+    OutlierArgs: {
+        "partners": listed(text(st.text())),
+        "n_images": whole(1),
+        "data_root": NOT_EMPTY,
+    },
+    RobustnessArgs: {
+        "n_images": whole(1),
+        "corruptions": listed(text(st.text())),
+        "linf_radii": listed(between(0.0, None, exclude_min=True)),
+        "l2_radii": listed(between(0.0, None, exclude_min=True)),
+        "n_attacked": whole(1),
+        "n_steps": whole(1),
+        "images_per_pass": whole(1),
+        "device": choice("auto", "cpu", "cuda"),
+    },
+    SampleArgs: {
+        "n_per_class": whole(1),
+        "start": choice("uniform", "class_gaussians"),
+        "device": choice("auto", "cpu", "cuda"),
+    },
+    SummaryArgs: {"runs": choice("seeds", "folds")},
+    CalibrationMeasures: {"n_bins": whole(1), "top_k": whole(1)},
     CrossEntropy: {},
     MaxEntropyL1Objective: MAX_ENTROPY,
     MaxEntropyL2Objective: MAX_ENTROPY,
@@ -193,6 +233,15 @@ def test_a_bad_value_is_told_in_one_line_by_its_path_and_itself(chosen):
     assert repr(written_value(line)) == repr(values[name])
     with pytest.raises(InputError, match=re.escape(line)):
         build(cls, values, WHERE)
+
+
+def test_a_bad_entry_of_a_list_is_told_by_its_place():
+    found = problems(RobustnessArgs, {"l2_radii": [0.5, -1.0], "corruptions": [7]}, WHERE)
+
+    assert found == [
+        f"{WHERE}.corruptions.0 must be text, got 7; put it into quotes",
+        f"{WHERE}.l2_radii.1 must be > 0, got -1.0",
+    ]
 
 
 @given(chosen=several_bad, unknown=st.none() | TEXTS.filter(str.isidentifier) | WHOLE)

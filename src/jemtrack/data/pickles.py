@@ -60,6 +60,21 @@ def read_mnist_pickle(paths: list[Path]) -> SourceImages:
     return SourceImages(_joined([first, second]), test)
 
 
+def read_array_pickles(paths: list[Path]) -> SourceImages:
+    """Read two pickled arrays: uint8 images (N, H, W) and whole numbers, their classes (N,)."""
+    arrays = []
+    for path in paths:
+        with open_content(path) as file:
+            arrays.append(load_arrays(file, str(path)))
+    images_NHW, labels_N = arrays
+    return SourceImages(
+        LabelledImages(
+            torch.from_numpy(np.array(images_NHW)[:, None]),
+            torch.from_numpy(labels_N.astype(np.int64)),
+        )
+    )
+
+
 def read_cifar10(paths: list[Path]) -> SourceImages:
     """Read `cifar-10-python.tar.gz`: five training batches and one of test images."""
     train = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -10,7 +10,12 @@ from pathlib import Path
 from jemtrack.data.checksums import DataFile, flaw
 from jemtrack.data.formats import read_digits, read_idx, read_mnist_table
 from jemtrack.data.images import SourceImages
-from jemtrack.data.pickles import read_cifar10, read_cifar100, read_mnist_pickle
+from jemtrack.data.pickles import (
+    read_array_pickles,
+    read_cifar10,
+    read_cifar100,
+    read_mnist_pickle,
+)
 from jemtrack.errors import InputError
 
 
@@ -163,6 +168,25 @@ _CIFAR_100 = Form(
 )
 
 
+_ANIMALS = Form(
+    files=(
+        DataFile(
+            "animal_data_version_3.gz",
+            "0a13908291891bf5b97b18427cf0eceedcb720959826cc85f7e06dc89e5eaf77",
+        ),
+        DataFile(
+            "animal_label_version_3.gz",
+            "3d826227c39b7dba09abb8273cf07928443fec2c56b6396b4872741b7b332f93",
+        ),
+    ),
+    read=read_array_pickles,
+    # Not installed: the package asks for TensorFlow.
+    how_to_bring="pip download --no-deps animal-mnist==0.4 -d wheels, "
+    "then jemtrack data animals --from wheels",
+    package="animal_mnist/data/Animal_MNIST",
+)
+
+
 def _known(name: str, n_classes: int, *forms: Form, flip: bool = False) -> Source:
     return Source(name, n_classes, flip, forms, mend=f"`jemtrack data {name}`")
 
@@ -174,6 +198,7 @@ SOURCES = {
         _known("mnist5k", 10, _MNIST_5K),
         _known("mnist", 10, _MNIST_IDX, _MNIST_PICKLE),
         _known("fashion-mnist", 10, _FASHION_MNIST),
+        _known("animals", 10, _ANIMALS, flip=True),
         _known("cifar10", 10, _CIFAR_10, flip=True),
         _known("cifar100", 100, _CIFAR_100, flip=True),
     )

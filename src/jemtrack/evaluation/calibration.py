@@ -1,6 +1,7 @@
 """How far a classifier's probabilities can be believed: accuracy, NLL, Brier score, ECE.
 
 Legend: N images, C classes. All is computed on the CPU in float64, whatever the input's type.
+How sure these figures are: `jemtrack.evaluation.calibration_interval` and `bootstrap`.
 
 Guo et al., "On Calibration of Modern Neural Networks" (2017), for the calibration error and the
 reliability diagram; Brier, "Verification of forecasts expressed in terms of probability" (1950).
@@ -11,10 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jemtrack.errors import InputError
-
-# Wide enough for probabilities that were computed in float16, too narrow for logits to pass.
-_PROBABILITY_TOLERANCE = 1e-2
+from jemtrack.evaluation.binning import Binning, bin_indices, equal_width
+from jemtrack.evaluation.inputs import checked_probabilities, checked_scores
 
 
 def accuracy(probabilities_NC: Tensor, labels_N: Tensor) -> float:
@@ -23,7 +22,7 @@ def accuracy(probabilities_NC: Tensor, labels_N: Tensor) -> float:
     Raises:
         InputError: when there is no image, or the two do not fit together.
     """
-    probabilities_NC, labels_N = _checked_probabilities(probabilities_NC, labels_N)
+    probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
     return float((probabilities_NC.argmax(dim=1) == labels_N).double().mean())
 
 
@@ -35,7 +34,7 @@ def nll(logits_NC: Tensor, labels_N: Tensor) -> float:
     Raises:
         InputError: when there is no image, or the two do not fit together.
     """
-    logits_NC, labels_N = _checked(logits_NC, labels_N)
+    logits_NC, labels_N = checked_scores(logits_NC, labels_N)
     return float(torch.nn.functional.cross_entropy(logits_NC, labels_N))
 
 
@@ -47,20 +46,23 @@ def brier(probabilities_NC: Tensor, labels_N: Tensor) -> float:
     Raises:
         InputError: when there is no image, or the two do not fit together.
     """
-    probabilities_NC, labels_N = _checked_probabilities(probabilities_NC, labels_N)
+    probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
     truth_NC = torch.nn.functional.one_hot(labels_N, probabilities_NC.shape[1])
     return float((probabilities_NC - truth_NC).square().sum(dim=1).mean())
 
 
-def ece(probabilities_NC: Tensor, labels_N: Tensor, n_bins: int = 20) -> float:
+def ece(
+    probabilities_NC: Tensor, labels_N: Tensor, n_bins: int = 20, binning: Binning = equal_width
+) -> float:
     """Mean over images of |accuracy - mean confidence| of their bin: expected calibration error.
 
-    The bins are those of `reliability_table`.
+    The bins are those of `reliability_table`. With few images it is above the truth: a perfectly
+    calibrated model has more than 0.
 
     Raises:
         InputError: when there is no image, or the input does not fit together.
     """
-    table = reliability_table(probabilities_NC, labels_N, n_bins)
+    table = reliability_table(probabilities_NC, labels_N, n_bins, binning)
     return float(table["ece"].iloc[0])
 
 
@@ -76,30 +78,52 @@ def ece_bin_centre(probabilities_NC: Tensor, labels_N: Tensor, n_bins: int = 20)
     return _mean_distance(table, "bin_centre")
 
 
-def reliability_table(probabilities_NC: Tensor, labels_N: Tensor, n_bins: int = 20) -> pd.DataFrame:
-    """One row for each bin of confidence that holds an image, in ascending order.
+def ece_class_wise(
+    probabilities_NC: Tensor, labels_N: Tensor, n_bins: int = 20, binning: Binning = equal_width
+) -> float:
+    """Mean over the classes of the calibration error of each class's probability.
 
-    The `n_bins` bins are of equal width; each holds its left edge, the last one holds 1 as well.
-    A bin without images has no accuracy, so it has no row. Columns: `bin_left`, `bin_right`,
-    `bin_centre`; `confidence` (mean probability of the predicted class) and `accuracy` in the bin;
-    `gap` (accuracy - confidence, negative where the model is too sure); `count` of images; `ece`
-    (of the whole, the same in each row, so that a plot of this table alone can show it).
+    It sees a model that is too sure of one class and too little of another. Kull et al., "Beyond
+    temperature scaling" (2019), equation 3; Nixon et al., "Measuring Calibration in Deep
+    Learning" (2019), have it as the static calibration error.
 
     Raises:
         InputError: when there is no image, or the input does not fit together.
     """
-    if n_bins < 1:
-        raise InputError(f"n_bins must be >= 1, got {n_bins}: use 20, as is usual")
-    probabilities_NC, labels_N = _checked_probabilities(probabilities_NC, labels_N)
+    probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
+    errors = []
+    for class_, probability_N in enumerate(probabilities_NC.T.numpy()):
+        is_class_N = (labels_N == class_).double().numpy()
+        table = _table(probability_N, is_class_N, binning(probability_N, n_bins))
+        errors.append(_mean_distance(table, "confidence"))
+    return float(np.mean(errors))
+
+
+def reliability_table(
+    probabilities_NC: Tensor, labels_N: Tensor, n_bins: int = 20, binning: Binning = equal_width
+) -> pd.DataFrame:
+    """One row for each bin of confidence that holds an image, in ascending order.
+
+    The `n_bins` bins are of equal width, or as `binning` has them; each holds its left edge, the
+    last one holds 1 as well. A bin without images has no accuracy, so it has no row. Columns:
+    `bin_left`, `bin_right`, `bin_centre`; `confidence` (mean probability of the predicted class)
+    and `accuracy` in the bin; `gap` (accuracy - confidence, negative where the model is too
+    sure); `count` of images; `ece` (of the whole, the same in each row, so that a plot of this
+    table alone can show it).
+
+    Raises:
+        InputError: when there is no image, or the input does not fit together.
+    """
+    probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
     confidence_N, predicted_N = probabilities_NC.max(dim=1)
-    # Not linspace: its 0.15000000000000002 would push a confidence of 0.15 into the bin below.
-    edges = np.arange(n_bins + 1) / n_bins
-    bin_N = np.searchsorted(edges[1:-1], confidence_N.numpy(), side="right")
-    images = pd.DataFrame(
-        {"confidence": confidence_N.numpy(), "accuracy": (predicted_N == labels_N).double().numpy()}
-    )
-    bins = images.groupby(bin_N)
-    return _with_ece(bins.mean(), bins.size(), edges)
+    edges_E = binning(confidence_N.numpy(), n_bins)
+    return _table(confidence_N.numpy(), (predicted_N == labels_N).double().numpy(), edges_E)
+
+
+def _table(confidence_N: np.ndarray, correct_N: np.ndarray, edges_E: np.ndarray) -> pd.DataFrame:
+    images = pd.DataFrame({"confidence": confidence_N, "accuracy": correct_N})
+    bins = images.groupby(bin_indices(confidence_N, edges_E))
+    return _with_ece(bins.mean(), bins.size(), edges_E)
 
 
 def _with_ece(means: pd.DataFrame, counts: "pd.Series[int]", edges: np.ndarray) -> pd.DataFrame:
@@ -123,41 +147,3 @@ def _with_ece(means: pd.DataFrame, counts: "pd.Series[int]", edges: np.ndarray) 
 def _mean_distance(table: pd.DataFrame, column: str) -> float:
     distances = (table["accuracy"] - table[column]).abs()
     return float(np.average(distances, weights=table["count"]))
-
-
-def _checked_probabilities(probabilities_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-    probabilities_NC, labels_N = _checked(probabilities_NC, labels_N)
-    off_by = max(
-        float((probabilities_NC.sum(dim=1) - 1).abs().max()), float(-probabilities_NC.min())
-    )
-    if off_by > _PROBABILITY_TOLERANCE:
-        raise InputError(
-            "probabilities_NC must be non-negative and sum to 1 over the classes of each image, "
-            f"but are off by up to {off_by:.3g}: pass logits through softmax first"
-        )
-    return probabilities_NC.clamp(0, 1), labels_N
-
-
-def _checked(scores_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-    if scores_NC.ndim != 2 or labels_N.shape != scores_NC.shape[:1] or scores_NC.shape[1] < 2:
-        raise InputError(
-            "expected one row of scores an image, two classes or more, and one label an image; "
-            f"got scores of shape {tuple(scores_NC.shape)}, labels of {tuple(labels_N.shape)}"
-        )
-    if len(labels_N) == 0:
-        raise InputError("there are no images to measure on: choose a split that holds some")
-    if labels_N.is_floating_point() or labels_N.is_complex() or labels_N.dtype == torch.bool:
-        raise InputError(f"labels_N must be whole numbers, got {labels_N.dtype}")
-    n_classes = scores_NC.shape[1]
-    if labels_N.min() < 0 or labels_N.max() >= n_classes:
-        raise InputError(
-            f"labels_N must be from 0 to {n_classes - 1}, as there are {n_classes} classes, "
-            f"got {int(labels_N.min())} to {int(labels_N.max())}: leave out what has no label"
-        )
-    if not scores_NC.isfinite().all():
-        n_bad = int((~scores_NC.isfinite()).any(dim=1).sum())
-        raise InputError(
-            f"{n_bad} of {len(labels_N)} images have scores that are infinite or NaN: "
-            "the model has diverged; train it with a lower learning rate"
-        )
-    return scores_NC.detach().cpu().double(), labels_N.detach().cpu().long()

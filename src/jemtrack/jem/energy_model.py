@@ -45,7 +45,10 @@ class JointEnergyModel(nn.Module):
 
     def logits_and_log_density(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Give the logits and log p~(x) from one forward pass of the trunk."""
-        features_BF = self.trunk(images_BCHW)
+        return self.heads(self.trunk(images_BCHW))
+
+    def heads(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the logits and log p~(x) of what the trunk gave."""
         logits_BC = _full_precision(self.class_head(features_BF))
         if self.uncond:
             return logits_BC, _full_precision(self.energy_head(features_BF)).squeeze(1)

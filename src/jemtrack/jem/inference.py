@@ -3,6 +3,7 @@
 Letters: N images, B batch, C classes.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -40,15 +41,25 @@ def predict(
     it was in.
     """
     was_training, device = model.training, next(model.parameters()).device
-    noise = generator(seed, "evaluation noise")
     model.eval()
     parts = []
-    for images_BCHW in torch.split(images.images_NCHW, batch_size):
-        noisy_BCHW = to_unit_range(images_BCHW.cpu()) + sigma * _noise(images_BCHW.shape, noise)
+    for noisy_BCHW in noisy_batches(images.images_NCHW, sigma, seed, batch_size):
         parts.append([part.cpu() for part in model.logits_and_log_density(noisy_BCHW.to(device))])
     model.train(was_training)
     logits, log_densities = zip(*parts, strict=True)
     return Predictions(torch.cat(logits), torch.cat(log_densities))
+
+
+def noisy_batches(
+    images_NCHW: Tensor, sigma: float, seed: int, batch_size: int = 500
+) -> Iterator[Tensor]:
+    """Yield uint8 images as a model sees them, (B, C, H, W) on the CPU: in [-1, 1], with noise.
+
+    `seed` decides the noise of standard deviation `sigma`, and `batch_size` does not change it.
+    """
+    noise = generator(seed, "evaluation noise")
+    for images_BCHW in torch.split(images_NCHW, batch_size):
+        yield to_unit_range(images_BCHW.cpu()) + sigma * _noise(images_BCHW.shape, noise)
 
 
 def _noise(shape: torch.Size, stream: torch.Generator) -> Tensor:

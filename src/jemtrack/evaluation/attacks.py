@@ -1,0 +1,92 @@
+"""Accuracy under attack: projected gradient descent by the Adversarial Robustness Toolbox.
+
+The toolbox is an extra of this project (`pip install 'jemtrack[attacks]'`). Radii are in units of
+pixels from 0 to 1, whatever the range that a model takes: 8/255 is what the field calls 8.
+
+Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018), for the
+attack; Nicolae et al., "Adversarial Robustness Toolbox v1.0.0" (2018). Letters: N images, C
+channels, H rows, W columns, B batch.
+"""
+
+import importlib.util
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jemtrack.evaluation.scores import correct
+
+Norm = Literal["linf", "l2"]
+_ORDERS = {"linf": np.inf, "l2": 2}
+_LARGEST_PIXEL = 255
+
+
+def attacks_are_there() -> bool:
+    """Say whether the toolbox is installed."""
+    return importlib.util.find_spec("art") is not None
+
+
+class UnitRangeClassifier(nn.Module):
+    """The logits of images in [0, 1] by a model that takes them in [-1, 1]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Give the logits, (B, classes)."""
+        logits: Tensor = self.model(2 * images_BCHW - 1)
+        return logits
+
+
+def correct_under_attack(
+    model: nn.Module,
+    images_NCHW: Tensor,
+    labels_N: Tensor,
+    *,
+    n_classes: int,
+    norm: Norm,
+    radius: float,
+    n_steps: int,
+    seed: int,
+    batch_size: int = 500,
+) -> np.ndarray:
+    """Say of each image whether the model classifies it right after the attack, as bool (N,).
+
+    `images_NCHW` are uint8; the model maps images in [-1, 1] to logits, and is in evaluation
+    mode. The attack knows the labels, starts at a random point within the radius and takes
+    `n_steps` steps of 2.5 radii altogether. It adds no noise to the images.
+    """
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    classify, device = UnitRangeClassifier(model), next(model.parameters()).device
+    classifier = PyTorchClassifier(
+        model=classify,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(images_NCHW.shape[1:]),
+        nb_classes=n_classes,
+        clip_values=(0.0, 1.0),
+        device_type="gpu" if device.type == "cuda" else "cpu",
+    )
+    attack = ProjectedGradientDescentPyTorch(
+        classifier,
+        norm=_ORDERS[norm],
+        eps=radius,
+        eps_step=2.5 * radius / n_steps,
+        max_iter=n_steps,
+        num_random_init=1,
+        batch_size=batch_size,
+        verbose=False,
+    )
+    pixels_NCHW = images_NCHW.cpu().numpy().astype(np.float32) / _LARGEST_PIXEL
+    # The toolbox draws its starts from NumPy's and PyTorch's own generators.
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+    attacked_NCHW = torch.from_numpy(attack.generate(pixels_NCHW, y=labels_N.cpu().numpy()))
+    with torch.inference_mode():
+        logits = [
+            classify(part.to(device)).cpu() for part in torch.split(attacked_NCHW, batch_size)
+        ]
+    return correct(torch.cat(logits), labels_N)

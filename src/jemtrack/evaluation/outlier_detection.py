@@ -1,0 +1,115 @@
+"""How well each model's scores tell its images from outliers, and which models differ in it.
+
+Letters: R resamples.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from jemtrack.evaluation.comparison import with_correction
+from jemtrack.evaluation.detection import MEASURES, Detection
+from jemtrack.evaluation.paired_tests import paired_bootstrap
+from jemtrack.evaluation.resampling import N_RESAMPLES, bootstrap, percentile_interval
+
+# By model and score, the scores of a set of images, (N,).
+Scores = Mapping[str, Mapping[str, Tensor]]
+_AUROC = MEASURES.index("auroc")
+
+
+class OutlierDetection:
+    """Tells the images from each partner's outliers, by every score of every model.
+
+    Args:
+        images: the scores of the images, by model and score.
+        outliers: by partner, those of its outliers.
+        seed: of the bootstrap; models share the resamples.
+
+    Attributes:
+        figures: a row a model, partner and score: `model`, `partner`, `score`, the measures of
+            `Detection`, the bounds `auroc_low` and `auroc_high`, `n_images` and `n_outliers`.
+        pairs: a row a partner, score and pair of models, with the columns of
+            `jemtrack.evaluation.comparison.Comparison.pairs` and `partner` and `score`; the
+            difference is that of AUROC.
+
+    Raises:
+        InputError: when there are no images or outliers, or a score is NaN.
+    """
+
+    def __init__(
+        self,
+        images: Scores,
+        outliers: Mapping[str, Scores],
+        *,
+        seed: int,
+        n_resamples: int = N_RESAMPLES,
+        level: float = 0.95,
+    ) -> None:
+        self.detections = {
+            (model, partner, score): Detection(images_N, of_partner[model][score])
+            for partner, of_partner in outliers.items()
+            for model, scores in images.items()
+            for score, images_N in scores.items()
+        }
+        self._level = level
+        self._auroc: dict[tuple[str, str, str], np.ndarray] = {}
+        for partner in outliers:
+            # Of one partner all have equally many images: a resample serves every model.
+            some = {key: each for key, each in self.detections.items() if key[1] == partner}
+            if some:
+                sizes = next(iter(some.values())).sizes
+                found = bootstrap(some, sizes, seed, n_resamples)
+                self._auroc |= {key: each_R4[:, _AUROC] for key, each_R4 in found.items()}
+        self.figures = pd.DataFrame([self._figures(key) for key in self.detections])
+        self.pairs = with_correction(
+            [
+                self._pair(one, two, partner, score)
+                for partner in outliers
+                for score in next(iter(images.values()), {})
+                for one, two in combinations(images, 2)
+            ]
+        )
+
+    def auroc(self, model: str) -> dict[str, dict[str, float]]:
+        """Give a model's AUROC by partner and score."""
+        found: dict[str, dict[str, float]] = {}
+        for (of_model, partner, score), detection in self.detections.items():
+            if of_model == model:
+                found.setdefault(partner, {})[score] = detection.measures()["auroc"]
+        return found
+
+    def roc(self) -> pd.DataFrame:
+        """Give the ROC curves: rows of `Detection.roc` with `model`, `partner` and `score`."""
+        curves = [
+            detection.roc().assign(model=model, partner=partner, score=score)
+            for (model, partner, score), detection in self.detections.items()
+        ]
+        return pd.concat(curves, ignore_index=True)
+
+    def _figures(self, key: tuple[str, str, str]) -> dict[str, float | str]:
+        model, partner, score = key
+        detection = self.detections[key]
+        low, high = percentile_interval(self._auroc[key], self._level)
+        n_images, n_outliers = detection.sizes
+        return {
+            **{"model": model, "partner": partner, "score": score},
+            **detection.measures(),
+            **{"auroc_low": low, "auroc_high": high},
+            **{"n_images": n_images, "n_outliers": n_outliers},
+        }
+
+    def _pair(self, one: str, two: str, partner: str, score: str) -> dict[str, float | str]:
+        first, second = (one, partner, score), (two, partner, score)
+        values = [self.detections[key].measures()["auroc"] for key in (first, second)]
+        found = paired_bootstrap(
+            values[0] - values[1], self._auroc[first] - self._auroc[second], self._level
+        )
+        which = {"measure": "auroc", "first": one, "second": two}
+        return {
+            **which,
+            **found._asdict(),
+            **{"test": "paired bootstrap", "partner": partner, "score": score},
+        }

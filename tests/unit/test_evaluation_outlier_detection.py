@@ -1,0 +1,93 @@
+"""Outlier detection of several models: figures by scikit-learn, pairs, degenerate scores."""
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from jemtrack.errors import InputError
+from jemtrack.evaluation.detection import Detection
+from jemtrack.evaluation.outlier_detection import OutlierDetection
+
+
+def scores(seed, shift=0.0, n=80):
+    stream = torch.Generator().manual_seed(seed)
+    return {
+        "log_density": torch.randn(n, generator=stream) + shift,
+        "max_probability": torch.rand(n, generator=stream) + shift / 4,
+    }
+
+
+IMAGES = {"good": scores(1, 2.0), "bad": scores(2, 0.2)}
+OUTLIERS = {
+    "letters": {"good": scores(3, n=60), "bad": scores(4, n=60)},
+    "uniform": {"good": scores(5, n=70), "bad": scores(6, n=70)},
+}
+
+
+def detected(**changed):
+    return OutlierDetection(**({"images": IMAGES, "outliers": OUTLIERS, "seed": 0} | changed))
+
+
+def test_each_figure_is_scikit_learn_s_within_its_interval():
+    figures = detected().figures
+
+    assert len(figures) == 2 * 2 * 2
+    for row in figures.itertuples():
+        own = IMAGES[row.model][row.score]
+        other = OUTLIERS[row.partner][row.model][row.score]
+        truth = [1] * len(own) + [0] * len(other)
+        assert row.auroc == pytest.approx(roc_auc_score(truth, torch.cat([own, other])))
+        assert row.auroc_low < row.auroc < row.auroc_high
+        assert (row.n_images, row.n_outliers) == (len(own), len(other))
+
+
+def test_pairs_are_corrected_and_find_the_better_model():
+    pairs = detected().pairs
+
+    assert len(pairs) == 2 * 2
+    assert {*pairs["first"]} == {"good"}
+    assert (pairs["difference"] > 0).all()
+    assert (pairs["p_corrected"] >= pairs["p_value"]).all()
+    dense = pairs[pairs["score"] == "log_density"]
+    assert (dense["p_corrected"] < 0.05).all()
+    assert (dense["low"] > 0).all()
+
+
+def test_a_model_is_not_told_from_itself():
+    same = detected(
+        images={"one": IMAGES["bad"], "two": IMAGES["bad"]},
+        outliers={"x": {"one": scores(4), "two": scores(4)}},
+    )
+
+    assert (same.pairs["difference"] == 0).all()
+    assert (same.pairs["p_value"] == 1).all()
+
+
+def test_one_model_has_no_pairs_and_roc_curves_bear_their_names():
+    one = detected(
+        images={"good": IMAGES["good"]},
+        outliers={name: {"good": each["good"]} for name, each in OUTLIERS.items()},
+    )
+
+    assert len(one.pairs) == 0
+    curves = one.roc().groupby(["model", "partner", "score"])
+    assert len(curves) == 4
+    for (model, partner, score), rows in curves:
+        expected = Detection(IMAGES[model][score], OUTLIERS[partner][model][score]).roc()
+        assert rows["true_positive_rate"].tolist() == expected["true_positive_rate"].tolist()
+
+
+def test_auroc_is_by_partner_and_score():
+    detection = detected()
+
+    found = detection.auroc("good")
+
+    assert [*found] == ["letters", "uniform"]
+    row = detection.figures.query("model == 'good' and partner == 'uniform'").iloc[0]
+    assert found["uniform"][row.score] == row.auroc
+
+
+def test_a_score_that_is_no_number_is_refused():
+    broken = {"good": scores(1), "bad": {**scores(2), "log_density": torch.full((80,), torch.nan)}}
+    with pytest.raises(InputError, match="NaN"):
+        detected(images=broken)

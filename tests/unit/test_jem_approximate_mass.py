@@ -1,0 +1,113 @@
+"""Approximate mass against finite differences; what it leaves of the model."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from jemtrack.errors import InputError
+from jemtrack.jem.approximate_mass import density_and_slope
+from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.wide_resnet import WideResNetShape
+
+STEP = 1e-5
+
+
+def small_model(seed=0, uncond=False):
+    torch.manual_seed(seed)
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 5), nn.Tanh())
+    return JointEnergyModel(trunk, n_features=5, n_classes=3, uncond=uncond).double()
+
+
+def make_images(n, seed=1, side=2):
+    stream = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, side, 12 // 3 // side, dtype=torch.float64, generator=stream)
+
+
+def by_finite_differences(model, image_CHW):
+    """The norm of central differences along each pixel."""
+    steps = STEP * torch.eye(image_CHW.numel(), dtype=torch.float64).reshape(-1, *image_CHW.shape)
+    with torch.no_grad():
+        rises = model.log_density(image_CHW + steps) - model.log_density(image_CHW - steps)
+    return -(rises / (2 * STEP)).norm()
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1000), st.booleans())
+def test_it_is_the_norm_of_the_finite_differences(seed, uncond):
+    model, images_NCHW = small_model(seed, uncond), make_images(4, seed)
+
+    found = density_and_slope(model, [images_NCHW])
+
+    expected = torch.stack([by_finite_differences(model, image) for image in images_NCHW])
+    torch.testing.assert_close(found.approximate_mass_N, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_a_quadratic_has_the_closed_form():
+    """Where log p~(x) = -|x|^2 / 2 the slope is -x, so the mass is -|x|, and 0 at the mode."""
+
+    class Quadratic(JointEnergyModel):
+        def heads(self, features_BF):
+            density_B = -features_BF.square().sum(1) / 2
+            return torch.stack([density_B, density_B], dim=1), density_B
+
+    images_NCHW = make_images(5)
+    images_NCHW[0] = 0
+
+    found = density_and_slope(Quadratic(nn.Flatten(), 1, 2), images_NCHW.split(2))
+
+    torch.testing.assert_close(found.approximate_mass_N, -images_NCHW.flatten(1).norm(dim=1))
+    torch.testing.assert_close(found.features_NF, images_NCHW.flatten(1))
+    assert found.approximate_mass_N[0] == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_the_batches_change_nothing_also_with_a_norm_over_the_batch(batch_size):
+    torch.manual_seed(0)
+    model = WideResNetShape(depth=10, width=1, channels=1, n_classes=3, norm="batch").build_model()
+    images_NCHW = torch.rand(7, 1, 8, 8) * 2 - 1
+
+    parts = density_and_slope(model, images_NCHW.split(batch_size))
+
+    whole = density_and_slope(model, [images_NCHW])
+    torch.testing.assert_close(parts, whole)
+    with torch.inference_mode():
+        expected = model.eval().logits_and_log_density(images_NCHW)
+    torch.testing.assert_close(parts[:2], expected)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_model_stays_as_it_was_wherever_it_is_called(around):
+    model = small_model().train()
+    images_NCHW = make_images(3)
+
+    with around():
+        found = density_and_slope(model, [images_NCHW])
+
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not images_NCHW.requires_grad
+    assert not any(part.requires_grad for part in found)
+    torch.testing.assert_close(found, density_and_slope(model, [images_NCHW]))
+
+
+def test_batches_are_taken_one_after_the_other():
+    """The next batch is made when the last one's graph has gone: the memory is that of one."""
+    model, graphs = small_model(), []
+    model.class_head.register_forward_hook(lambda *parts: graphs.append(1))
+    seen = []
+
+    def batches():
+        for _ in range(3):
+            seen.append(len(graphs))
+            yield make_images(2)
+
+    density_and_slope(model, batches())
+
+    assert seen == [0, 1, 2]
+
+
+def test_no_images_are_refused():
+    with pytest.raises(InputError, match="no images"):
+        density_and_slope(small_model(), [])
