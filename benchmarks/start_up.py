@@ -4,7 +4,7 @@
 
 starts each stage of the main job as `dvc repro` does, `zntrack run ...`, on the digits, and ends
 it where its work begins: where PrepareData asks for its files, a trainer for its first batch, and
-EvaluateX for a model's predictions. Between any two such processes one of `import torch, zntrack`
+those that measure for a model. Between any two such processes one of `import torch, zntrack`
 runs (for a trainer in bf16, of `lightning_fabric` too). A ratio is that of a stage's seconds to
 the mean of the imports' before and after it; it is given for the clock on the wall and for the
 processor's time, which a busy machine disturbs less. ZnTrack's command imports MLflow wherever
@@ -69,16 +69,22 @@ class Start:
 
 
 _FIRST_BATCH = ("jemtrack.jem.batches", "TrainingBatches.epoch")
+_TRAINERS = ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2")
+_OF_MODELS = ("MeasureRobustness", "DrawSamples", "EvaluateX")
 STARTS = {
     "PrepareData": Start("PrepareData", "jemtrack.stages.prepare_data", "prepare"),
-    **{
-        name: Start(name, *_FIRST_BATCH)
-        for name in ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2")
-    },
+    **{name: Start(name, *_FIRST_BATCH) for name in _TRAINERS},
     "XEntropyAugmented, bf16": Start(
         "XEntropyAugmented", *_FIRST_BATCH, FABRIC, {"precision": "bf16-mixed"}
     ),
-    "EvaluateX": Start("EvaluateX", "jemtrack.stages.evaluate_x", "predict"),
+    "PrepareOutliers": Start(
+        "PrepareOutliers", "jemtrack.stages.prepare_outliers", "make_outliers"
+    ),
+    "MeasureRobustness": Start(
+        "MeasureRobustness", "jemtrack.stages.measure_robustness", "load_model"
+    ),
+    "DrawSamples": Start("DrawSamples", "jemtrack.stages.draw_samples", "load_model"),
+    "EvaluateX": Start("EvaluateX", "jemtrack.stages.evaluate_x", "looks"),
 }
 
 
@@ -177,13 +183,12 @@ def main() -> None:
     chosen = options.stage or [*STARTS]
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder))
-        trainers = [stage for stage in project.stages if stage not in ("PrepareData", "EvaluateX")]
-        for trainer in trainers:
+        for trainer in _TRAINERS:
             project.change(trainer, SMALL)
         if chosen != ["PrepareData"]:
             project.run("PrepareData")
-        if "EvaluateX" in chosen:
-            project.run(*trainers)
+        if not {*chosen}.isdisjoint(_OF_MODELS):
+            project.run(*_TRAINERS, "PrepareOutliers")
         print(f"{'start / imports':24}{'clock':>10}  ratio  {'quartiles':14}  seconds", flush=True)
         for name in chosen:
             found = measured(project, STARTS[name], options.processes, options.mlflow)

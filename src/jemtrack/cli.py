@@ -50,11 +50,13 @@ def _add_graph(commands: Commands) -> None:
     graph.add_argument("--run", action="store_true", help="run what is stale, too")
     graph.add_argument(
         "--workflow",
-        choices=("fashion-mnist", "mnist"),
-        help="the four trainers on this data set, in workflows/, in place of the main graph",
+        choices=("fashion-mnist", "mnist", "seeds", "cross-validation"),
+        help="in workflows/, in place of the main graph: the four trainers on this data set, or "
+        "the main job over seeds, or over the folds of a cross-validation",
     )
+    graph.add_argument("--runs", type=int, default=5, help="how many seeds or folds (5)")
     graph.add_argument(
-        "--scale", choices=("cpu", "gpu"), default="cpu", help="of the --workflow (cpu)"
+        "--scale", choices=("cpu", "gpu"), default="cpu", help="of the four trainers (cpu)"
     )
     graph.set_defaults(command=_graph)
 
@@ -63,6 +65,12 @@ def _add_graph(commands: Commands) -> None:
 
     show = commands.add_parser("show", help="show the models side by side, and what they cost")
     show.set_defaults(command=_show)
+
+    compare = commands.add_parser("compare", help="hold revisions' evaluations side by side")
+    compare.add_argument(
+        "revisions", nargs="+", metavar="REV", help="the baseline first; alone: with the workspace"
+    )
+    compare.set_defaults(command=_compare)
 
     notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
     notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
@@ -130,6 +138,11 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _graph(options: argparse.Namespace) -> None:
+    if options.workflow in {"seeds", "cross-validation"}:
+        from jemtrack import repeated_runs
+
+        repeated_runs.write_graph(options.workflow, options.runs, run=options.run)
+        return
     if options.workflow:
         from jemtrack import four_trainers
 
@@ -144,6 +157,12 @@ def _check(options: argparse.Namespace) -> None:
     from jemtrack.graph.check import check
 
     check()
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from jemtrack.compare import compare
+
+    compare(options.revisions)
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -4,12 +4,16 @@ import contextlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from jemtrack.data.outliers import MADE
 from jemtrack.graph import files
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
+from jemtrack.stages.draw_samples import DrawSamples
 from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
+from jemtrack.stages.measure_robustness import MeasureRobustness
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
+from jemtrack.stages.prepare_outliers import OutlierArgs, PrepareOutliers
 from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.stage import Stage
 from jemtrack.stages.train_args import TrainArgs
@@ -17,7 +21,7 @@ from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
 DATASETS = ("fashion-mnist", "mnist")
 FOLDER = Path("workflows")
-_ROOT = Path("..", "..")  # of the project, from the folder of a graph
+ROOT = Path("..", "..")  # of the project, from the folder of a graph
 
 
 class Scale(NamedTuple):
@@ -60,7 +64,7 @@ def nodes(dataset: str, scale: Literal["cpu", "gpu"] = "cpu") -> list[Stage]:
     chosen = _SCALES[scale]
     of_trainers = {"sigma": 0.03, **chosen.trainers}
     params = TrainArgs(**of_trainers)
-    data = DataArgs(dataset=dataset, data_root=str(_ROOT / "data"), n_valid=5000)
+    data = DataArgs(dataset=dataset, data_root=str(ROOT / "data"), n_valid=5000)
     prepared = PrepareData(params=data)
     trainers = [
         XEntropyAugmented(data=prepared.images, params=params),
@@ -73,8 +77,23 @@ def nodes(dataset: str, scale: Literal["cpu", "gpu"] = "cpu") -> list[Stage]:
             recipe={"divergence": {"action": "retry"}},
         ),
     ]
-    evaluated = EvaluateX(data=prepared.images, models=[trainer.model for trainer in trainers])
-    return [prepared, *trainers, evaluated]
+    models = [trainer.model for trainer in trainers]
+    other = next(each for each in DATASETS if each != dataset)
+    outliers = PrepareOutliers(
+        data=prepared.images,
+        params=OutlierArgs(partners=[other, *MADE], data_root=str(ROOT / "data")),
+    )
+    robustness = MeasureRobustness(data=prepared.images, models=models)
+    samples = DrawSamples(data=prepared.images, models=models, features=models[0])
+    evaluated = EvaluateX(
+        data=prepared.images,
+        models=models,
+        outliers=[outliers.images],
+        robustness=[robustness.curves],
+        samples=[samples.grids],
+        sample_metrics=[samples.metrics],
+    )
+    return [prepared, *trainers, outliers, robustness, samples, evaluated]
 
 
 def write_graph(dataset: str, scale: Literal["cpu", "gpu"] = "cpu", *, run: bool = False) -> None:

@@ -14,14 +14,25 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-STAGES = ["PrepareData", "XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2", "EvaluateX"]
-TRAINERS = STAGES[1:4]
+TRAINERS = ["XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2"]
+MEASURING = ["MeasureRobustness", "DrawSamples", "EvaluateX"]  # what the trainers made
+STAGES = ["PrepareData", *TRAINERS, "PrepareOutliers", *MEASURING]
 # Before the environment's packages, for those whom no run is told by MLflow.
 WITHOUT_MLFLOW = {"PYTHONPATH": str(Path(__file__).parent / "without_mlflow")}
 COPIED = ["src", "notebooks", "pyproject.toml", ".gitignore", ".dvcignore"]
 
 # The least that trains: a stage is over in a few seconds, most of them imports.
 SMALL = {"width": 1, "n_epochs": 1, "batch_size": 256, "n_steps": 1}
+SMALL_EVALUATION = {
+    "PrepareOutliers.params.n_images": 40,
+    "MeasureRobustness.params.corruptions": ["blur"],
+    "MeasureRobustness.params.n_images": 40,
+    "MeasureRobustness.params.linf_radii": [],
+    "MeasureRobustness.params.l2_radii": [],
+    "DrawSamples.params.n_per_class": 2,
+    "DrawSamples.sampler.n_steps": 1,
+    "EvaluateX.params.n_resamples": 100,
+}
 
 
 @dataclass
@@ -112,5 +123,7 @@ def new_project(path: Path) -> Project:
     for trainer in TRAINERS:
         for name, value in SMALL.items():
             project.set(f"{trainer}.params.{name}", value)
+    for key, value in SMALL_EVALUATION.items():
+        project.set(key, value)
     project.commit("a small project")
     return project

@@ -2,7 +2,7 @@
 
 import json
 
-from project import SMALL, Project
+from project import MEASURING, SMALL, SMALL_EVALUATION, Project
 
 TRAINERS = ["XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2", "SampledJEM"]
 
@@ -15,6 +15,8 @@ def test_the_four_trainers_run_beside_the_main_graph(project: Project):
     for trainer in TRAINERS:
         for name, value in SMALL.items():
             four.set(f"{trainer}.params.{name}", value)
+    for name, value in {**SMALL_EVALUATION, "PrepareOutliers.params.partners": ["letters"]}.items():
+        four.set(name, value)
     project.run("jemtrack", "graph", "--workflow", "mnist")
     four.run("jemtrack", "check")
 
@@ -22,7 +24,8 @@ def test_the_four_trainers_run_beside_the_main_graph(project: Project):
 
     assert ran[0] == "PrepareData"
     assert sorted(ran[1:5]) == sorted(TRAINERS)
-    assert ran[5:] == ["EvaluateX"]
+    assert sorted(ran[5:]) == sorted(["PrepareOutliers", *MEASURING])
+    assert ran[-1] == "EvaluateX"
     assert list(four.read("nodes/EvaluateX/metrics.json")) == TRAINERS
     shown = four.run("jemtrack", "show")
     assert all(trainer in shown for trainer in TRAINERS)
@@ -37,7 +40,7 @@ def test_the_four_trainers_run_beside_the_main_graph(project: Project):
         "dvc.lock", "dvc.yaml", "params.yaml", "zntrack.json",
     }  # fmt: skip
     outs = {file for file in files if file.startswith("nodes/")}
-    assert outs == {f"nodes/{stage}/metrics.json" for stage in [*TRAINERS, "EvaluateX"]}
+    assert outs == {f"nodes/{stage}/metrics.json" for stage in [*TRAINERS, *MEASURING]}
     assert not [*project.path.glob(".jemtrack/*-*")]
     assert not [*four.path.glob(".jemtrack/*-*")]
 

@@ -35,10 +35,13 @@ from jemtrack.jem.norms import ActNorm
 from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
+from jemtrack.stages.draw_samples import SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
+from jemtrack.stages.measure_robustness import RobustnessArgs
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
+from jemtrack.stages.prepare_outliers import OutlierArgs
 from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
@@ -87,8 +90,14 @@ def test_params_yaml_shows_every_field_under_its_stage_with_its_default():
     write_graph()
 
     shown = yaml.safe_load(Path("params.yaml").read_text())
-    classes = {"PrepareData": DataArgs, "EvaluateX": EvalArgs}
-    assert len(shown) == 5
+    classes = {
+        "PrepareData": DataArgs,
+        "PrepareOutliers": OutlierArgs,
+        "MeasureRobustness": RobustnessArgs,
+        "DrawSamples": SampleArgs,
+        "EvaluateX": EvalArgs,
+    }
+    assert len(shown) == 8
     for stage, values in shown.items():
         del values["params"]["_cls"]
         expected = classes.get(stage, TrainArgs)()
@@ -357,7 +366,7 @@ def test_the_evaluation_s_parameters_act_but_for_the_images_per_pass():
     )
 
     assert len({metrics["nll"] for metrics in (test, train, valid, quiet)}) == 4
-    assert one_by_one == pytest.approx(test, rel=1e-5)
+    assert one_by_one == pytest.approx(test, rel=1e-4)
 
 
 @pytest.mark.parametrize("cls", [XEntropyAugmented, MaxEntropyL1, MaxEntropyL2])

@@ -2,9 +2,9 @@
 
 import json
 
-from project import STAGES, TRAINERS, Project
+from project import MEASURING, STAGES, TRAINERS, Project
 
-MEASURES = {"accuracy", "nll", "brier", "ece", "ece_bin_centre"}
+MEASURES = {"accuracy", "nll", "brier", "ece", "ece_bin_centre", "ece_at_temperature", "auroc"}
 OBJECTIVE = '''"""An objective that fails."""
 
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
@@ -33,13 +33,13 @@ def answer(project: Project, *command: str):
 
 
 def plots(project: Project, *command: str) -> dict[str, dict]:
-    """Give the one plot that DVC makes of each file."""
+    """Give the one plot that DVC makes of each file, and of an image the first revision's."""
     found = answer(project, "dvc", "plots", *command)["data"]
-    assert all(len(made) == 1 for made in found.values())
+    assert all(len(made) == 1 or made[0]["type"] == "image" for made in found.values())
     return {path: made[0] for path, made in found.items()}
 
 
-def test_five_stages_run_in_order_and_then_rest(reproduced: Project):
+def test_all_stages_run_in_order_and_then_rest(reproduced: Project):
     first = (reproduced.path / ".dvc" / "tmp" / "first_repro").read_text().split()
     assert [first[0], first[-1]] == ["PrepareData", "EvaluateX"]
     assert sorted(first) == sorted(STAGES)
@@ -50,30 +50,41 @@ def test_five_stages_run_in_order_and_then_rest(reproduced: Project):
     assert graph == {
         '"data.dvc" -> "PrepareData";',
         *(f'"PrepareData" -> "{stage}";' for stage in STAGES[1:]),
-        *(f'"{trainer}" -> "EvaluateX";' for trainer in TRAINERS),
+        *(f'"{trainer}" -> "{stage}";' for trainer in TRAINERS for stage in MEASURING),
+        *(f'"{stage}" -> "EvaluateX";' for stage in ["PrepareOutliers", *MEASURING[:2]]),
     }
 
 
 def test_what_came_out_can_be_seen(reproduced: Project):
     tracked = reproduced.run("git", "ls-files", "nodes").split()
-    assert [path for path in tracked if not path.endswith(".gitignore")] == sorted(
-        f"nodes/{stage}/metrics.json" for stage in STAGES[1:]
-    )
+    with_metrics = sorted(f"nodes/{stage}/metrics.json" for stage in [*TRAINERS, *MEASURING])
+    assert [path for path in tracked if not path.endswith(".gitignore")] == with_metrics
+    for path in tracked:
+        assert (reproduced.path / path).stat().st_size < 100_000
 
     shown = answer(reproduced, "dvc", "metrics", "show")[""]["data"]
-    assert sorted(shown) == sorted(f"nodes/{stage}/metrics.json" for stage in STAGES[1:])
+    assert sorted(shown) == with_metrics
     evaluated = shown["nodes/EvaluateX/metrics.json"]["data"]
-    assert {trainer: evaluated[trainer].keys() for trainer in evaluated} == dict.fromkeys(
-        TRAINERS, MEASURES
-    )
+    assert [*evaluated] == TRAINERS
+    assert all(found.keys() >= MEASURES for found in evaluated.values())
     trained = shown["nodes/MaxEntropyL1/metrics.json"]["data"]
     assert {"train_loss", "valid_nll", "valid_accuracy"} <= trained.keys()
 
     drawn = plots(reproduced, "show")
-    assert sorted(drawn) == sorted(
-        [f"nodes/{trainer}/history.csv" for trainer in TRAINERS]
-        + [f"nodes/EvaluateX/calibration/{trainer}.csv" for trainer in TRAINERS]
-    )
+    folders = [
+        "DrawSamples/energies",
+        "EvaluateX/calibration",
+        "EvaluateX/energies",
+        "EvaluateX/risk_coverage",
+        "EvaluateX/roc",
+        "MeasureRobustness/curves",
+    ]
+    assert {path for path in drawn if path.endswith(".csv")} == {
+        *(f"nodes/{trainer}/history.csv" for trainer in TRAINERS),
+        *(f"nodes/{folder}/{trainer}.csv" for folder in folders for trainer in TRAINERS),
+    }
+    pictures = {path for path in drawn if path.endswith(".png")}
+    assert pictures == {f"nodes/DrawSamples/grids/{trainer}.png" for trainer in TRAINERS}
 
     table = reproduced.run("jemtrack", "show")
     for stage in STAGES:
@@ -87,13 +98,15 @@ def test_what_came_out_can_be_seen(reproduced: Project):
 def test_a_changed_parameter_runs_its_stage_and_what_follows(reproduced: Project):
     reproduced.set("MaxEntropyL2.params.lr", 0.01)
 
-    assert reproduced.repro() == ["MaxEntropyL2", "EvaluateX"]
+    ran = reproduced.repro()
+    assert [ran[0], ran[-1], sorted(ran[1:])] == ["MaxEntropyL2", "EvaluateX", sorted(MEASURING)]
 
     changes = answer(reproduced, "dvc", "metrics", "diff")
-    assert sorted(changes) == ["nodes/EvaluateX/metrics.json", "nodes/MaxEntropyL2/metrics.json"]
-    changed = changes["nodes/EvaluateX/metrics.json"].keys()
+    assert {path.split("/")[1] for path in changes} == {"MaxEntropyL2", *MEASURING}
+    for stage in MEASURING:
+        changed = changes[f"nodes/{stage}/metrics.json"].keys()
+        assert {name.partition(".")[0] for name in changed} == {"MaxEntropyL2"}
     assert {"MaxEntropyL2.nll", "MaxEntropyL2.ece"} <= changed
-    assert changed <= {f"MaxEntropyL2.{measure}" for measure in MEASURES}
     assert not [name for name in changes["nodes/MaxEntropyL2/metrics.json"] if "second" in name]
 
     drawn = plots(reproduced, "diff", "HEAD")
@@ -121,7 +134,8 @@ def test_changed_code_runs_the_stages_that_use_it(reproduced: Project):
 
     objective = "src/jemtrack/jem/objectives/max_entropy_l1.py"
     reproduced.edit(objective, "deviation_B.abs()", "5 * deviation_B.abs()")
-    assert reproduced.repro() == ["MaxEntropyL1", "EvaluateX"]
+    ran = reproduced.repro()
+    assert [ran[0], ran[-1], sorted(ran[1:])] == ["MaxEntropyL1", "EvaluateX", sorted(MEASURING)]
 
 
 def test_a_failing_stage_shows_its_error(reproduced: Project):

@@ -52,7 +52,7 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         inputs = self.node.input_paths(parameters)
         stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
         declared = self._plots()
-        curves = [entry for entry in declared if isinstance(_options(entry).get("y"), list)]
+        curves = [entry for entry in declared if _has_curves(entry)]
         # DVC knows several curves in one plot only beside the stages; other plots are outs of
         # their stage, where they are also found when their path is asked for.
         stage["plots"] = [entry for entry in declared if entry not in curves]
@@ -61,16 +61,17 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         ordered = {key: stage[key] for key in _KEYS if stage.get(key)}
         return {"stages": ordered, "plots": [*emitted["plots"], *curves]}
 
-    def _plots(self) -> list[dict[str, Any]]:
-        """Describe the outs that were declared as plots, each under its path."""
+    def _plots(self) -> list[str | dict[str, Any]]:
+        """Describe the outs that were declared as plots, each under its path; of images, that."""
         declared = (
             (field.name, field.metadata.get("plot")) for field in dataclasses.fields(self.node)
         )
-        return [
-            {getattr(self.node, name).as_posix(): copy.deepcopy(options)}
+        paths = [
+            (getattr(self.node, name).as_posix(), options)
             for name, options in declared
-            if options
+            if options is not None
         ]
+        return [{path: copy.deepcopy(options)} if options else path for path, options in paths]
 
 
 def _modules(node: zntrack.Node) -> list[str]:
@@ -119,6 +120,5 @@ def _path(entry: str | dict[str, Any]) -> str:
     return entry if isinstance(entry, str) else next(iter(entry))
 
 
-def _options(entry: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = next(iter(entry.values()))
-    return options
+def _has_curves(entry: str | dict[str, Any]) -> bool:
+    return isinstance(entry, dict) and isinstance(next(iter(entry.values())).get("y"), list)

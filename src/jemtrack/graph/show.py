@@ -1,6 +1,7 @@
 """The models side by side, and what each stage took."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,34 @@ def show(console: Console | None = None) -> None:
     for path in sorted(NODES.glob("*/metrics.json")):
         content = _read(path)
         if content and all(isinstance(entry, dict) for entry in content.values()):
-            console.print(_table(path.parent.name, content))
-    console.print(_table("stage", costs))
+            console.print(_by_measure(path.parent.name, content))
+    console.print(_by_stage(costs))
 
 
-def _table(title: str, rows: dict[str, dict[str, Any]]) -> Table:
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table(title, *columns)
-    for name, row in rows.items():
+def _by_measure(title: str, models: dict[str, dict[str, Any]]) -> Table:
+    """Make a table with a column a model and a row a measure."""
+    table = Table(title, *models)
+    # What has parts of its own, such as AUROC by outliers and score, is for the report.
+    for measure in _names(models.values()):
+        table.add_row(measure, *(_shown(each.get(measure)) for each in models.values()))
+    return table
+
+
+def _by_stage(costs: dict[str, dict[str, Any]]) -> Table:
+    columns = _names(costs.values())
+    table = Table("stage", *columns)
+    for name, row in costs.items():
         table.add_row(name, *(_shown(row.get(column)) for column in columns))
     return table
+
+
+def _names(rows: Iterable[dict[str, Any]]) -> list[str]:
+    found = (name for row in rows for name, value in row.items() if not _has_parts(value))
+    return list(dict.fromkeys(found))
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, dict | list)
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ import zntrack
 from pydantic import Field
 
 from jemtrack.data.images import DataSplits
-from jemtrack.data.prepare import prepare
+from jemtrack.data.prepare import ChosenFold, prepare
 from jemtrack.data.sources import SOURCES
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.parameters import parameters
@@ -26,6 +26,9 @@ class DataArgs:
         n_classes: how many classes there are; labels run from 0.
         n_valid: images set aside for validation.
         seed: draws the split; the trainers' initialisation, batches and noise follow from it.
+        n_folds: parts of a cross-validation over all images, each tested on in one of them; 0: no
+            cross-validation, and the source's own test images where it has some.
+        fold: which of the parts is tested on, from 0.
     """
 
     dataset: Annotated[str, Field(min_length=1)] = "digits"
@@ -33,6 +36,8 @@ class DataArgs:
     n_classes: Annotated[int, Field(ge=2)] = 10
     n_valid: Annotated[int, Field(ge=0)] = 180
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    n_folds: Annotated[int, Field(ge=0)] = 0
+    fold: Annotated[int, Field(ge=0)] = 0
 
     @property
     def folder(self) -> Path:
@@ -68,9 +73,9 @@ def prepared(stage: str, params: DataArgs) -> DataSplits:
             dvc.yaml does not list a data set of the user's own.
     """
     try:
-        data = prepare(
-            params.dataset, Path(params.data_root), params.n_classes, params.n_valid, params.seed
-        )
+        fold = ChosenFold(params.n_folds, params.fold) if params.n_folds else None
+        root, n_valid = Path(params.data_root), params.n_valid
+        data = prepare(params.dataset, root, params.n_classes, n_valid, params.seed, fold)
     except ParameterError as error:
         raise InputError(f"{PARAMS}: {stage}.params.{error}") from error
     listed = listed_inputs(stage)

@@ -100,7 +100,10 @@ class Stage(zntrack.Node):  # type: ignore[misc]
 
 
 def plot(path: Path, **options: Any) -> Any:
-    """Declare an out that is a DVC plot; `options` are those of DVC: x, y, title, template."""
+    """Declare an out that is a DVC plot; `options` are those of DVC: x, y, title, template.
+
+    Images have none.
+    """
     return zntrack.plots_path(path, metadata={"plot": options})
 
 

@@ -1,0 +1,205 @@
+"""The pictures of an evaluation: matplotlib figures of tables that the measures gave.
+
+A picture is a list of panels, each a figure of its own, so that a page lays them out side by side
+or below one another as it is wide. A model has the same colour in all of them, and so has an
+image set. `as_svg` makes a figure a part of a page.
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jemtrack.evaluation.rows import rows_of
+
+# Okabe and Ito's colours, which people who see few colours tell apart, too.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+_GREY = "#777777"
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # the page's own font, and words that can be searched
+    "svg.hashsalt": "jemtrack",  # equal tables make equal bytes
+}
+
+
+_styled = mpl.rc_context(_STYLE)
+
+
+def as_svg(figure: Figure) -> str:
+    """Give the picture as an `<svg>` element, without the header of a file of its own."""
+    written = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
+    text = written.getvalue()
+    return text[text.index("<svg") :]
+
+
+@_styled
+def intervals(figures: pd.DataFrame) -> list[Figure]:
+    """Draw each measure's value and interval, a panel a measure and a line a model.
+
+    `figures` has the columns of `Comparison.figures`.
+    """
+    measures = list(dict.fromkeys(figures["measure"]))
+    models = list(dict.fromkeys(figures["model"]))
+    panels: list[Figure] = []
+    for measure in measures:
+        axis = _panel(panels, 4.2, 0.8 + 0.28 * len(models))
+        rows = figures[figures["measure"] == measure].set_index("model").loc[models]
+        for at, (colour, row) in enumerate(zip(_colours(models), rows_of(rows), strict=True)):
+            axis.plot([row["low"], row["high"]], [at, at], color=colour, lw=2.5, alpha=0.6)
+            axis.plot(row["value"], at, "o", color=colour, markersize=6)
+        axis.set_yticks(range(len(models)), models)
+        axis.set_ylim(len(models) - 0.5, -0.5)
+        axis.set_title(measure, loc="left")
+        axis.grid(visible=False, axis="y")
+    return panels
+
+
+@_styled
+def reliability(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
+    """Draw a reliability diagram a model, of tables by `with_intervals(reliability_table(...))`."""
+    panels: list[Figure] = []
+    for name, table in tables.items():
+        axis = _panel(panels, 3, 3.1)
+        widths = table["bin_right"] - table["bin_left"]
+        share = table["count"] / table["count"].sum()
+        axis.bar(
+            table["bin_left"], table["accuracy"], widths, align="edge", color=COLOURS[0],
+            edgecolor="white", alpha=0.75,
+        )  # fmt: skip
+        axis.bar(
+            table["bin_left"], table["confidence"] - table["accuracy"], widths, table["accuracy"],
+            align="edge", color="none", edgecolor=COLOURS[1], hatch="////", linewidth=0.5,
+        )  # fmt: skip
+        centre = table["bin_centre"]
+        axis.vlines(centre, table["accuracy_low"], table["accuracy_high"], color="black", lw=1)
+        axis.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=1)
+        axis.step([*table["bin_left"], 1.0], [*share, 0.0], where="post", color=_GREY, lw=0.8)
+        axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
+        axis.set_aspect("equal")
+        axis.set_title(f"{name}: ECE {table['ece'].iloc[0]:.3f}", loc="left")
+    return panels
+
+
+@_styled
+def risk_coverage(curves: Mapping[str, pd.DataFrame]) -> list[Figure]:
+    """Draw the risk of each model over its coverage."""
+    panels: list[Figure] = []
+    axis = _panel(panels, 5.5, 3.2)
+    for colour, (name, curve) in zip(_colours(curves), curves.items(), strict=True):
+        axis.plot(curve["coverage"], curve["risk"], color=colour, label=name)
+    axis.set(xlim=(0, 1), xlabel="coverage: fraction of images that are classified")
+    axis.set(ylabel="risk: fraction of them that are wrong")
+    axis.set_ylim(bottom=0)
+    axis.legend(loc="upper left")
+    return panels
+
+
+@_styled
+def energies(histograms: Mapping[str, pd.DataFrame]) -> list[Figure]:
+    """Draw a panel a model with the spread of energies of each image set."""
+    sets = list(dict.fromkeys(name for table in histograms.values() for name in table["images"]))
+    panels: list[Figure] = []
+    for name, table in histograms.items():
+        axis = _panel(panels, 4.2, 2.6)
+        for colour, images in zip(_colours(sets), sets, strict=True):
+            rows = table[table["images"] == images]
+            edges = [*rows["left"], rows["right"].iloc[-1]]
+            axis.stairs(rows["share"], edges, color=colour, label=images, linewidth=1.3)
+        axis.set(xlabel="energy, -log p~(x)", ylabel="share of images")
+        axis.set_title(name, loc="left")
+        axis.legend(fontsize=8)
+    return panels
+
+
+@_styled
+def roc_curves(curves: pd.DataFrame) -> list[Figure]:
+    """Draw a panel a model and partner with a curve a score.
+
+    `curves` has the columns `model`, `partner`, `score`, `false_positive_rate` and
+    `true_positive_rate`.
+    """
+    models, partners, scores = (
+        list(dict.fromkeys(curves[name])) for name in ("model", "partner", "score")
+    )
+    panels: list[Figure] = []
+    for model in models:
+        for partner in partners:
+            axis = _panel(panels, 2.4, 2.5)
+            some = curves[(curves["model"] == model) & (curves["partner"] == partner)]
+            for colour, score in zip(_colours(scores), scores, strict=True):
+                curve = some[some["score"] == score]
+                axis.plot(
+                    curve["false_positive_rate"], curve["true_positive_rate"],
+                    color=colour, label=score, linewidth=1.3,
+                )  # fmt: skip
+            axis.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=0.8)
+            axis.set(xlim=(0, 1), ylim=(0, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            axis.set_aspect("equal")
+            axis.set_title(f"{model}\n{partner}", fontsize=8, loc="left")
+            axis.legend(fontsize=6, loc="lower right")
+    return panels
+
+
+@_styled
+def confusion(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
+    """Draw a panel a model: of each label, the shares taken for each class; errors stand out."""
+    panels: list[Figure] = []
+    for name, table in tables.items():
+        axis = _panel(panels, 3, 3)
+        counts_CC = table.to_numpy()
+        share_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
+        axis.imshow(np.sqrt(share_CC), cmap="Blues", vmin=0, vmax=1)
+        if len(counts_CC) <= 20:
+            for row, column in zip(*np.nonzero(counts_CC), strict=True):
+                light = share_CC[row, column] > 0.3
+                axis.text(
+                    column, row, str(counts_CC[row, column]), ha="center", va="center",
+                    fontsize=6, color="white" if light else "black",
+                )  # fmt: skip
+        axis.set(xlabel="taken for", ylabel="label")
+        axis.set_title(name, loc="left")
+        axis.grid(visible=False)
+    return panels
+
+
+@_styled
+def robustness(curves: pd.DataFrame, models: Sequence[str]) -> list[Figure]:
+    """Draw a panel a kind of corruption or attack, with accuracy over strength for each model."""
+    kinds = list(dict.fromkeys(curves["kind"]))
+    panels: list[Figure] = []
+    for kind in kinds:
+        axis = _panel(panels, 2.6, 2.2)
+        for colour, model in zip(_colours(models), models, strict=True):
+            rows = curves[(curves["kind"] == kind) & (curves["model"] == model)]
+            axis.plot(rows["strength"], rows["accuracy"], "o-", color=colour, ms=3, label=model)
+            axis.fill_between(rows["strength"], rows["low"], rows["high"], color=colour, alpha=0.15)
+        axis.set(ylim=(0, 1.02))
+        axis.set_title(kind, loc="left", fontsize=8)
+        axis.legend(fontsize=6, loc="lower left")
+    return panels
+
+
+def _panel(panels: list[Figure], width: float, height: float) -> Axes:
+    """Add a panel, by inches, and give what to draw on."""
+    panels.append(Figure(figsize=(width, height), layout="constrained"))
+    return panels[-1].subplots()
+
+
+def _colours(names: Iterable[str]) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index, _ in enumerate(names)]

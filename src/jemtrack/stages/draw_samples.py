@@ -1,0 +1,127 @@
+"""The stage DrawSamples."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import zntrack
+from pydantic import Field
+from torch import Tensor
+
+from jemtrack.data.images import DataSplits
+from jemtrack.engine.hardware import DeviceName
+from jemtrack.engine.memory import keep_freed_memory
+from jemtrack.engine.seeds import generator
+from jemtrack.evaluation.feature_distance import squared_mmd
+from jemtrack.evaluation.image_grid import image_grid
+from jemtrack.jem.chain_starts import GaussianStarts, UniformStarts
+from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.generation import Samples, class_samples
+from jemtrack.jem.inference import noisy_batches
+from jemtrack.jem.langevin import LangevinSampler
+from jemtrack.jem.model_file import load_model
+from jemtrack.parameters import parameters
+from jemtrack.stages.device import chosen_device
+from jemtrack.stages.stage import Stage, plot
+
+_SCALE = 4  # screen pixels a pixel
+_SMALLEST = 1e-3  # standard deviation of a feature: one that no test image has counts for little
+
+
+@parameters
+class SampleArgs:
+    """Which chains are run.
+
+    Attributes:
+        n_per_class: chains of each class.
+        start: uniform noise in [-1, 1], or class_gaussians: draws from a Gaussian that has the
+            mean and covariance of the class's training images.
+        device: auto is a GPU where there is one, else the CPU.
+    """
+
+    n_per_class: Annotated[int, Field(ge=1)] = 10
+    start: Literal["uniform", "class_gaussians"] = "uniform"
+    device: DeviceName = "auto"
+
+
+class DrawSamples(Stage):
+    """Lets models draw images of each class, by Langevin chains.
+
+    Attributes:
+        data: the file of prepared images.
+        models: the trainers' model files; a trainer's folder gives its name here.
+        features: the model file of the classifier whose features, each in units of its standard
+            deviation over the test images, tell how far samples and test images are apart, and
+            that says whether it takes a sample for its class.
+        params: which chains.
+        sampler: how a chain goes.
+        metrics: an object a trainer.
+        grids: an image a trainer, with a row a class.
+        energies: the energies along the chains, a file a trainer.
+    """
+
+    data: Path = zntrack.deps_path()
+    models: list[Path] = zntrack.deps_path()
+    features: Path = zntrack.deps_path()
+    params: SampleArgs = zntrack.deps(default_factory=SampleArgs)
+    sampler: LangevinSampler = zntrack.deps(
+        default_factory=lambda: LangevinSampler(n_steps=200, pixel_clamp=True)
+    )
+    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    grids: Path = plot(zntrack.nwd / "grids")
+    energies: Path = plot(zntrack.nwd / "energies", x="step", y="energy")
+
+    def compute(self) -> None:
+        """Run each model's chains from the same starts, and look at where they end."""
+        keep_freed_memory()
+        data = DataSplits.load(self.data)
+        labels_N = torch.arange(data.n_classes).repeat_interleave(self.params.n_per_class)
+        start_NCHW = self._starts(data, labels_N)
+        device = chosen_device(self.params.device, self.name)
+        judge, _, notes = load_model(self.features)
+        judge.eval().to(device)
+        seen = noisy_batches(data.test.images_NCHW, float(notes["sigma"]), data.seed)
+        test_NF, _ = _judged(judge, torch.cat([*seen]))
+        scale_F = test_NF.std(dim=0).clamp_min(_SMALLEST)
+        self.grids.mkdir(parents=True, exist_ok=True)
+        self.energies.mkdir(parents=True, exist_ok=True)
+        metrics = {}
+        for path in self.models:
+            model, name = load_model(path)[0].to(device), path.parent.name
+            drawn = class_samples(model, self.sampler, labels_N, start_NCHW, data.seed)
+            drawn.energies.to_csv(self.energies / f"{name}.csv", index=False)
+            _write_grid(drawn, self.params.n_per_class, self.grids / f"{name}.png")
+            features_NF, predicted_N = _judged(judge, drawn.images_NCHW)
+            metrics[name] = {
+                "feature_distance": squared_mmd(features_NF / scale_F, test_NF / scale_F),
+                "recognised": float((predicted_N == labels_N).double().mean()),
+                "energy": float(drawn.energies["energy"].iloc[-1]),
+            }
+        self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+
+    def _starts(self, data: DataSplits, labels_N: Tensor) -> Tensor:
+        stream = generator(data.seed, "starts of samples")
+        if self.params.start == "uniform":
+            starts: Any = UniformStarts(data.train.images_NCHW.shape[1:])
+        else:
+            starts = GaussianStarts(data.train, data.n_classes)
+        drawn: Tensor = starts(labels_N, stream)
+        return drawn
+
+
+@torch.inference_mode()
+def _judged(judge: JointEnergyModel, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the features (N, F) and the predicted classes (N,)."""
+    device = next(judge.parameters()).device
+    features = [judge.trunk(part.to(device)) for part in torch.split(images_NCHW, 500)]
+    features_NF = torch.cat(features)
+    return features_NF.cpu(), judge.class_head(features_NF).argmax(dim=1).cpu()
+
+
+def _write_grid(drawn: Samples, columns: int, path: Path) -> None:
+    from PIL import Image
+
+    grid = Image.fromarray(image_grid(drawn.pixels(), columns))
+    large = (grid.width * _SCALE, grid.height * _SCALE)
+    grid.resize(large, Image.Resampling.NEAREST).save(path)

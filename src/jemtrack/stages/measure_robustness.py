@@ -1,0 +1,150 @@
+"""The stage MeasureRobustness."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import zntrack
+from pydantic import Field
+
+from jemtrack.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.engine.hardware import DeviceName
+from jemtrack.engine.memory import keep_freed_memory
+from jemtrack.engine.seeds import generator
+from jemtrack.errors import InputError, ParameterError
+from jemtrack.evaluation.attacks import attacks_are_there, correct_under_attack
+from jemtrack.evaluation.resampling import wilson_interval
+from jemtrack.evaluation.rows import rows_of
+from jemtrack.evaluation.scores import correct
+from jemtrack.jem.inference import predict
+from jemtrack.jem.model_file import load_model
+from jemtrack.parameters import parameters
+from jemtrack.stages.device import chosen_device
+from jemtrack.stages.parameter_file import PARAMS
+from jemtrack.stages.stage import Stage, plot
+
+Radii = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+
+@parameters
+class RobustnessArgs:
+    """What is done to the test images.
+
+    Attributes:
+        n_images: of the test images, drawn by chance; all where there are fewer.
+        corruptions: which kinds, each at five strengths.
+        linf_radii: of attacks that change each value by at most so much, of 0 to 1.
+        l2_radii: of attacks that change the image by at most so much altogether.
+        n_attacked: of the images; an attack takes as long as its steps.
+        n_steps: of an attack. Attacks need the extra `attacks`, and are left out without it.
+        images_per_pass: images in one forward pass; changes the speed and the memory alone.
+        device: auto is a GPU where there is one, else the CPU.
+    """
+
+    n_images: Annotated[int, Field(ge=1)] = 1000
+    corruptions: list[str] = field(default_factory=lambda: [*CORRUPTIONS])
+    linf_radii: Radii = field(default_factory=lambda: [0.02, 0.05, 0.1, 0.2])
+    l2_radii: Radii = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0])
+    n_attacked: Annotated[int, Field(ge=1)] = 200
+    n_steps: Annotated[int, Field(ge=1)] = 20
+    images_per_pass: Annotated[int, Field(ge=1)] = 500
+    device: DeviceName = "auto"
+
+
+class MeasureRobustness(Stage):
+    """Measures how often models are right when images are corrupted or attacked.
+
+    Attributes:
+        data: the file of prepared images.
+        models: the trainers' model files; a trainer's folder gives its name here.
+        params: what is done to the images.
+        metrics: an object a trainer.
+        curves: accuracy by kind and strength, a file a trainer.
+    """
+
+    data: Path = zntrack.deps_path()
+    models: list[Path] = zntrack.deps_path()
+    params: RobustnessArgs = zntrack.deps(default_factory=RobustnessArgs)
+    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    curves: Path = plot(zntrack.nwd / "curves", x="strength", y="accuracy", template="robustness")
+
+    def compute(self) -> None:
+        """Corrupt and attack the same images for each model."""
+        keep_freed_memory()
+        data = DataSplits.load(self.data)
+        stream = generator(data.seed, "images of robustness")
+        images = data.test[torch.randperm(len(data.test), generator=stream)[: self.params.n_images]]
+        self.curves.mkdir(parents=True, exist_ok=True)
+        metrics = {}
+        for path in self.models:
+            table = pd.DataFrame(self._rows(path, images, data))
+            table.to_csv(self.curves / f"{path.parent.name}.csv", index=False)
+            metrics[path.parent.name] = _means(table)
+        if not attacks_are_there() and (self.params.linf_radii or self.params.l2_radii):
+            print("no attacks: they need `pip install 'jemtrack[attacks]'`")
+        self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+
+    def _rows(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[Any]:
+        model, _, notes = load_model(path)
+        model.eval().to(chosen_device(self.params.device, self.name))
+        sigma, at_once = float(notes["sigma"]), self.params.images_per_pass
+        for kind, strength, shown in self._corrupted(images, data.seed):
+            said = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
+            yield _row("corruption", kind, strength, correct(said.logits_NC, images.labels_N))
+        if not attacks_are_there():
+            return
+        some = images[torch.arange(min(self.params.n_attacked, len(images)))]
+        for norm in ("linf", "l2"):
+            for radius in getattr(self.params, f"{norm}_radii"):
+                right_N = correct_under_attack(
+                    model,
+                    some.images_NCHW,
+                    some.labels_N,
+                    n_classes=data.n_classes,
+                    norm=norm,
+                    radius=radius,
+                    n_steps=self.params.n_steps,
+                    seed=data.seed,
+                    batch_size=at_once,
+                )
+                yield _row("attack", f"pgd_{norm}", radius, right_N)
+
+    def _corrupted(
+        self, images: LabelledImages, seed: int
+    ) -> Iterator[tuple[str, int, LabelledImages]]:
+        yield "none", 0, images
+        for kind in self.params.corruptions:
+            for strength in STRENGTHS:
+                try:
+                    shown_NCHW = corrupt(images.images_NCHW, kind, strength, seed)
+                except ParameterError as error:
+                    raise InputError(f"{PARAMS}: {self.name}.params.{error}") from error
+                yield kind, strength, LabelledImages(shown_NCHW, images.labels_N)
+
+
+def _row(group: str, kind: str, strength: float, right_N: np.ndarray) -> dict[str, Any]:
+    low, high = wilson_interval(right_N.sum(), len(right_N))
+    return {
+        **{"group": group, "kind": kind, "strength": strength},
+        **{"accuracy": float(right_N.mean()), "low": float(low), "high": float(high)},
+        "count": len(right_N),
+    }
+
+
+def _means(table: pd.DataFrame) -> dict[str, float]:
+    """Give the accuracy of images as they are, corrupted ones (all, each kind), attacked ones."""
+    corrupted = table[(table["group"] == "corruption") & (table["kind"] != "none")]
+    by_kind = corrupted.groupby("kind", sort=False)["accuracy"].mean()
+    means = {"accuracy": float(table["accuracy"].iloc[0])}
+    if len(by_kind):
+        means["corrupted"] = float(by_kind.mean())
+        means |= {str(kind): float(mean) for kind, mean in by_kind.items()}
+    for row in rows_of(table[table["group"] == "attack"]):
+        means[f"{row['kind']}_{row['strength']:g}"] = row["accuracy"]
+    return means

@@ -1,0 +1,62 @@
+"""The stage PrepareOutliers."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+import zntrack
+from pydantic import Field
+
+from jemtrack.data.images import DataSplits
+from jemtrack.data.outliers import MADE, make_outliers, save_outliers
+from jemtrack.errors import InputError, ParameterError
+from jemtrack.parameters import parameters
+from jemtrack.stages.parameter_file import PARAMS
+from jemtrack.stages.stage import Stage
+
+
+@parameters
+class OutlierArgs:
+    """Which images a model is to tell from those of its data set.
+
+    Attributes:
+        partners: any of letters, permuted, interpolated and uniform, which are made, and of the
+            data sets of `jemtrack data` with images of the same shape.
+        n_images: of each partner, or fewer where it has fewer.
+        data_root: the folder that holds a folder for each data set.
+    """
+
+    partners: list[str] = field(default_factory=lambda: [*MADE])
+    n_images: Annotated[int, Field(ge=1)] = 1000
+    data_root: Annotated[str, Field(min_length=1)] = "data"
+
+
+class PrepareOutliers(Stage):
+    """Makes images of the data set's shape that no trainer has seen, a set a partner.
+
+    Attributes:
+        data: the file of prepared images.
+        params: which partners.
+        images: a file of uint8 images, a tensor a partner.
+    """
+
+    data: Path = zntrack.deps_path()
+    params: OutlierArgs = zntrack.deps(default_factory=OutlierArgs)
+    images: Path = zntrack.outs_path(zntrack.nwd / "outliers.safetensors")
+
+    def compute(self) -> None:
+        """Make or read the images, and write them into one file."""
+        params, data = self.params, DataSplits.load(self.data)
+        try:
+            outliers = make_outliers(data, params.partners, params.n_images, Path(params.data_root))
+        except ParameterError as error:
+            raise InputError(f"{PARAMS}: {self.name}.params.{error}") from error
+        save_outliers(outliers, self.images)
+
+    @classmethod
+    def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
+        """Name the folders of the data sets that are partners."""
+        params = parameters["params"]
+        partners = [str(name) for name in params["partners"] if name not in MADE]
+        return [Path(str(params["data_root"]), name).as_posix() for name in partners]
