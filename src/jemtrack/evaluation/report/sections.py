@@ -55,7 +55,8 @@ def in_short_section(findings: Findings, others: OtherFindings) -> Section:
     section.points(lines)
     section.text(
         "Surely means: a difference that chance alone would bring about in fewer than 5 of 100 "
-        "such evaluations, after a correction for the number of comparisons."
+        "such evaluations, after a correction for the number of comparisons. All of it is said of "
+        "these models, each from one training: how far trainings differ, runs over seeds tell."
     )
     return section
 
