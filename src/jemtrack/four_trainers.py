@@ -7,13 +7,11 @@ from typing import Any, Literal, NamedTuple
 from jemtrack.data.outliers import MADE
 from jemtrack.graph import files
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
-from jemtrack.stages.draw_samples import DrawSamples
-from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
-from jemtrack.stages.measure_robustness import MeasureRobustness
+from jemtrack.stages.measuring import measuring_stages
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
-from jemtrack.stages.prepare_outliers import OutlierArgs, PrepareOutliers
+from jemtrack.stages.prepare_outliers import OutlierArgs
 from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.stage import Stage
 from jemtrack.stages.train_args import TrainArgs
@@ -79,21 +77,8 @@ def nodes(dataset: str, scale: Literal["cpu", "gpu"] = "cpu") -> list[Stage]:
     ]
     models = [trainer.model for trainer in trainers]
     other = next(each for each in DATASETS if each != dataset)
-    outliers = PrepareOutliers(
-        data=prepared.images,
-        params=OutlierArgs(partners=[other, *MADE], data_root=str(ROOT / "data")),
-    )
-    robustness = MeasureRobustness(data=prepared.images, models=models)
-    samples = DrawSamples(data=prepared.images, models=models, features=models[0])
-    evaluated = EvaluateX(
-        data=prepared.images,
-        models=models,
-        outliers=[outliers.images],
-        robustness=[robustness.curves],
-        samples=[samples.grids],
-        sample_metrics=[samples.metrics],
-    )
-    return [prepared, *trainers, outliers, robustness, samples, evaluated]
+    outliers = OutlierArgs(partners=[other, *MADE], data_root=str(ROOT / "data"))
+    return [prepared, *trainers, *measuring_stages(prepared.images, models, outliers)]
 
 
 def write_graph(dataset: str, scale: Literal["cpu", "gpu"] = "cpu", *, run: bool = False) -> None:

@@ -1,13 +1,11 @@
 """The graph of the main job: PrepareData -> three trainers -> EvaluateX."""
 
 from jemtrack.graph import files
-from jemtrack.stages.draw_samples import DrawSamples
-from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
-from jemtrack.stages.measure_robustness import MeasureRobustness
+from jemtrack.stages.measuring import measuring_stages
 from jemtrack.stages.prepare_data import PrepareData
-from jemtrack.stages.prepare_outliers import PrepareOutliers
+from jemtrack.stages.prepare_outliers import OutlierArgs
 from jemtrack.stages.stage import Stage
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
@@ -21,18 +19,7 @@ def nodes() -> list[Stage]:
         MaxEntropyL2(data=prepared.images),
     ]
     models = [trainer.model for trainer in trainers]
-    outliers = PrepareOutliers(data=prepared.images)
-    robustness = MeasureRobustness(data=prepared.images, models=models)
-    samples = DrawSamples(data=prepared.images, models=models, features=models[0])
-    evaluated = EvaluateX(
-        data=prepared.images,
-        models=models,
-        outliers=[outliers.images],
-        robustness=[robustness.curves],
-        samples=[samples.grids],
-        sample_metrics=[samples.metrics],
-    )
-    return [prepared, *trainers, outliers, robustness, samples, evaluated]
+    return [prepared, *trainers, *measuring_stages(prepared.images, models, OutlierArgs())]
 
 
 def write_graph(*, run: bool = False, no_exec: bool | None = None) -> None:
