@@ -12,6 +12,7 @@ from jemtrack.evaluation.comparison import compare_classifiers
 from jemtrack.evaluation.paired_tests import holm
 from jemtrack.evaluation.rows import rows_of
 from jemtrack.evaluation.stored_outputs import StoredOutputs
+from jemtrack.graph.console import table_console
 from jemtrack.revisions import Revision
 
 SEED = 1
@@ -26,7 +27,7 @@ def compare(names: Sequence[str], console: Console | None = None) -> None:
     Raises:
         InputError: when a revision has no evaluation, or was evaluated on other images.
     """
-    console = console or Console(width=None if Console().is_terminal else 120)
+    console = console or table_console()
     baseline, *others = [Revision(name) for name in names]
     changes = changes_since(baseline, others or [Revision()])
     for trainer, rows in changes.groupby("trainer", sort=False):

@@ -8,6 +8,7 @@ import pytest
 from project import ROOT
 from stage_runs import SMALL
 
+from jemtrack import workflow
 from jemtrack.data.fetch import fetch
 from jemtrack.graph import files
 from jemtrack.stages.evaluate_x import EvaluateX
@@ -32,6 +33,13 @@ for command in sys.argv[1:]:
         app()
     except SystemExit as end:
         assert not end.code, end
+print("imported:", *{name.partition(".")[0] for name in sys.modules} | {*sys.modules})
+"""
+BEGINS = """
+import importlib, sys
+import torch, zntrack
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 print("imported:", *{name.partition(".")[0] for name in sys.modules} | {*sys.modules})
 """
 NOTHING = "import sys; print('imported:', *sys.modules)"
@@ -72,10 +80,23 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_stages_import_nothing_that_they_do_not_use(commands: list[str]):
     """Each import of these takes as long as a part of torch's, or longer."""
-    found = imported(RUN, *commands)
+    train, evaluate = commands
 
+    trained = imported(RUN, train)
+    assert {"torch", "zntrack", "jemtrack.stages.trainer"} <= trained
+    assert sorted(trained & {*UNUSED}) == []
+    evaluated = imported(RUN, evaluate)
     assert Path("nodes/EvaluateX/metrics.json").exists()
-    assert {"torch", "zntrack", "jemtrack.stages.trainer"} <= found
+    # Its statistics and pictures.
+    assert sorted(evaluated & {*UNUSED}) == ["matplotlib", "scipy", "sklearn"]
+
+
+def test_a_stage_that_begins_has_imported_nothing_that_it_uses_later():
+    modules = {type(node).__module__ for node in workflow.nodes()}
+
+    found = imported(BEGINS, *modules)
+
+    assert modules <= found
     assert sorted(found & {*UNUSED}) == []
 
 

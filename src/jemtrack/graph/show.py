@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jemtrack.errors import InputError
+from jemtrack.graph.console import table_console
 
 NODES = Path("nodes")
 
@@ -19,7 +20,7 @@ def show(console: Console | None = None) -> None:
     Raises:
         InputError: when there are no results yet.
     """
-    console = console or Console(width=None if Console().is_terminal else 120)
+    console = console or table_console()
     costs = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/resources.json"))}
     if not costs:
         raise InputError(f"{NODES}/ holds no results yet: `dvc repro` makes them")

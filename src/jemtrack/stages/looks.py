@@ -1,5 +1,6 @@
 """What a trained model says of every image set of an evaluation, computed once."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def looks(
 ) -> Iterator[tuple[str, Look]]:
     """Yield each model's name, which is its trainer's, and its `Look`, with a bar of progress."""
     console = Console(stderr=True)
-    shown = track(paths, "models", console=console, disable=not console.is_terminal)
+    shown = track(paths, "models", console=console, disable=not sys.stderr.isatty())
     for path in shown:
         look = look_at(path, sets, noise=noise, seed=seed, batch_size=batch_size, device=device)
         yield path.parent.name, look
