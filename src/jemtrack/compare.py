@@ -9,14 +9,13 @@ from rich.table import Table
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.comparison import compare_classifiers
-from jemtrack.evaluation.paired_tests import holm
+from jemtrack.evaluation.paired_tests import SIGNIFICANT, holm
 from jemtrack.evaluation.rows import rows_of
 from jemtrack.evaluation.stored_outputs import StoredOutputs
 from jemtrack.graph.console import table_console
 from jemtrack.revisions import Revision
 
 SEED = 1
-SIGNIFICANT = 0.05
 
 
 def compare(names: Sequence[str], console: Console | None = None) -> None:

@@ -38,6 +38,10 @@ def test_each_figure_is_scikit_learn_s_within_its_interval():
         truth = [1] * len(own) + [0] * len(other)
         assert row.auroc == pytest.approx(roc_auc_score(truth, torch.cat([own, other])))
         assert row.auroc_low < row.auroc < row.auroc_high
+        for name in ("aupr_in", "aupr_out", "fpr95"):
+            low, value, high = (getattr(row, f"{name}{part}") for part in ("_low", "", "_high"))
+            assert low <= value <= high
+            assert low < high
         assert (row.n_images, row.n_outliers) == (len(own), len(other))
 
 

@@ -58,7 +58,9 @@ class _Model:
     ece_bias: Interval
 
     @classmethod
-    def of(cls, logits_NC: Tensor, labels_N: Tensor, n_bins: int, seed: int) -> "_Model":
+    def of(
+        cls, logits_NC: Tensor, labels_N: Tensor, n_bins: int, seed: int, level: float
+    ) -> "_Model":
         logits_NC, labels_N = checked_scores(logits_NC, labels_N)
         probabilities_NC, correct_N = logits_NC.softmax(dim=1), correct(logits_NC, labels_N)
         confidence_N = probabilities_NC.max(dim=1).values.numpy()
@@ -73,7 +75,7 @@ class _Model:
             correct_N,
             table,
             dict(zip(MEASURES, figures, strict=True)),
-            calibration_error_bias(table, seed),
+            calibration_error_bias(table, seed, level),
         )
 
     def bias_above(self, other: "_Model", measure: str) -> Interval:
@@ -116,7 +118,8 @@ def compare_classifiers(
     """
     if not logits:
         raise InputError("there are no models to compare")
-    models = {name: _Model.of(each, labels_N, n_bins, seed) for name, each in logits.items()}
+    given = (labels_N, n_bins, seed, level)
+    models = {name: _Model.of(each, *given) for name, each in logits.items()}
     figures = {
         (name, measure): figure
         for name, model in models.items()

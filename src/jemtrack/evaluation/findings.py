@@ -17,6 +17,8 @@ from jemtrack.evaluation.scores import confusion, correct
 from jemtrack.evaluation.selective import risk_coverage
 from jemtrack.evaluation.temperature import scaled_measures
 
+N_BINS = 20
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -30,6 +32,7 @@ class Findings:
         energies: by model, energies of images, training images and outliers in bins.
         risk_coverage: by model, the risk of the most certain part of the images.
         confusion: by model, counts by label and predicted class.
+        level: of confidence, of the intervals in `comparison` and `detection`.
     """
 
     metrics: Mapping[str, Mapping[str, Any]]
@@ -39,6 +42,7 @@ class Findings:
     energies: Mapping[str, pd.DataFrame]
     risk_coverage: Mapping[str, pd.DataFrame]
     confusion: Mapping[str, pd.DataFrame]
+    level: float = 0.95
 
     @property
     def models(self) -> list[str]:
@@ -108,7 +112,10 @@ def outlier_detection(
 
 
 def compared(
-    images: Mapping[str, ModelOutputs], labels_N: Tensor, statistics: Statistics, n_bins: int = 20
+    images: Mapping[str, ModelOutputs],
+    labels_N: Tensor,
+    statistics: Statistics,
+    n_bins: int = N_BINS,
 ) -> Comparison:
     """Compare the models' logits on the same images."""
     return compare_classifiers(
@@ -159,8 +166,10 @@ def find_out(
 ) -> Findings:
     """Measure and compare what the models said of the `split` with these labels.
 
-    With the labels of the validation images, temperatures are fitted on them.
+    With the labels of the validation images, temperatures are fitted on them. All calibration
+    errors are in the bins of `measures`, or in 20 where these say nothing of bins.
     """
+    n_bins = getattr(measures, "n_bins", N_BINS)
     measured = {name: look.measured for name, look in looked.items()}
     partners = next(iter(looked.values())).outliers if looked else ()
     outliers = {
@@ -175,13 +184,13 @@ def find_out(
         valid_NC = looked[name].valid_logits_NC
         if valid_NC is not None and valid_labels_N is not None:
             logits_NC = measured[name].logits_NC
-            metrics[name] |= scaled_measures(valid_NC, valid_labels_N, logits_NC, labels_N)
+            metrics[name] |= scaled_measures(valid_NC, valid_labels_N, logits_NC, labels_N, n_bins)
         if detection is not None:
             metrics[name]["auroc"] = detection.auroc(name)
     return Findings(
         metrics=metrics,
         calibration={name: each.reliability for name, each in calibrations.items()},
-        comparison=compared(measured, labels_N, statistics),
+        comparison=compared(measured, labels_N, statistics, n_bins),
         detection=detection,
         energies={
             name: histogram(look.measured, look.train, look.outliers, split)
@@ -189,4 +198,5 @@ def find_out(
         },
         risk_coverage={name: selective_curve(each, labels_N) for name, each in measured.items()},
         confusion=confusions(measured, labels_N),
+        level=statistics.level,
     )

@@ -30,7 +30,8 @@ class OutlierDetection:
 
     Attributes:
         figures: a row a model, partner and score: `model`, `partner`, `score`, the measures of
-            `Detection`, the bounds `auroc_low` and `auroc_high`, `n_images` and `n_outliers`.
+            `Detection`, each with its bounds such as `auroc_low` and `auroc_high`, `n_images` and
+            `n_outliers`.
         pairs: a row a partner, score and pair of models, with the columns of
             `jemtrack.evaluation.comparison.Comparison.pairs` and `partner` and `score`; the
             difference is that of AUROC.
@@ -55,14 +56,14 @@ class OutlierDetection:
             for score, images_N in scores.items()
         }
         self._level = level
-        self._auroc: dict[tuple[str, str, str], np.ndarray] = {}
+        self._values = {key: each.measures() for key, each in self.detections.items()}
+        self._resampled: dict[tuple[str, str, str], np.ndarray] = {}
         for partner in outliers:
             # Of one partner all have equally many images: a resample serves every model.
             some = {key: each for key, each in self.detections.items() if key[1] == partner}
             if some:
                 sizes = next(iter(some.values())).sizes
-                found = bootstrap(some, sizes, seed, n_resamples)
-                self._auroc |= {key: each_R4[:, _AUROC] for key, each_R4 in found.items()}
+                self._resampled |= bootstrap(some, sizes, seed, n_resamples)
         self.figures = pd.DataFrame([self._figures(key) for key in self.detections])
         self.pairs = with_correction(
             [
@@ -76,9 +77,9 @@ class OutlierDetection:
     def auroc(self, model: str) -> dict[str, dict[str, float]]:
         """Give a model's AUROC by partner and score."""
         found: dict[str, dict[str, float]] = {}
-        for (of_model, partner, score), detection in self.detections.items():
+        for (of_model, partner, score), values in self._values.items():
             if of_model == model:
-                found.setdefault(partner, {})[score] = detection.measures()["auroc"]
+                found.setdefault(partner, {})[score] = values["auroc"]
         return found
 
     def roc(self) -> pd.DataFrame:
@@ -91,21 +92,24 @@ class OutlierDetection:
 
     def _figures(self, key: tuple[str, str, str]) -> dict[str, float | str]:
         model, partner, score = key
-        detection = self.detections[key]
-        low, high = percentile_interval(self._auroc[key], self._level)
-        n_images, n_outliers = detection.sizes
+        bounds: dict[str, float] = {}
+        for name, resampled_R in zip(MEASURES, self._resampled[key].T, strict=True):
+            low, high = percentile_interval(resampled_R, self._level)
+            bounds |= {f"{name}_low": low, f"{name}_high": high}
+        n_images, n_outliers = self.detections[key].sizes
         return {
             **{"model": model, "partner": partner, "score": score},
-            **detection.measures(),
-            **{"auroc_low": low, "auroc_high": high},
+            **self._values[key],
+            **bounds,
             **{"n_images": n_images, "n_outliers": n_outliers},
         }
 
     def _pair(self, one: str, two: str, partner: str, score: str) -> dict[str, float | str]:
         first, second = (one, partner, score), (two, partner, score)
-        values = [self.detections[key].measures()["auroc"] for key in (first, second)]
         found = paired_bootstrap(
-            values[0] - values[1], self._auroc[first] - self._auroc[second], self._level
+            self._values[first]["auroc"] - self._values[second]["auroc"],
+            self._resampled[first][:, _AUROC] - self._resampled[second][:, _AUROC],
+            self._level,
         )
         which = {"measure": "auroc", "first": one, "second": two}
         return {

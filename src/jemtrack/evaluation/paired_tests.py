@@ -16,6 +16,7 @@ from jemtrack.evaluation.resampling import Interval, checked_level, normal_quant
 # Below this many images on which the models disagree, chi-squared is not exact enough.
 EXACT_BELOW = 25
 NO_BIAS = Interval(0.0, 0.0)
+SIGNIFICANT = 0.05  # a corrected p-value below it counts as a difference
 
 
 class PairedTest(NamedTuple):

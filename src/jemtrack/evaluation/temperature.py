@@ -51,7 +51,11 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
 
 
 def scaled_measures(
-    valid_logits_NC: Tensor, valid_labels_N: Tensor, logits_NC: Tensor, labels_N: Tensor
+    valid_logits_NC: Tensor,
+    valid_labels_N: Tensor,
+    logits_NC: Tensor,
+    labels_N: Tensor,
+    n_bins: int = 20,
 ) -> dict[str, float]:
     """Give the temperature that the validation images ask for, and what the others have at it.
 
@@ -66,7 +70,7 @@ def scaled_measures(
         "temperature": temperature,
         "nll_at_temperature": nll(scaled_NC, labels_N),
         "brier_at_temperature": brier(probabilities_NC, labels_N),
-        "ece_at_temperature": ece(probabilities_NC, labels_N),
+        "ece_at_temperature": ece(probabilities_NC, labels_N, n_bins),
     }
 
 

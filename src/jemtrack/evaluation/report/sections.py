@@ -7,6 +7,7 @@ import pandas as pd
 
 from jemtrack.evaluation.findings import Findings, OtherFindings
 from jemtrack.evaluation.outlier_detection import OutlierDetection
+from jemtrack.evaluation.paired_tests import SIGNIFICANT
 from jemtrack.evaluation.report import pictures
 from jemtrack.evaluation.report.page import Cell, Section
 from jemtrack.evaluation.report.verdicts import (
@@ -80,7 +81,8 @@ def figures_section(findings: Findings) -> Section:
     section.table(["", *findings.models], rows)
     section.picture(
         pictures.intervals(figures),
-        "Each measure with its interval at 95%. Accuracy: more is better; of the others, less is.",
+        f"Each measure with its interval at {findings.level:.0%}. Accuracy: more is better; of the "
+        "others, less is.",
     )
     section.table(*_all_metrics(findings), under="All measures")
     if len(comparison.pairs):
@@ -111,7 +113,7 @@ def _pairs(pairs: pd.DataFrame) -> tuple[list[str], list[list[Cell]]]:
             Cell(row["second"]),
             Cell(f"{row['difference']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}"),
             Cell(_p_value(row["p_value"])),
-            Cell(_p_value(row["p_corrected"]), best=row["p_corrected"] < 0.05),
+            Cell(_p_value(row["p_corrected"]), best=row["p_corrected"] < SIGNIFICANT),
             Cell(row["test"]),
         ]
         for row in rows_of(pairs)
@@ -182,7 +184,10 @@ def outliers_section(detection: OutlierDetection, models: list[str]) -> Section:
     others = ["auroc", "aupr_in", "aupr_out", "fpr95"]
     rows = [
         [Cell(row[name]) for name in ("model", "partner", "score")]
-        + [Cell(f"{row[name]:.3f}") for name in others]
+        + [
+            Cell(f"{row[name]:.3f}", f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}")
+            for name in others
+        ]
         + [Cell(str(row[name])) for name in ("n_images", "n_outliers")]
         for row in rows_of(figures)
     ]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from jemtrack.evaluation.comparison import Comparison
+from jemtrack.evaluation.paired_tests import SIGNIFICANT
 from jemtrack.evaluation.rows import rows_of
 
-SIGNIFICANT = 0.05
 LOWER_IS_BETTER = ("nll", "brier", "ece")
 
 
