@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import dvc.api
 import yaml
 
-from jemtrack.four_trainers import DATASETS, FOLDER
+from jemtrack.four_trainers import DATASETS
+from jemtrack.graph.workflow_folder import FOLDER
 
 REDUCTIONS = ("mean", "sum")
 PENALTIES = ("MaxEntropyL1", "MaxEntropyL2")

@@ -1,11 +1,10 @@
 """The graph of the four trainers on a data set that others publish on, in a folder of its own."""
 
-import contextlib
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jemtrack.data.outliers import MADE
 from jemtrack.graph import files
+from jemtrack.graph.workflow_folder import ROOT, workflow_folder
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
@@ -18,8 +17,6 @@ from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
 DATASETS = ("fashion-mnist", "mnist")
-FOLDER = Path("workflows")
-ROOT = Path("..", "..")  # of the project, from the folder of a graph
 
 
 class Scale(NamedTuple):
@@ -86,7 +83,5 @@ def write_graph(dataset: str, scale: Literal["cpu", "gpu"] = "cpu", *, run: bool
 
     What was changed in its files by hand stays.
     """
-    folder = FOLDER / dataset
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.chdir(folder):
+    with workflow_folder(dataset):
         files.write_graph(nodes(dataset, scale), run=run)

@@ -1,12 +1,11 @@
 """Graphs of the main job several times over: by seeds, or by the folds of a cross-validation."""
 
-import contextlib
 from dataclasses import replace
 from typing import Literal
 
 from jemtrack.errors import InputError
-from jemtrack.four_trainers import FOLDER, ROOT
 from jemtrack.graph import files
+from jemtrack.graph.workflow_folder import ROOT, workflow_folder
 from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
@@ -60,7 +59,5 @@ def write_graph(workflow: Workflow, count: int, *, run: bool = False) -> None:
 
     What was changed in its files by hand stays; `run` it if asked.
     """
-    folder = FOLDER / workflow
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.chdir(folder):
+    with workflow_folder(workflow):
         files.write_graph(nodes(workflow, count), run=run)

@@ -15,7 +15,6 @@ from jemtrack.evaluation.scores import (
     confusion,
     correct,
     nll_by_image,
-    nll_of_probabilities,
     top_k_accuracy,
 )
 
@@ -34,27 +33,6 @@ def test_values_an_image_average_to_the_measures(data):
     assert brier_by_image(probabilities_NC, labels_N).mean() == pytest.approx(
         brier(probabilities_NC, labels_N), abs=1e-15
     )
-
-
-@few
-@given(classified())
-def test_nll_of_probabilities_is_that_of_logits(data):
-    logits_NC, labels_N = data
-
-    np.testing.assert_allclose(
-        nll_of_probabilities(logits_NC.softmax(dim=1), labels_N),
-        nll_by_image(logits_NC, labels_N),
-        atol=1e-12,
-    )
-
-
-def test_a_label_of_probability_0_is_infinitely_unlikely():
-    probabilities_NC = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-
-    found = nll_of_probabilities(probabilities_NC, torch.tensor([0, 0]))
-
-    assert found.tolist() == [np.inf, 0.0]
-    assert not np.signbit(found).any()
 
 
 @few

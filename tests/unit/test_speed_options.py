@@ -10,13 +10,14 @@ from jemtrack.engine.optimization import optimizer_factory
 from jemtrack.jem.wide_resnet import NEGATIVE_SLOPE, WideResNetShape
 
 
-def network_of(norm="none") -> nn.Module:
+def network_of(norm="none", channels=3) -> nn.Module:
     torch.manual_seed(0)
-    return WideResNetShape(depth=10, width=2, channels=3, n_classes=10, norm=norm).build_model()
+    shape = WideResNetShape(depth=10, width=2, channels=channels, n_classes=10, norm=norm)
+    return shape.build_model()
 
 
-def images(n=8) -> torch.Tensor:
-    return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+def images(n=8, channels=3) -> torch.Tensor:
+    return torch.randn(n, channels, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 def contiguous_logits(network, images_BCHW):
@@ -28,12 +29,12 @@ def contiguous_logits(network, images_BCHW):
     return network.class_head(leaky_relu(features_BCHW, NEGATIVE_SLOPE).mean((2, 3)))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("norm", ["none", "batch", "instance", "layer", "act"])
-def test_the_memory_format_changes_neither_outputs_nor_gradients(norm):
-    weights = [*network_of(norm).parameters()]
+def test_the_memory_format_changes_neither_outputs_nor_gradients(norm, channels):
     found = []
     for forward in (contiguous_logits, lambda network, given: network(given)):
-        network, given = network_of(norm), images().requires_grad_()
+        network, given = network_of(norm, channels), images(channels=channels).requires_grad_()
         loss = cross_entropy(forward(network, given), torch.arange(8))
         weights = [*network.trunk.parameters(), *network.class_head.parameters(), given]
         found.append([loss, *torch.autograd.grad(loss, weights)])
@@ -41,8 +42,9 @@ def test_the_memory_format_changes_neither_outputs_nor_gradients(norm):
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-6)
 
 
-def test_the_network_computes_channels_last_and_its_weights_stay_as_they_are():
-    network, formats = network_of(), []
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_network_computes_channels_last_and_its_weights_stay_as_they_are(channels):
+    network, formats = network_of(channels=channels), []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(
@@ -50,7 +52,7 @@ def test_the_network_computes_channels_last_and_its_weights_stay_as_they_are():
                     output.is_contiguous(memory_format=torch.channels_last)
                 )
             )
-    network(images()).sum().backward()
+    network(images(channels=channels)).sum().backward()
 
     assert len(formats) > 6
     assert all(formats)

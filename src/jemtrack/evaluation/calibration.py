@@ -9,11 +9,11 @@ reliability diagram; Brier, "Verification of forecasts expressed in terms of pro
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from jemtrack.evaluation.binning import Binning, bin_indices, equal_width
-from jemtrack.evaluation.inputs import checked_probabilities, checked_scores
+from jemtrack.evaluation.inputs import checked_probabilities
+from jemtrack.evaluation.scores import brier_by_image, correct, nll_by_image
 
 
 def accuracy(probabilities_NC: Tensor, labels_N: Tensor) -> float:
@@ -23,7 +23,7 @@ def accuracy(probabilities_NC: Tensor, labels_N: Tensor) -> float:
         InputError: when there is no image, or the two do not fit together.
     """
     probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
-    return float((probabilities_NC.argmax(dim=1) == labels_N).double().mean())
+    return float(correct(probabilities_NC, labels_N).mean())
 
 
 def nll(logits_NC: Tensor, labels_N: Tensor) -> float:
@@ -34,8 +34,7 @@ def nll(logits_NC: Tensor, labels_N: Tensor) -> float:
     Raises:
         InputError: when there is no image, or the two do not fit together.
     """
-    logits_NC, labels_N = checked_scores(logits_NC, labels_N)
-    return float(torch.nn.functional.cross_entropy(logits_NC, labels_N))
+    return float(nll_by_image(logits_NC, labels_N).mean())
 
 
 def brier(probabilities_NC: Tensor, labels_N: Tensor) -> float:
@@ -46,9 +45,7 @@ def brier(probabilities_NC: Tensor, labels_N: Tensor) -> float:
     Raises:
         InputError: when there is no image, or the two do not fit together.
     """
-    probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
-    truth_NC = torch.nn.functional.one_hot(labels_N, probabilities_NC.shape[1])
-    return float((probabilities_NC - truth_NC).square().sum(dim=1).mean())
+    return float(brier_by_image(probabilities_NC, labels_N).mean())
 
 
 def ece(

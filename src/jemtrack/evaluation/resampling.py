@@ -109,14 +109,7 @@ def wilson_interval(
     right, count = np.asarray(n_right, dtype=float), np.asarray(n_images, dtype=float)
     if (count < 1).any() or (right < 0).any() or (right > count).any():
         raise InputError("expected 0 <= n_right <= n_images and n_images >= 1")
-    return wilson_bounds(right, count, normal_quantile(level))
-
-
-def wilson_bounds(
-    right: np.ndarray, count: np.ndarray, standard_errors: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Give the lowest and highest proportion that what was seen is so few standard errors off."""
-    share, square = right / count, standard_errors**2
+    share, square = right / count, normal_quantile(level) ** 2
     half = np.sqrt(square * (share * (1 - share) / count + square / (4 * count**2)))
     middle, scale = share + square / (2 * count), 1 + square / count
     # Rounding must not keep a bound from what was seen.

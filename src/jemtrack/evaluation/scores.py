@@ -37,20 +37,6 @@ def nll_by_image(logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
     return found
 
 
-def nll_of_probabilities(probabilities_NC: Tensor, labels_N: Tensor) -> np.ndarray:
-    """Give -log p(label) of each image from probabilities, in nats, (N,).
-
-    A label of probability 0 makes it infinite, and the mean with it: that is the measure's value,
-    not an error. Where there are logits, `nll_by_image` knows what rounding to 0 has lost.
-
-    Raises:
-        InputError: when there is no image, or the two do not fit together.
-    """
-    probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
-    found: np.ndarray = -probabilities_NC.gather(1, labels_N[:, None]).squeeze(1).log().numpy()
-    return found + 0.0  # no -0.0
-
-
 def brier_by_image(probabilities_NC: Tensor, labels_N: Tensor) -> np.ndarray:
     """Give the squared errors of each image, summed over the classes, 0 to 2, (N,).
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jemtrack.errors import InputError
 from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.evaluation_mode import evaluation_mode
 
 
 class DensityAndSlope(NamedTuple):
@@ -38,10 +39,9 @@ def density_and_slope(model: JointEnergyModel, batches: Iterable[Tensor]) -> Den
     Raises:
         InputError: when there is no batch.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    parts = [_measured(model, images_BCHW.to(device)) for images_BCHW in batches]
-    model.train(was_training)
+    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        parts = [_measured(model, images_BCHW.to(device)) for images_BCHW in batches]
     if not parts:
         raise InputError("there are no images to measure")
     return DensityAndSlope(*(torch.cat(part) for part in zip(*parts, strict=True)))

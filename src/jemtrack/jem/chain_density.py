@@ -4,6 +4,7 @@ import torch
 
 from jemtrack.engine.seeds import generator
 from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.evaluation_mode import evaluation_mode
 from jemtrack.jem.langevin import LangevinSampler
 
 N_CHAINS = 64
@@ -18,12 +19,11 @@ def chain_log_density(
     p~ of the images; one trained as a classifier alone gives far more: it finds noise that it
     climbed to denser than any image. Afterwards the model is in the mode it was in.
     """
-    was_training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     stream = generator(seed, "chains", device=device)
     start_BCHW = torch.rand(N_CHAINS, *image_shape, generator=stream, device=device) * 2 - 1
-    model.eval()
-    samples_BCHW = sampler(model.log_density, start_BCHW, stream)
-    with torch.inference_mode():
-        mean: float = model.log_density(samples_BCHW).double().mean().item()
-    model.train(was_training)
+    with evaluation_mode(model):
+        samples_BCHW = sampler(model.log_density, start_BCHW, stream)
+        with torch.inference_mode():
+            mean: float = model.log_density(samples_BCHW).double().mean().item()
     return mean

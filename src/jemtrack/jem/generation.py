@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jemtrack.engine.seeds import generator
 from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.evaluation_mode import evaluation_mode
 from jemtrack.jem.langevin import LangevinSampler
 
 N_LOOKS = 20
@@ -62,16 +63,15 @@ def class_samples(
 
     Source: Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263), section 5.1.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     stream = generator(seed, "class samples", device=device)
     density = joint_log_density(model, labels_N.to(device))
     images_NCHW, rows, done = start_NCHW.to(device), [], 0
-    rows.append(_energies(density, images_NCHW, 0))
-    for last in _looks(sampler.n_steps):
-        images_NCHW = replace(sampler, n_steps=last - done)(density, images_NCHW, stream)
-        rows.append(_energies(density, images_NCHW, done := last))
-    model.train(was_training)
+    with evaluation_mode(model):
+        rows.append(_energies(density, images_NCHW, 0))
+        for last in _looks(sampler.n_steps):
+            images_NCHW = replace(sampler, n_steps=last - done)(density, images_NCHW, stream)
+            rows.append(_energies(density, images_NCHW, done := last))
     return Samples(images_NCHW.cpu(), pd.DataFrame(rows))
 
 

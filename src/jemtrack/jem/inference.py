@@ -15,6 +15,7 @@ from jemtrack.data.images import LabelledImages
 from jemtrack.engine.metrics import declare_metric
 from jemtrack.engine.seeds import generator
 from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.evaluation_mode import evaluation_mode
 
 LOG_DENSITY = declare_metric("log_density")
 
@@ -40,12 +41,11 @@ def predict(
     Neither the device nor `batch_size` changes the noise. Afterwards the model is in the mode
     it was in.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    parts = []
-    for noisy_BCHW in noisy_batches(images.images_NCHW, sigma, seed, batch_size):
-        parts.append([part.cpu() for part in model.logits_and_log_density(noisy_BCHW.to(device))])
-    model.train(was_training)
+    device, parts = next(model.parameters()).device, []
+    with evaluation_mode(model):
+        for noisy_BCHW in noisy_batches(images.images_NCHW, sigma, seed, batch_size):
+            said = model.logits_and_log_density(noisy_BCHW.to(device))
+            parts.append([part.cpu() for part in said])
     logits, log_densities = zip(*parts, strict=True)
     return Predictions(torch.cat(logits), torch.cat(log_densities))
 

@@ -66,8 +66,9 @@ class WideResNetTrunk(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Give the features, averaged over the image's area."""
         # Channels last, all the way: what the convolutions of CPUs and GPUs are fastest with. The
-        # weights stay as they are, and so do files, checkpoints and optimizers.
-        images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+        # weights stay as they are, and so do files, checkpoints and optimizers. It is a copy: the
+        # strides of images of one channel fit both formats, and PyTorch takes them for the other.
+        images_BCHW = images_BCHW.clone(memory_format=torch.channels_last)
         features_BCHW = self.norm(self.blocks(self.stem(images_BCHW)))
         return leaky_relu(features_BCHW, NEGATIVE_SLOPE).mean((2, 3))
 

@@ -3,8 +3,7 @@
 Letters: B batch, C channels in `BCHW` and classes in `logits_BC`, H height, W width.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -19,6 +18,7 @@ from jemtrack.engine.seeds import generator
 from jemtrack.errors import ParameterError
 from jemtrack.jem.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.jem.evaluation_mode import evaluation_mode
 from jemtrack.jem.langevin import LangevinSampler
 from jemtrack.jem.norms import ActNorm
 from jemtrack.jem.objectives.batch import Batch
@@ -154,7 +154,7 @@ class SampledJEMLoss:
         stream: torch.Generator,
     ) -> Tensor:
         """Let the chains run and keep where they end; give this process's."""
-        with _evaluating(network):
+        with evaluation_mode(network):
             samples_BCHW = self.sampler(log_density, chains.images_BCHW, stream, own_share)
         self.buffer.put(chains.places_B, whole_batch(samples_BCHW))
         return samples_BCHW
@@ -205,15 +205,3 @@ def _outputs(
     sizes = [len(images_BCHW) for images_BCHW in parts.values()]
     split = zip(torch.split(logits_BC, sizes), torch.split(log_density_B, sizes), strict=True)
     return dict(zip(parts, split, strict=True))
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Have norms and dropout in evaluation mode in the block, and each as it was after it."""
-    trained = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in trained:
-            module.training = True
