@@ -168,6 +168,15 @@ def test_n_steps_is_the_length_of_the_chains_that_are_trained_on():
         trained(SampledJEM, n_steps=0, **buffer)
 
 
+def test_the_first_trainer_says_what_the_objective_of_another_one_lacks():
+    data = prepared_file()
+    nodes = [each(data=data, params=TrainArgs(**SMALL)) for each in (MaxEntropyL2, SampledJEM)]
+
+    message = "^MaxEntropyL2: params.yaml: SampledJEM: n_steps must be >= 1 where chains are"
+    with pytest.raises(SystemExit, match=message):
+        ran(*nodes)
+
+
 def test_uncond_takes_the_density_from_the_energy_head():
     with_head = trained(MaxEntropyL2, uncond=True)
     model, shape, _ = model_in(with_head)

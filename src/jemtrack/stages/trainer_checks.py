@@ -20,7 +20,12 @@ from jemtrack.stages.parameter_file import (
     sections,
 )
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.trainer_recipe import recipe_problems
+from jemtrack.stages.trainer_recipe import (
+    recipe_problems,
+    step_objectives,
+    trainer_family,
+    trainer_recipe,
+)
 
 
 def check_trainers(running: str, data: DataSplits) -> None:
@@ -57,21 +62,34 @@ def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) ->
 
 
 def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> Iterator[str]:
-    """Say what the trainer's recipe asks of the data in vain."""
-    values = read_parameters()
+    """Say what the trainer's recipe and its objectives ask of data and parameters in vain."""
+    values, params = read_parameters(), section.build()
     recipe, where = values[section.stage].get("recipe"), f"{PARAMS}: {section.stage}.recipe"
     if isinstance(recipe, str) and Path(recipe) not in listed_inputs(section.stage) and is_running:
         print(f"{DVC}: {section.stage} does not depend on {recipe}: type `jemtrack graph`")
-    objectives = (
+    sound = (
         found.build()
         for found in sections(read_graph(), values)
         if (found.stage, found.field) == (section.stage, "objective") and not found.problems
     )
-    given = recipe, section.build(), next(objectives, None), where
-    # What is wrong with the recipe by itself is told elsewhere.
-    if len(data.valid) == 0 and not recipe_problems(*given):
-        for problem in recipe_problems(*given, validates=False):
+    own = next(sound, None)
+    if recipe_problems(recipe, params, own, where):
+        return  # told elsewhere
+    if len(data.valid) == 0:
+        for problem in recipe_problems(recipe, params, own, where, validates=False):
             yield f"{problem}; the data were prepared with n_valid 0"
+    steps = trainer_recipe(recipe, params, trainer_family(own), where)
+    training = {
+        "n_classes": data.n_classes,
+        "batch_size": params.batch_size,
+        "n_steps": params.n_steps,
+    }
+    objectives = step_objectives(steps, own, where)
+    for check in [each.check for each in objectives if hasattr(each, "check")]:
+        try:
+            check(**training)
+        except ParameterError as error:
+            yield f"{PARAMS}: {section.stage}: {error}"
 
 
 def _start_problems(

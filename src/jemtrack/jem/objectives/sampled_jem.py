@@ -42,6 +42,22 @@ class SampledJEMObjective(SampledJEMOptions):
     of the model, which Langevin chains from a replay buffer give.
     """
 
+    def check(self, *, n_classes: int, batch_size: int, n_steps: int) -> None:
+        """Hold the options against a training's classes, batches and steps of a chain.
+
+        Raises:
+            ParameterError: when there are no steps, or too few places in the buffer.
+        """
+        if n_steps < 1:
+            raise ParameterError(f"n_steps must be >= 1 where chains are trained on, got {n_steps}")
+        # A batch may be of one class, and no chain goes on twice in it.
+        least = batch_size * (n_classes if self.class_conditional or self.p_x_y_weight else 1)
+        if self.buffer_size < (least := max(least, n_classes)):
+            raise ParameterError(
+                f"buffer_size must be >= {least} for {n_classes} classes and batches of "
+                f"{batch_size}, got {self.buffer_size}"
+            )
+
     def begin(
         self,
         images: LabelledImages,
@@ -56,17 +72,9 @@ class SampledJEMObjective(SampledJEMOptions):
         `n_steps` are those of a chain.
 
         Raises:
-            ParameterError: when there are no steps, or too few places in the buffer.
+            ParameterError: as `check` does.
         """
-        if n_steps < 1:
-            raise ParameterError(f"n_steps must be >= 1 where chains are trained on, got {n_steps}")
-        # A batch may be of one class, and no chain goes on twice in it.
-        least = batch_size * (n_classes if self.class_conditional or self.p_x_y_weight else 1)
-        if self.buffer_size < (least := max(least, n_classes)):
-            raise ParameterError(
-                f"buffer_size must be >= {least} for {n_classes} classes and batches of "
-                f"{batch_size}, got {self.buffer_size}"
-            )
+        self.check(n_classes=n_classes, batch_size=batch_size, n_steps=n_steps)
         device, shape = images.images_NCHW.device, images.images_NCHW.shape[1:]
         by_class = self.start == "class_gaussians"
         buffer = ReplayBuffer(
