@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from project import ROOT
+from ruamel.yaml import YAML
 from stage_runs import SMALL
 
 from jemtrack import workflow
@@ -98,6 +99,11 @@ def test_a_stage_that_begins_has_imported_nothing_that_it_uses_later():
 
     assert modules <= found
     assert sorted(found & {*UNUSED}) == []
+
+
+def test_dvc_reads_its_files_by_libyaml():
+    """The pure parser takes a second for a lock file that names each stage's code."""
+    assert YAML(typ="safe").Parser.__name__ == "CParser"
 
 
 def test_the_help_imports_nothing_but_the_command():
