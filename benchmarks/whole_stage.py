@@ -61,7 +61,7 @@ class WholeTrainings:
 
     def reference(self) -> None:
         """Train as a plain script does."""
-        data, params, start = self._begun("reference")
+        params, (data, start) = self.params, self._begun("reference")
         torch.manual_seed(data.seed)
         network = self.size.plain_network(start)
         valid = data.valid
@@ -81,7 +81,7 @@ class WholeTrainings:
 
     def ours(self) -> None:
         """Train as a trainer stage does, with its record, history and checkpoints."""
-        data, params, start = self._begun("jemtrack")
+        params, (data, start) = self.params, self._begun("jemtrack")
         objective = MaxEntropyL2Objective()
         recipe = ordinary_recipe(params, objective)
         with tempfile.TemporaryDirectory() as name:
@@ -104,21 +104,18 @@ class WholeTrainings:
             training.save(folder / "model.safetensors")
         self.trained["jemtrack"].append(training.served)
 
-    def _begun(self, name: str) -> tuple[DataSplits, TrainArgs, JointEnergyModel]:
-        """Give data, parameters and network of a side's next training."""
+    def _begun(self, name: str) -> tuple[DataSplits, JointEnergyModel]:
+        """Give data and network of a side's next training."""
         seed = self.data.seed + len(self.trained[name])
         data = dataclasses.replace(self.data, seed=seed)
         torch.manual_seed(seed)
-        start = initial_network(network_shape(self.params, data), None, self.place.device)
-        return data, self.params, start
+        return data, initial_network(network_shape(self.params, data), None, self.place.device)
 
     def note(self) -> str:
         """Say what each has learned: the mean over the trainings, and the standard deviation."""
-        sizes = (
-            f"{len(self.data.train)} training images, {self.params.n_epochs} epochs, on the test"
-        )
+        sizes = f"{len(self.data.train)} training images, {self.params.n_epochs} epochs"
         learned = (f"{name} {self._learned(models)}" for name, models in self.trained.items())
-        return "; ".join([f"{sizes} images", *learned])
+        return "; ".join([f"{sizes}, on the test images", *learned])
 
     def _learned(self, models: list[JointEnergyModel]) -> str:
         images, sigma, seed = self.data.test, self.params.sigma, self.data.seed

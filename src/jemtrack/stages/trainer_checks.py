@@ -73,19 +73,20 @@ def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> It
         if (found.stage, found.field) == (section.stage, "objective") and not found.problems
     )
     own = next(sound, None)
-    if recipe_problems(recipe, params, own, where):
+    try:
+        steps = trainer_recipe(recipe, params, trainer_family(own), where)
+        objectives = step_objectives(steps, own, where)
+    except InputError:
         return  # told elsewhere
     if len(data.valid) == 0:
         for problem in recipe_problems(recipe, params, own, where, validates=False):
             yield f"{problem}; the data were prepared with n_valid 0"
-    steps = trainer_recipe(recipe, params, trainer_family(own), where)
     training = {
         "n_classes": data.n_classes,
         "batch_size": params.batch_size,
         "n_steps": params.n_steps,
     }
-    objectives = step_objectives(steps, own, where)
-    for check in [each.check for each in objectives if hasattr(each, "check")]:
+    for check in [each.check_training for each in objectives if hasattr(each, "check_training")]:
         try:
             check(**training)
         except ParameterError as error:

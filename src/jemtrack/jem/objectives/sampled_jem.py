@@ -42,7 +42,7 @@ class SampledJEMObjective(SampledJEMOptions):
     of the model, which Langevin chains from a replay buffer give.
     """
 
-    def check(self, *, n_classes: int, batch_size: int, n_steps: int) -> None:
+    def check_training(self, *, n_classes: int, batch_size: int, n_steps: int) -> None:
         """Hold the options against a training's classes, batches and steps of a chain.
 
         Raises:
@@ -72,9 +72,9 @@ class SampledJEMObjective(SampledJEMOptions):
         `n_steps` are those of a chain.
 
         Raises:
-            ParameterError: as `check` does.
+            ParameterError: as `check_training` does.
         """
-        self.check(n_classes=n_classes, batch_size=batch_size, n_steps=n_steps)
+        self.check_training(n_classes=n_classes, batch_size=batch_size, n_steps=n_steps)
         device, shape = images.images_NCHW.device, images.images_NCHW.shape[1:]
         by_class = self.start == "class_gaussians"
         buffer = ReplayBuffer(
