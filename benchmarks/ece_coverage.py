@@ -23,10 +23,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from jemtrack.evaluation.calibration import reliability_table
-from jemtrack.evaluation.calibration_interval import calibration_error_interval
 from jemtrack.evaluation.comparison import calibration_error
-from jemtrack.evaluation.resampling import bootstrap, percentile_interval
+from jemtrack.evaluation.measures.calibration import reliability_table
+from jemtrack.evaluation.statistics.calibration_interval import calibration_error_interval
+from jemtrack.evaluation.statistics.resampling import bootstrap, percentile_interval
 
 N_CLASSES, N_BINS = 10, 20
 ENDLESS = 500_000

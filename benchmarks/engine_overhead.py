@@ -29,16 +29,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 from torch.optim import Adam
 
-from jemtrack.engine.events import BatchEnd, Position
-from jemtrack.engine.loop import gradient_norms
-from jemtrack.engine.phase import Phase
-from jemtrack.engine.run import Run
-from jemtrack.engine.state import TrainState
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
-from jemtrack.jem.wide_resnet import WideResNetShape
-from jemtrack.trackers.jsonl import JsonLines
+from jemtrack.jem.training.batches import Batch
+from jemtrack.record.jsonl import JsonLines
+from jemtrack.train.events import BatchEnd, Position
+from jemtrack.train.loop import gradient_norms
+from jemtrack.train.phase import Phase
+from jemtrack.train.run import Run
+from jemtrack.train.state import TrainState
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 WARM_UP = 3  # turns that count for nothing

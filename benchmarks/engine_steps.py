@@ -7,17 +7,17 @@ from typing import cast
 import torch
 
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.hardware import Hardware, Precision
-from jemtrack.engine.launch import Place, launch
-from jemtrack.engine.loop import set_modes, update
-from jemtrack.engine.phase import Batches, Objective
-from jemtrack.engine.recipe import Recipe
-from jemtrack.engine.state import TrainState
-from jemtrack.jem.objectives.batch import Batch
-from jemtrack.jem.recipe_family import NETWORK
-from jemtrack.jem.training_phases import initial_network, network_shape, training_phases
+from jemtrack.jem.family import NETWORK
+from jemtrack.jem.training.batches import Batch
+from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_recipe import trainer_family, trainer_recipe
+from jemtrack.train.hardware import Hardware, Precision
+from jemtrack.train.launch import Place, launch
+from jemtrack.train.loop import set_modes, update
+from jemtrack.train.phase import Batches, Objective
+from jemtrack.train.recipe import Recipe
+from jemtrack.train.state import TrainState
 
 
 def place_of(device: torch.device, precision: Precision) -> Place:

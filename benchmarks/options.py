@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jemtrack.engine.choices import AtLeastOne
 from jemtrack.errors import InputError
 from jemtrack.parameters import faults, parameter_names, parameters
+from jemtrack.train.optimizers import AtLeastOne
 
 
 @parameters

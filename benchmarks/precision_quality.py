@@ -13,11 +13,9 @@ import argparse
 import statistics
 from pathlib import Path
 
-from jemtrack.data.fetch import fetch
 from jemtrack.data.images import DataSplits
-from jemtrack.data.prepare import prepare
-from jemtrack.engine.hardware import Precision
-from jemtrack.engine.launch import Place, launch
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.data.splits import prepare
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
 from jemtrack.jem.inference import predict
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
@@ -25,6 +23,8 @@ from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+from jemtrack.train.hardware import Precision
+from jemtrack.train.launch import Place, launch
 
 TRAINERS: dict[str, type[Trainer]] = {
     cls.__name__: cls for cls in (XEntropyAugmented, MaxEntropyL2, SampledJEM)

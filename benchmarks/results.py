@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import dvc.api
 import yaml
 
-from jemtrack.four_trainers import DATASETS
-from jemtrack.graph.workflow_folder import FOLDER
+from jemtrack.project.graph import FOLDER
+from jemtrack.workflows.four_trainers import DATASETS
 
 REDUCTIONS = ("mean", "sum")
 PENALTIES = ("MaxEntropyL1", "MaxEntropyL2")

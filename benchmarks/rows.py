@@ -7,9 +7,9 @@ from benchmarks import sides, whole_stage
 from benchmarks.options import BenchOptions
 from benchmarks.sides import Sides
 from benchmarks.sizes import TINY, Size
-from jemtrack.engine.hardware import Precision
-from jemtrack.engine.launch import Place
 from jemtrack.errors import InputError
+from jemtrack.train.hardware import Precision
+from jemtrack.train.launch import Place
 
 BOTH: tuple[Precision, ...] = ("fp32", "bf16-mixed")
 SMALL = Size(depth=16, width=2, side=32, channels=3, batch_size=64)

@@ -22,13 +22,13 @@ from benchmarks.reference.steps import Loss, PlainStep, cross_entropy_loss, max_
 from benchmarks.sizes import SEED, Size, plain_images, two_loaders
 from benchmarks.turns import Step, timed
 from jemtrack.data.augment import Augmentation, crop_padding
-from jemtrack.engine.launch import Place
-from jemtrack.engine.phase import Objective
-from jemtrack.jem.batches import TrainingBatches
 from jemtrack.jem.inference import predict
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
+from jemtrack.jem.training.batches import TrainingBatches
+from jemtrack.train.launch import Place
+from jemtrack.train.phase import Objective
 
 CHAIN_STEPS = 20
 EVALUATED = 10_000

@@ -32,7 +32,7 @@ SAY = "import time; print('\\n', time.monotonic(), time.process_time(), flush=Tr
 BASE = f"import torch, zntrack\n{SAY}"
 FABRIC = f"import torch, zntrack, lightning_fabric\n{SAY}"
 HELP = f"""
-from jemtrack.cli import main
+from jemtrack.commands.main import main
 try:
     main(["--help"])
 finally:
@@ -68,7 +68,7 @@ class Start:
     changed: Mapping[str, object] = field(default_factory=dict)
 
 
-_FIRST_BATCH = ("jemtrack.jem.batches", "TrainingBatches.epoch")
+_FIRST_BATCH = ("jemtrack.jem.training.training.batches", "TrainingBatches.epoch")
 _TRAINERS = ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2")
 _OF_MODELS = ("MeasureRobustness", "DrawSamples", "EvaluateX")
 STARTS = {
@@ -97,7 +97,8 @@ class Project:
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         (path / "src").mkdir()
         self.python(
-            "-c", "from jemtrack.cli import main; main(['data', 'digits']); main(['graph'])"
+            "-c",
+            "from jemtrack.commands.main import main; main(['data', 'digits']); main(['graph'])",
         )
         self.stages = yaml.safe_load((path / "dvc.yaml").read_text())["stages"]
 

@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jemtrack.engine.events import BatchEnd, PhaseStart, Position, RunStart
-from jemtrack.trackers.gauges import Gauges
-from jemtrack.trackers.json_lines import LineFile
-from jemtrack.trackers.jsonl import JsonLines
-from jemtrack.trackers.performance import Performance
+from jemtrack.record.jsonl import JsonLines, LineFile
+from jemtrack.trackers.performance import Gauges, Performance
+from jemtrack.train.events import BatchEnd, PhaseStart, Position, RunStart
 
 STEP_SECONDS = 0.1
 BAR_PERCENT = 1.0

@@ -22,20 +22,19 @@ from benchmarks.reference.steps import max_entropy_loss
 from benchmarks.reference.trainer import PlainTrainer
 from benchmarks.sides import Sides
 from benchmarks.sizes import TINY, Size, plain_images
-from jemtrack.data.fetch import fetch
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.data.prepare import prepare
-from jemtrack.engine.checkpoint import Checkpoints
-from jemtrack.engine.launch import Place
-from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.data.splits import prepare
 from jemtrack.jem.inference import predict, validation_metrics
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
-from jemtrack.jem.training import Training
-from jemtrack.jem.training_phases import initial_network, network_shape, training_phases
+from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
+from jemtrack.jem.training.training import Training
+from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.trackers.jsonl import JsonLines
-from jemtrack.trackers.run_log import run_log
-from jemtrack.trackers.usual import usual_listeners
+from jemtrack.trackers.console import run_log, usual_listeners
+from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.launch import Place
 
 SIZE = Size(depth=10, width=2, side=28, channels=1, batch_size=64)
 EPOCHS = 2

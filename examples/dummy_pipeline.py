@@ -10,11 +10,11 @@ import math
 import sys
 from pathlib import Path
 
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.metrics import Metric
-from jemtrack.engine.pipeline import Pipeline
 from jemtrack.errors import InputError
-from jemtrack.pipelines import load_pipeline
+from jemtrack.recipe.pipeline_file import load_pipeline
+from jemtrack.train.components import Option, component
+from jemtrack.train.metrics import Metric
+from jemtrack.train.pipeline import Pipeline
 
 
 @component("dummy")

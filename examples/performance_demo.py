@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jemtrack.engine.metrics import Metric
-from jemtrack.engine.pipeline import Pipeline
-from jemtrack.trackers.json_lines import read_lines
+from jemtrack.record.jsonl import read_lines
 from jemtrack.trackers.performance import Performance
+from jemtrack.train.metrics import Metric
+from jemtrack.train.pipeline import Pipeline
 
 INTERVAL = 0.05  # seconds between two samples here; usually it is a second
 

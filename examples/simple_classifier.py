@@ -19,13 +19,13 @@ from torch.nn.functional import cross_entropy
 
 from jemtrack.callbacks.best_weights import BestWeights
 from jemtrack.callbacks.early_stopping import EarlyStopping
-from jemtrack.engine.checkpoint import Checkpoints
-from jemtrack.engine.phase import Phase, Validation
-from jemtrack.engine.run import Run
-from jemtrack.engine.sampler import EpochSampler
-from jemtrack.engine.state import TrainState
+from jemtrack.record.jsonl import JsonLines
 from jemtrack.trackers.console import Lines
-from jemtrack.trackers.jsonl import JsonLines
+from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.phase import Phase, Validation
+from jemtrack.train.random_streams import EpochSampler
+from jemtrack.train.run import Run
+from jemtrack.train.state import TrainState
 
 IMAGES_NF, LABELS_N = (torch.from_numpy(each) for each in load_digits(return_X_y=True))
 IMAGES_NF = IMAGES_NF.float() / 8 - 1

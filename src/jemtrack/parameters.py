@@ -5,14 +5,31 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from jemtrack.errors import InputError
 
 T = TypeVar("T")
+
+# Numbers within bounds, as the fields of parameters have them.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+def _tuple_of(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# A file has lists where a frozen object has tuples: Annotated[tuple[str, ...], FROM_LIST].
+FROM_LIST = BeforeValidator(_tuple_of)
 
 # A stage makes objects of few of the classes that its imports bring: a validator is built late.
 _CONFIG = pydantic.ConfigDict(strict=True, extra="forbid", defer_build=True)

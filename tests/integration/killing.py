@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from project import Project
 
-from jemtrack.engine.checkpoint_files import newest_first
+from jemtrack.train.checkpoint import newest_first
 
 Process = subprocess.Popen[str]
 

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.graph import files
-from jemtrack.jem.model_file import ModelFile, load_model
+from jemtrack.jem.networks.model_file import ModelFile, load_model
+from jemtrack.project import graph as files
 from jemtrack.stages.stage import Stage
 
 N_CLASSES = 4

@@ -13,10 +13,10 @@ from project import Project
 from safetensors.torch import save_file
 from torch import zeros
 
-from jemtrack.cli import main
-from jemtrack.data.sources import SOURCES
+from jemtrack.commands.main import main
+from jemtrack.data.sources.registry import SOURCES
 from jemtrack.errors import InputError
-from jemtrack.graph.files import write_graph
+from jemtrack.project.graph import write_graph
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.prepare_data import PrepareData
 

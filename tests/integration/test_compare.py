@@ -7,11 +7,11 @@ import sys
 import pytest
 from project import TRAINERS, Project
 
-from jemtrack.evaluation.stored_outputs import load_outputs, save_outputs
+from jemtrack.evaluation.model_outputs import load_outputs, save_outputs
 
 READ = """
 import json
-from jemtrack.revisions import Revision
+from jemtrack.project.revisions import Revision
 
 old, lr = Revision("HEAD"), Revision("lr")
 model = lr.model("MaxEntropyL2")

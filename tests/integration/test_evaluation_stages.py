@@ -13,10 +13,10 @@ from stage_runs import N_CLASSES, SMALL, metrics_in, prepared_file, ran
 from jemtrack.data.images import DataSplits
 from jemtrack.data.outliers import load_outliers
 from jemtrack.evaluation.attacks import correct_under_attack
-from jemtrack.evaluation.stored_outputs import load_outputs
+from jemtrack.evaluation.model_outputs import load_outputs
 from jemtrack.jem.inference import predict
-from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.model_file import load_model
+from jemtrack.jem.networks.model_file import load_model
+from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.stages import measure_robustness
 from jemtrack.stages.draw_samples import DrawSamples, SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX

@@ -104,9 +104,9 @@ def test_queued_experiments_run_the_code_as_it_was_queued(
     reproduced.run("git", "add", str(new))
     reproduced.edit(
         MEASURES,
-        "from jemtrack.evaluation.calibration import",
+        "from jemtrack.evaluation.measures.calibration import",
         "from jemtrack.evaluation.as_queued import NAME\n"
-        "from jemtrack.evaluation.calibration import",
+        "from jemtrack.evaluation.measures.calibration import",
     )
     reproduced.edit(MEASURES, '"accuracy": accuracy', 'NAME: 1.0, "accuracy": accuracy')
     usual = reproduced.read("params.yaml")["MaxEntropyL1"]["params"]["lr"]

@@ -118,7 +118,7 @@ def a_change_of_the_penalty_reruns_its_stages_alone(project: Project) -> None:
 
 
 def test_a_stage_runs_from_a_python_whose_environment_is_not_activated(project: Project):
-    program = "from jemtrack.workflow import nodes; nodes()[0].write_graph(run=True)"
+    program = "from jemtrack.workflows.default import nodes; nodes()[0].write_graph(run=True)"
 
     project.run(sys.executable, "-c", program, env={"PATH": os.environ["PATH"]})
 

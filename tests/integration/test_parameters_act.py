@@ -27,14 +27,13 @@ from stage_runs import (
 )
 from torch import nn
 
-from jemtrack.data.fetch import fetch
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.engine.launch import usual_place
-from jemtrack.jem.model_file import load_model
-from jemtrack.jem.norms import ActNorm
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.jem.networks.model_file import load_model
+from jemtrack.jem.networks.norms import ActNorm
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
+from jemtrack.jem.training.batches import Batch
 from jemtrack.stages.draw_samples import SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
@@ -46,7 +45,8 @@ from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.workflow import write_graph
+from jemtrack.train.launch import usual_place
+from jemtrack.workflows.default import write_graph
 
 # fmt: off
 OF_THE_SOURCE = [

@@ -129,7 +129,9 @@ def test_changed_code_runs_the_stages_that_use_it(reproduced: Project):
     reproduced.run("jemtrack", "data", "mnist5k")
     assert reproduced.repro() == []
 
-    reproduced.edit("src/jemtrack/evaluation/calibration.py", "import numpy", "import numpy ")
+    reproduced.edit(
+        "src/jemtrack/evaluation/measures/calibration.py", "import numpy", "import numpy "
+    )
     assert reproduced.repro() == ["EvaluateX"]
 
     objective = "src/jemtrack/jem/objectives/max_entropy_l1.py"

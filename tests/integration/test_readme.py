@@ -23,13 +23,13 @@ def add_the_trainer(project: Project) -> None:
     for name, (_, text) in zip(names, blocks("python"), strict=True):
         (project.path / name).write_text(text)
     project.edit(
-        "src/jemtrack/workflow.py",
+        "src/jemtrack/workflows/default.py",
         "        MaxEntropyL2(data=prepared.images),\n",
         "        MaxEntropyL2(data=prepared.images),\n"
         "        MaxEntropyHuber(data=prepared.images),\n",
     )
     project.edit(
-        "src/jemtrack/workflow.py",
+        "src/jemtrack/workflows/default.py",
         "from jemtrack.stages.max_entropy_l1 ",
         "from jemtrack.stages.max_entropy_huber import MaxEntropyHuber\n"
         "from jemtrack.stages.max_entropy_l1 ",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from jemtrack.data.fetch import fetch
-from jemtrack.data.prepare import prepare
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.data.splits import prepare
 
 BROUGHT = ROOT / ".data-sets"
 

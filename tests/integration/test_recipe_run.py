@@ -10,13 +10,13 @@ import pytest
 from project import ROOT
 from ruamel.yaml import YAML
 
-from jemtrack.cli import main
-from jemtrack.data.fetch import fetch
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Option
-from jemtrack.engine.events import BatchEnd
-from jemtrack.jem.model_file import load_model
-from jemtrack.trackers.jsonl import read_record
+from jemtrack.commands.main import main
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.jem.networks.model_file import load_model
+from jemtrack.record.jsonl import read_record
+from jemtrack.train.components import Option
+from jemtrack.train.events import BatchEnd
+from jemtrack.train.handlers import Callback
 
 EXAMPLE = ROOT / "recipes" / "two_phase.yaml"
 CONFIG = Path("mine.yaml")

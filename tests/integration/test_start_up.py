@@ -9,13 +9,13 @@ from project import ROOT
 from ruamel.yaml import YAML
 from stage_runs import SMALL
 
-from jemtrack import workflow
-from jemtrack.data.fetch import fetch
-from jemtrack.graph import files
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.project import graph as files
 from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.prepare_data import PrepareData
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+from jemtrack.workflows import default as workflow
 
 # A trainer needs torch's compiler or Fabric in bf16 or several processes alone; `dvc repro` has
 # no use for the others, or for the readers of files that are not there.
@@ -46,7 +46,7 @@ print("imported:", *{name.partition(".")[0] for name in sys.modules} | {*sys.mod
 NOTHING = "import sys; print('imported:', *sys.modules)"
 HELP = """
 import sys
-from jemtrack.cli import main
+from jemtrack.commands.main import main
 try:
     main(["--help"])
 except SystemExit:

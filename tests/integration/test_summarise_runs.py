@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from stage_runs import metrics_in, ran
 
-from jemtrack.data.fetch import fetch
 from jemtrack.data.images import DataSplits
+from jemtrack.data.sources.fetch import fetch
 from jemtrack.errors import InputError
-from jemtrack.repeated_runs import nodes, write_graph
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
 from jemtrack.stages.summarise_runs import SummariseRuns, SummaryArgs
+from jemtrack.workflows.repeated_runs import nodes, write_graph
 
 
 @pytest.fixture(autouse=True)

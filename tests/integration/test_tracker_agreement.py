@@ -23,8 +23,7 @@ from tracker_readers import (
     wandb_records,
 )
 
-from jemtrack.trackers.json_lines import read_lines
-from jemtrack.trackers.jsonl import Record, read_record
+from jemtrack.record.jsonl import Record, read_lines, read_record
 
 STAGE = "MaxEntropyL2"
 N_EPOCHS = 4

@@ -8,20 +8,20 @@ import pytest
 import yaml
 from stage_runs import SMALL, are_equal, history_in, model_in, prepared_file, ran, weights_in
 
+from jemtrack.commands.check import check
+from jemtrack.commands.scratch import unfinished_trainings
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.launch import usual_place
-from jemtrack.engine.phase import Phase, Threshold
 from jemtrack.errors import InputError
-from jemtrack.graph import files
-from jemtrack.graph.check import check
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
-from jemtrack.jem.training import Training
+from jemtrack.jem.training.training import Training
+from jemtrack.project import graph as files
+from jemtrack.project.scratch import determinants
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
-from jemtrack.stages.scratch_folders import unfinished_trainings
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
-from jemtrack.stages.training_key import determinants
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+from jemtrack.train.launch import usual_place
+from jemtrack.train.phase import Phase, Threshold
 
 HEAD = {
     "name": "head",
@@ -271,7 +271,16 @@ def test_callbacks_have_their_say_and_their_code_is_a_dep():
             ],
         ),
         (
-            {"steps": [{**ALL, "objective": {"type": "jemtrack.jem.batches.TrainingBatchez"}}]},
+            {
+                "steps": [
+                    {
+                        **ALL,
+                        "objective": {
+                            "type": "jemtrack.jem.training.training.batches.TrainingBatchez"
+                        },
+                    }
+                ]
+            },
             [".steps[0].objective.type must be the dotted path of a class"],
         ),
         ("gone.yaml", [": gone.yaml: cannot be read: No such file or directory"]),

@@ -76,7 +76,9 @@ def test_the_whole_graph_is_written_and_what_is_stale_is_run(reproduced: Project
     reproduced.run("dvc", "remove", "EvaluateX")
     assert "EvaluateX" not in reproduced.read("dvc.yaml")["stages"]
 
-    said = script(reproduced, "from jemtrack.workflow import write_graph\nwrite_graph(run=True)\n")
+    said = script(
+        reproduced, "from jemtrack.workflows.default import write_graph\nwrite_graph(run=True)\n"
+    )
 
     assert "Running stage" not in said.replace("Running stage 'EvaluateX'", "")
     stages = reproduced.read("dvc.yaml")["stages"]

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jemtrack.data.checksums import DataFile
-from jemtrack.data.formats import read_idx
-from jemtrack.data.sources import Form, Source
+from jemtrack.data.sources.checksums import DataFile
+from jemtrack.data.sources.formats import read_idx
+from jemtrack.data.sources.registry import Form, Source
 
 IDX_NAMES = (
     "train-images-idx3-ubyte.gz",

@@ -11,9 +11,9 @@ from small_run import (
 )
 from torch import Tensor
 
-from jemtrack.engine.recipe import Divergence
-from jemtrack.engine.run import Run
-from jemtrack.engine.seeds import generator
+from jemtrack.train.random_streams import generator
+from jemtrack.train.recipe import Divergence
+from jemtrack.train.run import Run
 
 HUGE, CUSP = 1e5, 0.0
 Bad = Mapping[tuple[int, int, int], float]

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Option
-from jemtrack.engine.events import BatchEnd, EpochEnd, RunStart
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.pipeline import Pipeline
+from jemtrack.train.components import Option
+from jemtrack.train.events import BatchEnd, EpochEnd, RunStart
+from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.pipeline import Pipeline
 
 N_EPOCHS = 3
 

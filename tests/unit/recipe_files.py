@@ -3,8 +3,7 @@
 import textwrap
 from pathlib import Path
 
-from jemtrack.engine.recipe_file import RecipeFile
-from jemtrack.recipes import read_recipe, recipe_problems
+from jemtrack.recipe.read import RecipeFile, read_recipe, recipe_problems
 
 WARM_UP = """\
 data: {dataset: digits, n_valid: 100}

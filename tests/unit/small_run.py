@@ -14,16 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.checkpoint import Checkpoints
-from jemtrack.engine.events import BatchEnd, EpochEnd, Event
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.phase import Phase, Validation
-from jemtrack.engine.recipe import Divergence
-from jemtrack.engine.run import Run
-from jemtrack.engine.seeds import generator
-from jemtrack.engine.state import TrainState
-from jemtrack.engine.tree import to_bytes
+from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.events import BatchEnd, EpochEnd, Event
+from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.phase import Phase, Validation
+from jemtrack.train.random_streams import generator
+from jemtrack.train.recipe import Divergence
+from jemtrack.train.run import Run
+from jemtrack.train.serialization import to_bytes
+from jemtrack.train.state import TrainState
 
 PHASES = ("first", "second")
 N_EPOCHS, N_BATCHES = 4, 2

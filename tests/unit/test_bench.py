@@ -11,7 +11,7 @@ from benchmarks import machine
 from benchmarks.rows import ROWS
 from benchmarks.tables import Result, table_lines
 from benchmarks.turns import Turn, Turns, take_turns
-from jemtrack.cli import main
+from jemtrack.commands.main import main
 
 ROOT = Path(__file__).parents[2]
 

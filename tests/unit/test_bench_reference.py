@@ -20,11 +20,11 @@ from benchmarks.reference.steps import (
 from benchmarks.sizes import TINY, Size, two_loaders
 from jemtrack.data.augment import shifted_crop, to_unit_range
 from jemtrack.jem.inference import predict
-from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.objectives.batch import Batch
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
-from jemtrack.jem.training_phases import initial_network, network_shape
+from jemtrack.jem.sampling.langevin import LangevinSampler
+from jemtrack.jem.training.batches import Batch
+from jemtrack.jem.training.phases import initial_network, network_shape
 
 CPU = torch.device("cpu")
 SIZES = [TINY, Size(depth=16, width=2, side=16, channels=3, batch_size=6)]

@@ -7,9 +7,9 @@ from small_run import NAN, STEPS, BreakOff, assert_same, make_run, resumed
 
 from jemtrack.callbacks.ema import Ema
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.events import BatchEnd, Diverged, RunStart
-from jemtrack.engine.phase import Validation
+from jemtrack.train.events import BatchEnd, Diverged, RunStart
+from jemtrack.train.handlers import Callback
+from jemtrack.train.phase import Validation
 
 
 class Look(Callback):

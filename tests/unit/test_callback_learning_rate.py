@@ -6,9 +6,9 @@ from small_run import NAN, STEPS, BreakOff, assert_same, make_run, resumed
 from torch.optim.lr_scheduler import ExponentialLR
 
 from jemtrack.callbacks.learning_rate import LearningRate
-from jemtrack.engine.events import Diverged, EpochStart, Measured
-from jemtrack.engine.metrics import check_metrics
-from jemtrack.engine.phase import Schedule
+from jemtrack.train.events import Diverged, EpochStart, Measured
+from jemtrack.train.metrics import check_metrics
+from jemtrack.train.phase import Schedule
 
 
 def halving(folder, *callbacks, bad=None):

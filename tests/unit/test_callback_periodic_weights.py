@@ -2,9 +2,9 @@ import pytest
 from small_run import STEPS, BreakOff, assert_same, files, holds, make_run, resumed
 
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.events import ArtifactSaved, BatchEnd
 from jemtrack.errors import InputError
+from jemtrack.train.events import ArtifactSaved, BatchEnd
+from jemtrack.train.handlers import Callback
 
 
 @pytest.mark.parametrize(

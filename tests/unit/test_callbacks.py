@@ -16,9 +16,9 @@ from jemtrack.callbacks.early_stopping import EarlyStopping
 from jemtrack.callbacks.ema import Ema
 from jemtrack.callbacks.learning_rate import LearningRate
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
-from jemtrack.component_list import CALLBACK, load_components
-from jemtrack.engine.callbacks import Callback, build_callback
-from jemtrack.engine.events import (
+from jemtrack.errors import InputError
+from jemtrack.train.components import CALLBACK, load_components
+from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
     EpochEnd,
@@ -29,8 +29,8 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.phase import Validation
-from jemtrack.errors import InputError
+from jemtrack.train.handlers import Callback, build_callback
+from jemtrack.train.phase import Validation
 
 OPTIONS = {
     "best_weights": {"metric": "valid_loss", "restore": True},
@@ -96,9 +96,9 @@ def test_a_callback_that_raises_ends_the_run_as_failed(tmp_path, name, kind, fir
 
 
 OWN = '''
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Component, Option
-from jemtrack.engine.events import EpochEnd
+from jemtrack.train.handlers import Callback
+from jemtrack.train.components import Component, Option
+from jemtrack.train.events import EpochEnd
 
 
 class StopAfter(Callback):
@@ -172,7 +172,7 @@ def test_an_own_callback_is_found_by_its_dotted_path(tmp_path, own):
     ],
 )
 def test_a_wrong_path_or_option_is_told_in_a_sentence(own, description, message):
-    importlib.import_module("jemtrack.trackers.jsonl")
+    importlib.import_module("jemtrack.record.jsonl")
 
     with pytest.raises(InputError, match=r"\A[^\n]*\Z") as caught:
         build_callback(description)

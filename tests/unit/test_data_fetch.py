@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from data_files import files_under, tiny_contents, tiny_source
 
-from jemtrack.data.checksums import DataFile
-from jemtrack.data.fetch import fetch, fetch_source
-from jemtrack.data.sources import SOURCES, Source, read_source
+from jemtrack.data.sources.checksums import DataFile
+from jemtrack.data.sources.fetch import fetch, fetch_source
+from jemtrack.data.sources.registry import SOURCES, Source, read_source
 from jemtrack.errors import InputError
 
 CONTENTS = tiny_contents()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jemtrack.data.folds import stratified_folds
+from jemtrack.data.splits import stratified_folds
 from jemtrack.errors import ParameterError
 
 

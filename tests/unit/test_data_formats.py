@@ -22,14 +22,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.datasets import load_digits
 
-from jemtrack.data.fetch import fetch
-from jemtrack.data.formats import read_digits, read_idx, read_mnist_table
-from jemtrack.data.pickles import (
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.data.sources.formats import (
     load_arrays,
     read_array_pickles,
     read_cifar10,
     read_cifar100,
+    read_digits,
+    read_idx,
     read_mnist_pickle,
+    read_mnist_table,
 )
 from jemtrack.errors import InputError
 

@@ -4,7 +4,7 @@ from data_files import random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jemtrack.data.npz import read_npz
+from jemtrack.data.sources.own import read_npz
 from jemtrack.errors import InputError
 
 IMAGES = random_images(6, 8, 8)

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.data.letters import draw_letters
-from jemtrack.data.outliers import MADE, load_outliers, make_outliers, save_outliers
+from jemtrack.data.outliers import MADE, draw_letters, load_outliers, make_outliers, save_outliers
 from jemtrack.errors import InputError, ParameterError
 
 NO_DATA = Path("nowhere")
@@ -121,7 +120,7 @@ def test_what_cannot_be_a_partner_is_named(tmp_path):
 
 
 def test_another_data_set_is_a_partner_where_its_images_have_the_shape(tmp_path):
-    from jemtrack.data.fetch import fetch
+    from jemtrack.data.sources.fetch import fetch
 
     fetch("digits", tmp_path)
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from data_files import files_under, random_images
 
-from jemtrack.data.fetch import fetch
-from jemtrack.data.sources import SOURCES
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.data.sources.registry import SOURCES
 from jemtrack.errors import InputError
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from data_files import random_images
 
-from jemtrack.data.fetch import fetch
 from jemtrack.data.images import DataSplits
-from jemtrack.data.prepare import prepare
+from jemtrack.data.sources.fetch import fetch
+from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError
 
 

@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jemtrack.data.images import LabelledImages, SourceImages
-from jemtrack.data.split import split
+from jemtrack.data.splits import split
 from jemtrack.errors import InputError
 
 fast = settings(deadline=None, max_examples=60)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.engine.events import Status
-from jemtrack.pipelines import load_pipeline
-from jemtrack.trackers.jsonl import read_record
+from jemtrack.recipe.pipeline_file import load_pipeline
+from jemtrack.record.jsonl import read_record
+from jemtrack.train.events import Status
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "engine.md").read_text()

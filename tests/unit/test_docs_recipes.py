@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from jemtrack.component_list import CALLBACK, load_components
-from jemtrack.engine.choices import OPTIMIZERS, SCHEDULERS
-from jemtrack.engine.recipe import Divergence, Transition
-from jemtrack.engine.recipe_form.values import step_names
-from jemtrack.jem.recipe_family import FAMILY
+from jemtrack.jem.family import FAMILY
 from jemtrack.parameters import parameter_names
-from jemtrack.recipes import DataSettings, TrainingSettings, recipe_problems
+from jemtrack.recipe.check import step_names
+from jemtrack.recipe.read import DataSettings, TrainingSettings, recipe_problems
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_recipe import trainer_family, trainer_recipe
+from jemtrack.train.components import CALLBACK, load_components
+from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS
+from jemtrack.train.recipe import Divergence, Transition
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "recipes.md").read_text()

@@ -2,16 +2,9 @@ import re
 
 import pytest
 
-from jemtrack.engine import components
-from jemtrack.engine.components import (
-    Component,
-    Option,
-    build,
-    component,
-    option_faults,
-    registered,
-)
 from jemtrack.errors import InputError
+from jemtrack.train import components
+from jemtrack.train.components import Component, Option, build, component, option_faults, registered
 
 
 @pytest.fixture(autouse=True)

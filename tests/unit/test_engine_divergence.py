@@ -18,8 +18,9 @@ from small_run import (
 from torch import Tensor
 
 from jemtrack.callbacks.learning_rate import LearningRate
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.events import (
+from jemtrack.errors import TrainingDivergedError
+from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
     Diverged,
@@ -34,9 +35,8 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.state import TrainState
-from jemtrack.errors import TrainingDivergedError
-from jemtrack.trackers.jsonl import JsonLines, read_record
+from jemtrack.train.handlers import Callback
+from jemtrack.train.state import TrainState
 
 
 class Finite(Callback):

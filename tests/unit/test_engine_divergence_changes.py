@@ -22,14 +22,10 @@ from torch.optim.lr_scheduler import (
 )
 
 from jemtrack.callbacks.learning_rate import LearningRate
-from jemtrack.engine.choices import SCHEDULERS
-from jemtrack.engine.events import (
-    BatchEnd,
-    Diverged,
-    Measured,
-)
-from jemtrack.engine.phase import Schedule
-from jemtrack.engine.random_state import random_state, restore_random_state, turn_random_state
+from jemtrack.train.events import BatchEnd, Diverged, Measured
+from jemtrack.train.optimizers import SCHEDULERS
+from jemtrack.train.phase import Schedule
+from jemtrack.train.random_streams import random_state, restore_random_state, turn_random_state
 
 VALUES = [1.0, 2.0, 0.5, 0.75] * 2
 SCHEDULES = {

@@ -13,14 +13,10 @@ from small_run import (
     resumed,
 )
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.events import (
-    BatchEnd,
-    Diverged,
-    Event,
-)
-from jemtrack.engine.state import TrainState
 from jemtrack.errors import TrainingDivergedError
+from jemtrack.train.events import BatchEnd, Diverged, Event
+from jemtrack.train.handlers import Callback
+from jemtrack.train.state import TrainState
 
 
 class KillAfterReturn(Callback):

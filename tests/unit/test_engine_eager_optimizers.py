@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
-from jemtrack.engine.eager_optimizers import eager_optimizer
+from jemtrack.train.optimizers import eager_optimizer
 
 CHOSEN = {
     "Adam": {"lr": 0.01, "weight_decay": 0.1},
@@ -23,7 +23,7 @@ STEPS = """
 import sys
 import torch
 from torch.optim.lr_scheduler import StepLR
-from jemtrack.engine.eager_optimizers import eager_optimizer
+from jemtrack.train.optimizers import eager_optimizer
 for name in sys.argv[1:]:
     weight = torch.ones(3, requires_grad=True)
     optimizer = eager_optimizer(name, [weight], lr=0.1)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jemtrack.engine.events import (
+from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
     EpochEnd,
@@ -19,13 +20,12 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.loop import fit
-from jemtrack.engine.metrics import declare_metric
-from jemtrack.engine.phase import Objective, Phase, Validation
-from jemtrack.engine.run import Run
-from jemtrack.engine.state import TrainState
-from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.train.handlers import Listener
+from jemtrack.train.loop import fit
+from jemtrack.train.metrics import declare_metric
+from jemtrack.train.phase import Objective, Phase, Validation
+from jemtrack.train.run import Run
+from jemtrack.train.state import TrainState
 
 
 @dataclass(frozen=True)

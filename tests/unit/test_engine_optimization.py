@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from jemtrack.engine.choices import (
+from jemtrack.parameters import parameters
+from jemtrack.train.events import BatchEnd, EpochEnd, EpochStart, PhaseEnd
+from jemtrack.train.loop import fit
+from jemtrack.train.metrics import declare_metric
+from jemtrack.train.optimizers import (
     OPTIMIZERS,
     SGD,
     Adam,
@@ -15,17 +19,11 @@ from jemtrack.engine.choices import (
     ExponentialLR,
     ReduceLROnPlateau,
     StepLR,
+    learning_rates,
 )
-from jemtrack.engine.events import BatchEnd, EpochEnd, EpochStart, PhaseEnd
-from jemtrack.engine.family import Family
-from jemtrack.engine.learning_rates import learning_rates
-from jemtrack.engine.loop import fit
-from jemtrack.engine.metrics import declare_metric
-from jemtrack.engine.phase import Phase, Validation
-from jemtrack.engine.recipe import Divergence, Recipe, Step, Transition
-from jemtrack.engine.recipe_phases import phases
-from jemtrack.engine.state import TrainState
-from jemtrack.parameters import parameters
+from jemtrack.train.phase import Phase, Validation, phases
+from jemtrack.train.recipe import Divergence, Family, Recipe, Step, Transition
+from jemtrack.train.state import TrainState
 
 LR, N_EPOCHS = 0.01, 7
 # As a validation may go: better, worse three times, better, worse.

@@ -17,26 +17,26 @@ from torch.nn.functional import silu
 
 from jemtrack.data.augment import Augmentation
 from jemtrack.data.images import LabelledImages
-from jemtrack.engine import batch_norm, processes
-from jemtrack.engine.checkpoint import Checkpoints
-from jemtrack.engine.events import BatchEnd, EpochEnd, Event, RunStart
-from jemtrack.engine.hardware import Hardware
-from jemtrack.engine.launch import Place, launch
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.metrics import declare_metric
-from jemtrack.engine.phase import Models, Phase, Validation
-from jemtrack.engine.processes import is_first, own_share, process_number, whole_batch
-from jemtrack.engine.run import Run
-from jemtrack.engine.state import TrainState
 from jemtrack.errors import InputError, Interrupted
-from jemtrack.jem import wide_resnet
-from jemtrack.jem.batches import TrainingBatches
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks import wide_resnet
+from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.training.batches import Batch, TrainingBatches
+from jemtrack.train import distributed as batch_norm
+from jemtrack.train import distributed as processes
+from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.distributed import is_first, own_share, process_number, whole_batch
+from jemtrack.train.events import BatchEnd, EpochEnd, Event, RunStart
+from jemtrack.train.handlers import Listener
+from jemtrack.train.hardware import Hardware
+from jemtrack.train.launch import Place, launch
+from jemtrack.train.metrics import declare_metric
+from jemtrack.train.phase import Models, Phase, Validation
+from jemtrack.train.run import Run
+from jemtrack.train.state import TrainState
 
 TWO = Hardware(device="cpu", processes=2)
 OBJECTIVES = {
@@ -167,8 +167,8 @@ TORCHRUN = """
     import sys
     from pathlib import Path
 
-    from jemtrack.engine.hardware import Hardware
-    from jemtrack.engine.launch import launch
+    from jemtrack.train.hardware import Hardware
+    from jemtrack.train.launch import launch
     from test_engine_processes import train_all
 
     launch(Hardware(device="cpu", processes=2), train_all, Path(sys.argv[1]))

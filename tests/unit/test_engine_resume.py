@@ -17,15 +17,14 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.checkpoint import Checkpoints
-from jemtrack.engine.events import BatchEnd, Event, RunEnd, RunStart, Status
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.phase import Phase, Schedule, Threshold
-from jemtrack.engine.run import Run
-from jemtrack.engine.seeds import generator
-from jemtrack.engine.state import TrainState
 from jemtrack.errors import Interrupted
+from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
+from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.phase import Phase, Schedule, Threshold
+from jemtrack.train.random_streams import generator
+from jemtrack.train.run import Run
+from jemtrack.train.state import TrainState
 
 N_BATCHES = 4
 

@@ -6,18 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.engine.scratch import (
-    held,
-    holder,
-    remove_leftovers,
-    remove_unless_held,
-    scratch_key,
-)
+from jemtrack.project.scratch import held, holder, remove_leftovers, remove_unless_held, scratch_key
 
 HOLD = """
     import sys, time
     from pathlib import Path
-    from jemtrack.engine.scratch import held
+    from jemtrack.project.scratch import held
 
     with held(Path(sys.argv[1])):
         (Path(sys.argv[1]) / "state").write_text("half")
@@ -130,7 +124,7 @@ def test_many_that_come_and_go_hold_it_one_at_a_time(tmp_path):
     code = """
         import random, sys, time
         from pathlib import Path
-        from jemtrack.engine.scratch import held
+        from jemtrack.project.scratch import held
 
         folder = Path(sys.argv[1])
         for _ in range(300):

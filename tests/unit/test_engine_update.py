@@ -11,18 +11,12 @@ from small_run import (
     N_STEPS,
 )
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.events import (
-    BatchEnd,
-    BatchStart,
-    Diverged,
-    Event,
-    Status,
-)
-from jemtrack.engine.loop import update
-from jemtrack.engine.phase import Phase
-from jemtrack.engine.state import TrainState
 from jemtrack.errors import TrainingDivergedError
+from jemtrack.train.events import BatchEnd, BatchStart, Diverged, Event, Status
+from jemtrack.train.handlers import Callback
+from jemtrack.train.loop import update
+from jemtrack.train.phase import Phase
+from jemtrack.train.state import TrainState
 
 
 @pytest.mark.parametrize("max_steps", [1, 2], ids=["seen at the epoch's end", "by the next loss"])

@@ -10,9 +10,9 @@ from stated import stated
 from torchmetrics.functional.classification import binary_calibration_error
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.binning import bin_indices, equal_mass, equal_width
-from jemtrack.evaluation.brier_decomposition import brier_decomposition
-from jemtrack.evaluation.calibration import brier, ece, ece_class_wise, reliability_table
+from jemtrack.evaluation.measures.binning import bin_indices, equal_mass, equal_width
+from jemtrack.evaluation.measures.brier_decomposition import brier_decomposition
+from jemtrack.evaluation.measures.calibration import brier, ece, ece_class_wise, reliability_table
 
 few = settings(max_examples=30)
 n_bins_ = st.integers(1, 25)

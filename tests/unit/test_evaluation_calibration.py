@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from stated import classified
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from jemtrack.evaluation.calibration import (
+from jemtrack.evaluation.measures.calibration import (
     accuracy,
     brier,
     ece,

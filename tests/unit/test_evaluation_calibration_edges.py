@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration import (
+from jemtrack.evaluation.measures.calibration import (
     accuracy,
     brier,
     ece,

@@ -10,11 +10,14 @@ from scipy.stats import binomtest
 from stated import stated
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.binning import equal_mass, equal_width
-from jemtrack.evaluation.calibration import ece, reliability_table
-from jemtrack.evaluation.calibration_interval import calibration_error_interval, with_intervals
 from jemtrack.evaluation.comparison import calibration_error
-from jemtrack.evaluation.resampling import bootstrap, percentile_interval
+from jemtrack.evaluation.measures.binning import equal_mass, equal_width
+from jemtrack.evaluation.measures.calibration import ece, reliability_table
+from jemtrack.evaluation.statistics.calibration_interval import (
+    calibration_error_interval,
+    with_intervals,
+)
+from jemtrack.evaluation.statistics.resampling import bootstrap, percentile_interval
 
 few = settings(max_examples=20)
 N_BINS, N_SETS = 10, 60

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation import calibration
-from jemtrack.evaluation.binning import equal_mass
-from jemtrack.evaluation.brier_decomposition import brier_decomposition
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.scores import correct, top_k_accuracy
-from jemtrack.evaluation.selective import aurc, excess_aurc
+from jemtrack.evaluation.measures import calibration
+from jemtrack.evaluation.measures.binning import equal_mass
+from jemtrack.evaluation.measures.brier_decomposition import brier_decomposition
+from jemtrack.evaluation.measures.scores import correct, top_k_accuracy
+from jemtrack.evaluation.measures.selective import aurc, excess_aurc
 from jemtrack.parameters import build
 
 LOGITS_NC = 3 * torch.randn(200, 10, generator=torch.Generator().manual_seed(0))

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration import accuracy, brier, ece, nll
 from jemtrack.evaluation.comparison import MEASURES, compare_classifiers
-from jemtrack.evaluation.paired_tests import holm, mcnemar
-from jemtrack.evaluation.scores import correct
+from jemtrack.evaluation.measures.calibration import accuracy, brier, ece, nll
+from jemtrack.evaluation.measures.scores import correct
+from jemtrack.evaluation.statistics.paired_tests import holm, mcnemar
 
 
 def drawn(n_images=300, seed=0):

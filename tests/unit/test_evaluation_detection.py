@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.detection import MEASURES, Detection
-from jemtrack.evaluation.resampling import bootstrap
+from jemtrack.evaluation.measures.detection import MEASURES, Detection
+from jemtrack.evaluation.statistics.resampling import bootstrap
 
 few = settings(max_examples=25)
 

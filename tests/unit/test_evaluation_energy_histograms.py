@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.energy_histograms import energy_histograms
+from jemtrack.evaluation.measures.energy_histograms import energy_histograms
 
 
 def normal(n, mean, seed):

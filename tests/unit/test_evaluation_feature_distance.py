@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchmetrics.image.kid import poly_mmd
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.feature_distance import squared_mmd
+from jemtrack.evaluation.measures.feature_distance import squared_mmd
 
 
 def features(n, seed, shift=0.0, n_features=5):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.findings import Statistics, find_out
 from jemtrack.evaluation.model_outputs import Look, ModelOutputs
+from jemtrack.evaluation.results import Statistics, find_out
 
 LABELS = torch.arange(200) % 4
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jemtrack.evaluation.image_grid import image_grid
+from jemtrack.jem.sampling.generation import image_grid
 
 
 @pytest.mark.parametrize("channels", [1, 3])

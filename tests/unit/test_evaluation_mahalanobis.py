@@ -9,7 +9,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.mahalanobis import Mahalanobis
+from jemtrack.evaluation.measures.mahalanobis import Mahalanobis
 
 
 def features(count, n_features, seed):

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.detection import Detection
+from jemtrack.evaluation.measures.detection import Detection
 from jemtrack.evaluation.outlier_detection import OutlierDetection
 
 

@@ -7,7 +7,7 @@ from scipy.stats import entropy
 from stated import classified
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.outlier_scores import outlier_scores
+from jemtrack.evaluation.measures.outlier_scores import outlier_scores
 
 
 @settings(max_examples=20)

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.paired_tests import EXACT_BELOW, holm, mcnemar, paired_bootstrap
-from jemtrack.evaluation.resampling import Interval, bootstrap, mean_of
+from jemtrack.evaluation.statistics.paired_tests import EXACT_BELOW, holm, mcnemar, paired_bootstrap
+from jemtrack.evaluation.statistics.resampling import Interval, bootstrap, mean_of
 
 few = settings(max_examples=30)
 p_values_ = st.lists(st.sampled_from([0, 0.001, 0.01, 0.02, 0.04, 0.3, 1]), min_size=1, max_size=5)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.resampling import (
+from jemtrack.evaluation.statistics.resampling import (
     bootstrap,
     mean_of,
     percentile_interval,

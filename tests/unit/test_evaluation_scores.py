@@ -9,8 +9,8 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from stated import classified, stated
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration import accuracy, brier, nll
-from jemtrack.evaluation.scores import (
+from jemtrack.evaluation.measures.calibration import accuracy, brier, nll
+from jemtrack.evaluation.measures.scores import (
     brier_by_image,
     confusion,
     correct,

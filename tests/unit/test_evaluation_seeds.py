@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.seeds import over_seeds
+from jemtrack.evaluation.statistics.seeds import over_seeds
 
 
 @settings(max_examples=30)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.selective import aurc, excess_aurc, risk_coverage
+from jemtrack.evaluation.measures.selective import aurc, excess_aurc, risk_coverage
 
 few = settings(max_examples=30)
 images_ = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30)

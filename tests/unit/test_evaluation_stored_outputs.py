@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.model_outputs import SCORES, ModelOutputs
-from jemtrack.evaluation.stored_outputs import load_outputs, save_outputs
+from jemtrack.evaluation.model_outputs import SCORES, ModelOutputs, load_outputs, save_outputs
 
 
 def said(seed):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from stated import classified
 
-from jemtrack.evaluation.calibration import nll
-from jemtrack.evaluation.temperature import HIGHEST, LOWEST, fit_temperature
+from jemtrack.evaluation.measures.calibration import nll
+from jemtrack.evaluation.measures.temperature import HIGHEST, LOWEST, fit_temperature
 
 few = settings(max_examples=30)
 

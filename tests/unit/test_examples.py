@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from jemtrack.trackers.jsonl import read_record
+from jemtrack.record.jsonl import read_record
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jemtrack import four_trainers
-from jemtrack.workflow import write_graph
+from jemtrack.workflows import four_trainers
+from jemtrack.workflows.default import write_graph
 
 PROJECT = Path(__file__).parents[2]
 FILES = ["dvc.yaml", "params.yaml", "zntrack.json"]

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.engine.events import BatchEnd
-from jemtrack.engine.launch import usual_place
-from jemtrack.engine.loop import fit
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+from jemtrack.train.events import BatchEnd
+from jemtrack.train.launch import usual_place
+from jemtrack.train.loop import fit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_traces.json"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from jemtrack.errors import InputError
-from jemtrack.graph.code import code_files
+from jemtrack.project.code import code_files
 
 PROJECT = Path(__file__).parents[2]
 STAGES = {

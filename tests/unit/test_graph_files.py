@@ -9,16 +9,16 @@ import yaml
 import zntrack
 from pydantic import Field
 
-from jemtrack import workflow
 from jemtrack.errors import InputError
-from jemtrack.graph.files import write_graph
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.parameters import parameters
+from jemtrack.project.graph import write_graph
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+from jemtrack.workflows import default as workflow
 
 FILES = ["dvc.yaml", "params.yaml", "zntrack.json"]
 IMAGES = "nodes/PrepareData/images.safetensors"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from jemtrack.graph.merge import MISSING, merge, merge_paths, merge_stage
+from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
 
 WORDS = st.text("abcdef", min_size=1, max_size=3)
 SCALARS = st.one_of(st.none(), st.integers(0, 3), WORDS)

@@ -6,7 +6,6 @@ import pytest
 import yaml
 import zntrack
 
-from jemtrack import workflow
 from jemtrack.errors import InputError
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
@@ -15,6 +14,7 @@ from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.prepare_data import PrepareData
 from jemtrack.stages.stage import Stage
+from jemtrack.workflows import default as workflow
 
 
 @dataclasses.dataclass

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from jemtrack.errors import InputError
-from jemtrack.jem.approximate_mass import density_and_slope
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.scores import density_and_slope
 
 STEP = 1e-5
 

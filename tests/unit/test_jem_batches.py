@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from jemtrack.data.augment import Augmentation
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import InputError
-from jemtrack.jem.batches import TrainingBatches, pick_labelled
+from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
 
 
 def make_batches(n_images=50, batch_size=16, seed=0, labelled=None) -> TrainingBatches:

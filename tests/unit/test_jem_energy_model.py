@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.networks.shape import WideResNetShape
 
 
 def model_of(width=1, **changes):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from jemtrack.engine.seeds import generator
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.generation import N_LOOKS, class_samples, joint_log_density
-from jemtrack.jem.langevin import LangevinSampler
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.sampling.generation import N_LOOKS, class_samples, joint_log_density
+from jemtrack.jem.sampling.langevin import LangevinSampler
+from jemtrack.train.random_streams import generator
 
 LABELS = torch.arange(6) % 3
 

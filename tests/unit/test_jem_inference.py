@@ -4,10 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jemtrack.data.images import LabelledImages
-from jemtrack.jem.chain_density import chain_log_density
 from jemtrack.jem.inference import Predictions, predict, validation_metrics
-from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 
 
 def make_model(**fields):

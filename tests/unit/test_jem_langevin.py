@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
-from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import build
 
 

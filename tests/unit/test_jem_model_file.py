@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, load_file, save_file
 
 from jemtrack.errors import InputError
-from jemtrack.jem.model_file import load_model, load_weights_into, save_model
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.networks.model_file import load_model, load_weights_into, save_model
+from jemtrack.jem.networks.shape import WideResNetShape
 
 SHAPE = WideResNetShape(depth=10, width=1, channels=1, n_classes=3)
 NOTES = {"dataset": "digits", "experiment": "first", "seed": "7"}

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed, multiprocessing, nn
 
-from jemtrack.jem.norms import ActNorm, make_norm
+from jemtrack.jem.networks.norms import ActNorm, make_norm
 
 
 def features_of(n_images=32, n_channels=5, spread=3.0, seed=0):

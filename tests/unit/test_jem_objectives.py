@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
+from jemtrack.jem.training.batches import Batch
 
 PENALTIES = [MaxEntropyL1Objective, MaxEntropyL2Objective]
 SPREADS = {MaxEntropyL1Objective: np.abs, MaxEntropyL2Objective: np.square}

@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import nn
 
 from jemtrack.errors import InputError
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy import MaxEntropyObjective
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
+from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import build, parameters
 
 torch.manual_seed(0)

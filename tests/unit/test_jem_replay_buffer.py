@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from jemtrack.data.augment import to_unit_range
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import ParameterError
-from jemtrack.jem.chain_starts import GaussianStarts, UniformStarts
-from jemtrack.jem.replay_buffer import ReplayBuffer
+from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
+from jemtrack.jem.sampling.replay_buffer import ReplayBuffer
 
 IMAGE = torch.Size((1, 2, 3))
 

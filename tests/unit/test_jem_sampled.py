@@ -7,13 +7,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from jemtrack.data.images import LabelledImages
-from jemtrack.engine.seeds import generator
-from jemtrack.engine.tree import from_bytes, to_bytes
 from jemtrack.errors import ParameterError
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import problems
+from jemtrack.train.random_streams import generator
+from jemtrack.train.serialization import from_bytes, to_bytes
 
 N_CLASSES = 3
 SHAPE = WideResNetShape(depth=10, width=1, channels=1, n_classes=N_CLASSES)

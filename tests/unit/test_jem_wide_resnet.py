@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
-from jemtrack.jem.norms import ActNorm
-from jemtrack.jem.wide_resnet import WideBlock, WideResNetShape
+from jemtrack.jem.networks.norms import ActNorm
+from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import WideBlock
 from jemtrack.parameters import build, problems
 
 CHANNELS_AND_CLASSES = {"channels": 1, "n_classes": 2}

@@ -19,7 +19,9 @@ from loops import (
     untimed,
 )
 
-from jemtrack.engine.events import (
+from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.trackers.console import Lines
+from jemtrack.train.events import (
     EpochEnd,
     EpochStart,
     PhaseEnd,
@@ -28,8 +30,6 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.trackers.console import Lines
-from jemtrack.trackers.jsonl import JsonLines, read_record
 
 # What happens in a body, what at the end of an epoch, and the status that it gives.
 OUTCOMES = {

@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from jemtrack.errors import InputError
-from jemtrack.notebook import enter_project, export
+from jemtrack.project.notebooks import enter_project, export
 
 ROOT = Path(__file__).parents[2]
 
@@ -191,7 +191,7 @@ REFUSED = {
     "trainer.py: was not exported from this notebook": ["#| export stages.trainer\nX = 1"],
     "__init__.py: was not exported from this notebook": ["#| export stages.__init__\nX = 1"],
     r"src/jemtrack/stages has that name": ["#| export stages\nX = 1"],
-    r"src/jemtrack/cli.py has that name": ["#| export cli.mine\nX = 1"],
+    r"src/jemtrack/commands/main.py has that name": ["#| export cli.mine\nX = 1"],
     r"exported cell '%cd ..' ... is not valid Python .*'%cd ..'": [MINE, "#| export\n%cd .."],
     r"'def f\(x:' ... is not valid Python": [MINE, "#| export\nX = 1", "#| export\ndef f(x:\n  1"],
     "'await X' ... is not valid Python .* outside": [
@@ -310,7 +310,7 @@ def test_notebooks_build_on_one_another(whole_project):
     for name in ("b", "a"):
         printed = run_python(
             whole_project / "notebooks",
-            f"from jemtrack.notebook import export; print(*export('{name}.ipynb'))",
+            f"from jemtrack.project.notebooks import export; print(*export('{name}.ipynb'))",
         )
         assert all(path.startswith("../src/jemtrack/") for path in printed)
 
@@ -322,7 +322,7 @@ def test_the_next_import_of_a_running_python_brings_the_new_module(whole_project
     """The same size within the same second: neither the kernel nor a .pyc may hide the change."""
     program = """
 from pathlib import Path
-from jemtrack.notebook import export
+from jemtrack.project.notebooks import export
 
 notebook = Path("notebooks/a.ipynb")
 for number in range(3):

@@ -19,10 +19,10 @@ from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.parameters import build, parameters, problems
+from jemtrack.project.params import structure_problems
 from jemtrack.stages.draw_samples import SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs
 from jemtrack.stages.measure_robustness import RobustnessArgs
-from jemtrack.stages.parameter_file import structure_problems
 from jemtrack.stages.prepare_data import DataArgs
 from jemtrack.stages.prepare_outliers import OutlierArgs
 from jemtrack.stages.summarise_runs import SummaryArgs

@@ -27,8 +27,8 @@ from torch import nn
 
 from jemtrack.callbacks.best_weights import BestWeights
 from jemtrack.callbacks.early_stopping import EarlyStopping
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.events import (
+from jemtrack.errors import InputError
+from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
     BatchStart,
@@ -41,9 +41,8 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.pipeline import Pipeline
-from jemtrack.errors import InputError
+from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.pipeline import Pipeline
 
 
 def test_an_epoch_goes_start_body_record_callbacks_clear():
@@ -340,8 +339,8 @@ def test_a_batch_that_fails_ends_as_failed():
 
 PROCESS = """
 import os, signal, sys, time
-from jemtrack.engine.pipeline import Pipeline
-from jemtrack.trackers.jsonl import JsonLines
+from jemtrack.train.pipeline import Pipeline
+from jemtrack.record.jsonl import JsonLines
 
 class Loop(Pipeline):
     def run(self):
@@ -488,8 +487,8 @@ def test_a_wish_to_end_that_comes_with_the_last_epoch_stops_nothing():
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None
-import jemtrack.engine.pipeline
-from jemtrack.pipelines import pipeline_problems
+import jemtrack.train.pipeline
+from jemtrack.recipe.pipeline_file import pipeline_problems
 """
 
 

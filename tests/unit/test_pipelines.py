@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import EpochEnd, Status
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.pipeline import Pipeline
 from jemtrack.errors import InputError
-from jemtrack.pipelines import load_pipeline, pipeline_problems
-from jemtrack.trackers.history import HistoryCsv
-from jemtrack.trackers.jsonl import JsonLines, read_record
+from jemtrack.recipe.pipeline_file import load_pipeline, pipeline_problems
+from jemtrack.record.history import HistoryCsv
+from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.train.components import Option, component
+from jemtrack.train.events import EpochEnd, Status
+from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.pipeline import Pipeline
 
 
 @component("countdown")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.stages.provenance import provenance
+from jemtrack.project.provenance import provenance
 
 
 def git(*arguments: str) -> str:

@@ -9,13 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jemtrack.engine.choices import OPTIMIZERS, SCHEDULERS, Adam, AdamW, StepLR
-from jemtrack.engine.recipe import Divergence, Recipe, Step, Transition, merged, same_type
-from jemtrack.engine.recipe_file import recipe_from_mapping
-from jemtrack.engine.recipe_form.layered import layered
 from jemtrack.errors import InputError
-from jemtrack.jem.recipe_family import FAMILY
+from jemtrack.jem.family import FAMILY
 from jemtrack.parameters import build, problems
+from jemtrack.recipe.read import layered, recipe_from_mapping
+from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS, Adam, AdamW, StepLR
+from jemtrack.train.recipe import Divergence, Recipe, Step, Transition, merged, same_type
 
 NAMES = st.sampled_from(["a", "b", "c", "type"])
 LEAVES = st.none() | st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2)

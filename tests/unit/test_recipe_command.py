@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from recipe_files import FLUX_SHORT, FLUX_TWO_STEPS, TEN_FAULTS, WARM_UP
 
-from jemtrack.cli import main
+from jemtrack.commands.main import main
 
 HEAVY = ("torch", "numpy", "pandas", "zntrack", "dvc")
 
@@ -86,7 +86,7 @@ def test_problems_are_printed_with_file_and_line_and_counted(files, capsys):
 
 
 def test_ten_faults_are_printed_in_the_order_of_lines_and_the_command_fails(files):
-    script = "import sys; from jemtrack.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = "import sys; from jemtrack.commands.main import main; sys.exit(main(sys.argv[1:]))"
     assert run(script, "validate", "jem.yaml").returncode == 0
 
     done = run(script, "validate", "ten.yaml")
@@ -100,7 +100,7 @@ def test_ten_faults_are_printed_in_the_order_of_lines_and_the_command_fails(file
 def test_checking_imports_nothing_heavy(files):
     """Nor is any of it needed; so the command answers in a fraction of a second."""
     script = (
-        "import sys; from jemtrack.cli import main; status = main(sys.argv[1:]); "
+        "import sys; from jemtrack.commands.main import main; status = main(sys.argv[1:]); "
         f"sys.exit(' '.join(name for name in {HEAVY} if name in sys.modules) or status)"
     )
 
@@ -123,7 +123,7 @@ def test_the_components_are_listed_with_their_options(capsys):
 
 def test_the_modules_of_callbacks_and_trackers_import_nothing_heavy(root):
     script = (
-        "import sys; from jemtrack.component_list import *; "
+        "import sys; from jemtrack.train.components import *; "
         "load_components(CALLBACK), load_components(TRACKER); "
         f"sys.exit(' '.join(name for name in {HEAVY} if name in sys.modules) or 0)"
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jemtrack.engine.recipe_form.document import read_document
+from jemtrack.recipe.yaml_lines import read_document
 
 # YAML takes some line breaks for spaces.
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)

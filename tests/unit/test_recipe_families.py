@@ -7,20 +7,19 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from jemtrack import recipes
 from jemtrack.data.images import LabelledImages
-from jemtrack.engine.family import build_objective
-from jemtrack.flux.recipe_family import FluxModes
-from jemtrack.jem.energy_model import JointEnergyModel
+from jemtrack.flux.family import FluxModes
+from jemtrack.jem.family import FAMILY as JEM
 from jemtrack.jem.inference import Predictions, validation_metrics
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
-from jemtrack.jem.recipe_family import FAMILY as JEM
-from jemtrack.jem.recipe_family import NetworkShape
-from jemtrack.jem.wide_resnet import WideResNetShape
+from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameter_names
+from jemtrack.recipe import read as recipes
 from jemtrack.stages.prepare_data import DataArgs
 from jemtrack.stages.train_args import TrainArgs
+from jemtrack.train.recipe import build_objective
 
 FLUX = recipes.families()["flux"]
 

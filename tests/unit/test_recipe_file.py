@@ -16,11 +16,10 @@ from recipe_files import (
 )
 from ruamel.yaml import YAML
 
-from jemtrack.engine.choices import SGD, Adam, AdamW, CosineAnnealingLR, ReduceLROnPlateau
-from jemtrack.engine.recipe_file import recipe_from_mapping
 from jemtrack.errors import InputError
-from jemtrack.jem.recipe_family import FAMILY
-from jemtrack.recipes import read_recipe, recipe_problems
+from jemtrack.jem.family import FAMILY
+from jemtrack.recipe.read import read_recipe, recipe_from_mapping, recipe_problems
+from jemtrack.train.optimizers import SGD, Adam, AdamW, CosineAnnealingLR, ReduceLROnPlateau
 
 
 def test_ten_faults_are_ten_problems_in_the_order_of_lines(tmp_path):

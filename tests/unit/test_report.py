@@ -9,7 +9,17 @@ import torch
 from matplotlib.figure import Figure
 
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.findings import (
+from jemtrack.evaluation.model_outputs import ModelOutputs
+from jemtrack.evaluation.report import pictures
+from jemtrack.evaluation.report.page import Cell, Section, page
+from jemtrack.evaluation.report.sections import evaluation_page
+from jemtrack.evaluation.report.verdicts import (
+    best_model,
+    detection_verdict,
+    robustness_verdicts,
+    verdict,
+)
+from jemtrack.evaluation.results import (
     Findings,
     OtherFindings,
     Statistics,
@@ -18,16 +28,6 @@ from jemtrack.evaluation.findings import (
     histogram,
     outlier_detection,
     selective_curve,
-)
-from jemtrack.evaluation.model_outputs import ModelOutputs
-from jemtrack.evaluation.report import pictures
-from jemtrack.evaluation.report.evaluation_page import evaluation_page
-from jemtrack.evaluation.report.page import Cell, Section, page
-from jemtrack.evaluation.report.verdicts import (
-    best_model,
-    detection_verdict,
-    robustness_verdicts,
-    verdict,
 )
 
 EMPTY = {"area", "br", "col", "hr", "img", "input", "link", "meta"}

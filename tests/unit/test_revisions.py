@@ -8,7 +8,7 @@ import pytest
 from dvc.repo import Repo
 
 from jemtrack.errors import InputError
-from jemtrack.revisions import Revision
+from jemtrack.project.revisions import Revision
 
 GRAPH = Path("workflows", "mnist")
 

@@ -11,11 +11,10 @@ import pytest
 import torch
 import yaml
 
-from jemtrack.cli import main
-from jemtrack.engine.scratch import held
+from jemtrack.commands.main import main
+from jemtrack.commands.scratch import prune, unfinished_trainings
 from jemtrack.errors import InputError
-from jemtrack.stages.scratch import kept_checkpoints
-from jemtrack.stages.scratch_folders import prune, unfinished_trainings
+from jemtrack.project.scratch import held, kept_checkpoints
 
 DAY = 24 * 60 * 60
 
@@ -147,7 +146,7 @@ TRAIN = """
     import time
     from pathlib import Path
 
-    from jemtrack.stages.scratch import kept_checkpoints
+    from jemtrack.project.scratch import kept_checkpoints
     from test_scratch_folders import Training
 
     with kept_checkpoints("A", {"params": Training()}) as checkpoints:
@@ -198,7 +197,7 @@ def wait_for(path: Path) -> None:
 def test_the_command_needs_no_training_library():
     break_off()
     code = (
-        "import sys; from jemtrack.cli import main; main(['scratch']); main(['scratch', 'prune']);"
+        "import sys; from jemtrack.commands.main import main; main(['scratch']); main(['scratch', 'prune']);"
         "assert not {'torch', 'zntrack', 'dvc', 'numpy'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=with_this_code())

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, leaky_relu
 
-from jemtrack.engine.choices import SGD, Adam, AdamW
-from jemtrack.engine.optimization import optimizer_factory
-from jemtrack.jem.wide_resnet import NEGATIVE_SLOPE, WideResNetShape
+from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import NEGATIVE_SLOPE
+from jemtrack.train.optimizers import SGD, Adam, AdamW, optimizer_factory
 
 
 def network_of(norm="none", channels=3) -> nn.Module:

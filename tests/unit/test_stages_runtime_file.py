@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tracked_run import tell_to_end, whole_run
 
-from jemtrack.engine.checkpoint import Checkpoints
 from jemtrack.errors import InputError
-from jemtrack.stages.runtime_file import checkpoint_seconds, runtime_problems, runtime_trackers
-from jemtrack.stages.scratch import tracked_folder
+from jemtrack.project.runtime import checkpoint_seconds, runtime_problems, runtime_trackers
+from jemtrack.project.scratch import tracked_folder
+from jemtrack.train.checkpoint import Checkpoints
 
 RUN = Path("experiment/energy_model/MaxEntropyL2")
 ALL = """
@@ -44,9 +44,9 @@ jemtrack.yaml:6: trackers[2].type: is missing
 jemtrack.yaml:7: trackers[3]: must hold `type` and its options, got 'wandb'
 """
 OWN = """
-from jemtrack.engine.components import Component, Option
-from jemtrack.engine.listeners import Listener
-from jemtrack.trackers.places import RunPath
+from jemtrack.train.components import Component, Option
+from jemtrack.train.handlers import Listener
+from jemtrack.record.paths import RunPath
 
 
 class Counting(Listener):
@@ -136,7 +136,7 @@ def test_trainings_that_run_in_copies_at_once_have_folders_of_their_own(folder, 
     ],
 )
 def test_only_a_file_of_sqlite_is_placed(url, placed):
-    from jemtrack.trackers.places import DatabaseUrl, Places
+    from jemtrack.record.paths import DatabaseUrl, Places
 
     option = DatabaseUrl(str, "where", default=url)
 
@@ -244,8 +244,8 @@ def test_live_trackers_are_left_out_of_a_replay():
 
 
 def test_check_tells_of_the_file(root):
-    from jemtrack.graph.check import check
-    from jemtrack.workflow import write_graph
+    from jemtrack.commands.check import check
+    from jemtrack.workflows.default import write_graph
 
     write_graph()
     write("trackers: 3")
@@ -258,7 +258,7 @@ def test_reading_it_takes_neither_torch_nor_zntrack():
     write("trackers:\n- type: jsonl")
     code = (
         "import sys; from pathlib import Path;"
-        "from jemtrack.stages.runtime_file import runtime_trackers;"
+        "from jemtrack.project.runtime import runtime_trackers;"
         "runtime_trackers(Path('run')); print({'torch', 'zntrack', 'dvc'} & {*sys.modules})"
     )
     source = str(Path(__file__).parents[2] / "src")

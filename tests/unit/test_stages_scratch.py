@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.engine.checkpoint import Checkpoints
-from jemtrack.stages.scratch import kept_out
+from jemtrack.project.scratch import kept_out
+from jemtrack.train.checkpoint import Checkpoints
 
 
 def write(out: Path, text: str, checkpoints: Checkpoints | None) -> None:

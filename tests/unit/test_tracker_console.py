@@ -12,7 +12,8 @@ from tracked_run import (
     whole_run,
 )
 
-from jemtrack.engine.events import (
+from jemtrack.trackers.console import Lines, ProgressBar
+from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
     EpochEnd,
@@ -21,7 +22,6 @@ from jemtrack.engine.events import (
     PhaseStart,
     Position,
 )
-from jemtrack.trackers.console import Lines, ProgressBar
 
 
 def logged(caplog, events, print_every=100) -> list[str]:

@@ -29,9 +29,16 @@ from tracked_run import (
     whole_run,
 )
 
-from jemtrack.engine.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
-from jemtrack.trackers.json_lines import LineFile, cut_after, encode, read_lines
-from jemtrack.trackers.jsonl import JsonLines, phase_file, read_record
+from jemtrack.record.jsonl import (
+    JsonLines,
+    LineFile,
+    cut_after,
+    encode,
+    phase_file,
+    read_lines,
+    read_record,
+)
+from jemtrack.train.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
 
 
 def lines(path: Path) -> list[dict]:
@@ -265,8 +272,8 @@ def test_a_full_disk_leaves_no_half_of_a_line(tmp_path, monkeypatch):
 
 WRITE_UNTIL_KILLED = """
 import sys
-from jemtrack.engine.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
-from jemtrack.trackers.jsonl import JsonLines
+from jemtrack.train.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
+from jemtrack.record.jsonl import JsonLines
 
 tracker = JsonLines(folder=sys.argv[1])
 tracker(RunStart("r", {}))

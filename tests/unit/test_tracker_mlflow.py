@@ -23,10 +23,10 @@ from tracked_run import (
 )
 from tracker_readers import mlflow_points, mlflow_run
 
-from jemtrack.engine.events import ArtifactSaved, RunStart, Status
 from jemtrack.errors import InputError
+from jemtrack.record.plain import plain
 from jemtrack.trackers.mlflow import Mlflow
-from jemtrack.trackers.plain import plain
+from jemtrack.train.events import ArtifactSaved, RunStart, Status
 
 
 @pytest.fixture(scope="module")

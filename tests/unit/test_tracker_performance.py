@@ -11,11 +11,10 @@ import psutil
 import pytest
 from tracked_run import end, start, steps, tell, tell_to_end
 
-from jemtrack.engine.events import EpochEnd, EpochStart, Measured, Position, Status
-from jemtrack.engine.metrics import check_metrics
-from jemtrack.trackers.gauges import Gauges
-from jemtrack.trackers.json_lines import read_lines
-from jemtrack.trackers.performance import Performance
+from jemtrack.record.jsonl import read_lines
+from jemtrack.trackers.performance import Gauges, Performance
+from jemtrack.train.events import EpochEnd, EpochStart, Measured, Position, Status
+from jemtrack.train.metrics import check_metrics
 
 LIGHT = {"cpu_percent", "memory_mib"}
 TICK = 0.03  # seconds that the kernel's count of a process's CPU time may be off
@@ -158,7 +157,7 @@ def test_light_reads_the_process_alone():
 
 
 def test_children_count_with_their_parent(monkeypatch):
-    monkeypatch.setattr("jemtrack.trackers.gauges._REST", 0)
+    monkeypatch.setattr("jemtrack.trackers.performance._REST", 0)
     gauges = Gauges(light=False)
     alone = gauges.read()["memory_mib"]
     code = "block = bytearray(200 << 20); print('ready', flush=True); input()"

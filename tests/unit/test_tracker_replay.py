@@ -22,15 +22,15 @@ from tracked_run import (
 )
 from tracker_readers import event_files, tensorboard_points
 
-from jemtrack.cli import main
-from jemtrack.engine.events import ArtifactSaved, EpochEnd, PhaseEnd, PhaseStart, RunStart
+from jemtrack.commands.main import main
 from jemtrack.errors import InputError
+from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.record.plain import plain
 from jemtrack.trackers.console import Lines
-from jemtrack.trackers.jsonl import JsonLines, read_record
-from jemtrack.trackers.plain import plain
 from jemtrack.trackers.replay import recorded_events, replay
 from jemtrack.trackers.sql import SqlDatabase
 from jemtrack.trackers.tensorboard import TensorBoard
+from jemtrack.train.events import ArtifactSaved, EpochEnd, PhaseEnd, PhaseStart, RunStart
 
 
 def record(folder: Path, events) -> Path:

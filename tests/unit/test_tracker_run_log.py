@@ -1,6 +1,6 @@
 import logging
 
-from jemtrack.trackers.run_log import run_log
+from jemtrack.trackers.console import run_log
 
 
 def test_the_log_goes_to_the_file_and_to_the_screen(tmp_path, capsys):

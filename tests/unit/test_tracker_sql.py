@@ -23,11 +23,11 @@ from tracked_run import (
 )
 from tracker_readers import sql_record
 
-from jemtrack.engine.events import ArtifactSaved, Measured, Status
 from jemtrack.errors import InputError
-from jemtrack.trackers.database.tables import metadata
-from jemtrack.trackers.jsonl import Record
+from jemtrack.record.jsonl import Record
+from jemtrack.trackers.database.store import metadata
 from jemtrack.trackers.sql import SqlDatabase
+from jemtrack.train.events import ArtifactSaved, Measured, Status
 
 
 def database(folder) -> SqlDatabase:

@@ -19,9 +19,9 @@ from tracked_run import (
 )
 from tracker_readers import wandb_points, wandb_records
 
-from jemtrack.engine.events import ArtifactSaved
-from jemtrack.trackers.plain import plain
+from jemtrack.record.plain import plain
 from jemtrack.trackers.wandb import WeightsAndBiases
+from jemtrack.train.events import ArtifactSaved
 
 
 @pytest.fixture

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from tracked_run import FLAT, PARAMETERS, Training, assert_same_record
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.checkpoint import Checkpoints
-from jemtrack.engine.events import BatchEnd
-from jemtrack.engine.phase import Phase
-from jemtrack.engine.run import Run
-from jemtrack.engine.state import TrainState
-from jemtrack.trackers.history import HistoryCsv
-from jemtrack.trackers.jsonl import JsonLines, read_record
-from jemtrack.trackers.plain import flat, plain
+from jemtrack.record.history import HistoryCsv
+from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.record.plain import flat, plain
 from jemtrack.trackers.sql import SqlDatabase
+from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.events import BatchEnd
+from jemtrack.train.handlers import Callback
+from jemtrack.train.phase import Phase
+from jemtrack.train.run import Run
+from jemtrack.train.state import TrainState
 
 EXTRAS = {
     "dvclive": ("dvclive", {}),
@@ -44,7 +44,7 @@ for package in {packages!r}:
     sys.modules[package] = None
 
 import jemtrack.trackers
-from jemtrack.engine.components import build, registered
+from jemtrack.train.components import build, registered
 from jemtrack.errors import InputError
 
 for module in iter_modules(jemtrack.trackers.__path__):

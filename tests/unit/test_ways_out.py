@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from test_engine_resume import N_STEPS, BreakOff, Momentum, assert_same, make_run, power_cut
 
-from jemtrack.engine.checkpoint_files import newest_first
-from jemtrack.engine.events import Event
-from jemtrack.engine.listeners import Listener
-from jemtrack.engine.run import Run
 from jemtrack.errors import Interrupted, exit_status
-from jemtrack.trackers.history import HistoryCsv
-from jemtrack.trackers.jsonl import JsonLines
+from jemtrack.record.history import HistoryCsv
+from jemtrack.record.jsonl import JsonLines
+from jemtrack.train.checkpoint import newest_first
+from jemtrack.train.events import Event
+from jemtrack.train.handlers import Listener
+from jemtrack.train.run import Run
 
 AT = 7  # the optimization step at which it ends; every third one is saved
 

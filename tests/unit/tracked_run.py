@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from jemtrack.engine.events import (
+from jemtrack.record.jsonl import Record
+from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
     Diverged,
@@ -25,8 +26,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.trackers.jsonl import Record
+from jemtrack.train.handlers import Listener
 
 PHASES = ("warm-up", "joint")
 N_EPOCHS, N_BATCHES = 2, 3

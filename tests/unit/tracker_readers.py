@@ -14,7 +14,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tracked_run import Points
 
-from jemtrack.trackers.jsonl import Record
+from jemtrack.record.jsonl import Record
 
 
 def event_files(folder: Path) -> EventAccumulator:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
+from jemtrack.train.components import Option, component
+from jemtrack.train.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from jemtrack.engine.state import TrainState
+    from jemtrack.train.state import TrainState
 
 log = logging.getLogger("jemtrack")
 

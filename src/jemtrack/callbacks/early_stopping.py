@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import EpochEnd, Event, PhaseEnd
+from jemtrack.train.components import Option, component
+from jemtrack.train.events import EpochEnd, Event, PhaseEnd
 
 if TYPE_CHECKING:
-    from jemtrack.engine.state import TrainState
+    from jemtrack.train.state import TrainState
 
 
 @component("early_stopping")

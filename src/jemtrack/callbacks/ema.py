@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import BatchEnd, Event, RunStart
+from jemtrack.train.components import Option, component
+from jemtrack.train.events import BatchEnd, Event, RunStart
+from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
-    from jemtrack.engine.state import TrainState
+    from jemtrack.train.state import TrainState
 
 
 @component("ema")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import component
-from jemtrack.engine.events import Diverged, EpochStart, Event, Measured
-from jemtrack.engine.metrics import Metric
+from jemtrack.train.components import component
+from jemtrack.train.events import Diverged, EpochStart, Event, Measured
+from jemtrack.train.handlers import Callback
+from jemtrack.train.metrics import Metric
 
 if TYPE_CHECKING:
-    from jemtrack.engine.state import TrainState
+    from jemtrack.train.state import TrainState
 
 
 @component("learning_rate")
@@ -27,7 +27,7 @@ class LearningRate(Callback):
         changes = isinstance(event, Diverged) and event.back_to.batch > 0
         if starts or changes:
             # Imported here, for torch comes with it.
-            from jemtrack.engine.learning_rates import learning_rates
+            from jemtrack.train.optimizers import learning_rates
 
             rates = learning_rates(state.optimizers).items()
             metrics = {f"{Metric.LEARNING_RATE}.{name}": rate for name, rate in rates}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import ArtifactSaved, EpochEnd, Event
+from jemtrack.train.components import Option, component
+from jemtrack.train.events import ArtifactSaved, EpochEnd, Event
+from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
-    from jemtrack.engine.state import TrainState
+    from jemtrack.train.state import TrainState
 
 
 @component("periodic_weights")

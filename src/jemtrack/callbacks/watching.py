@@ -6,12 +6,12 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.engine.callbacks import Callback
-from jemtrack.engine.components import Option
-from jemtrack.engine.events import EpochEnd, Event, PhaseEnd, PhaseStart
+from jemtrack.train.components import Option
+from jemtrack.train.events import EpochEnd, Event, PhaseEnd, PhaseStart
+from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
-    from jemtrack.engine.state import TrainState
+    from jemtrack.train.state import TrainState
 
 log = logging.getLogger("jemtrack")
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jemtrack.engine.seeds import generator
 from jemtrack.errors import ParameterError
+from jemtrack.train.random_streams import generator
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 STRENGTHS = (1, 2, 3, 4, 5)

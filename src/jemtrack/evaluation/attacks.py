@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jemtrack.evaluation.scores import correct
+from jemtrack.evaluation.measures.scores import correct
 
 Norm = Literal["linf", "l2"]
 _ORDERS = {"linf": np.inf, "l2": 2}

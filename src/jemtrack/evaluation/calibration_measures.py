@@ -7,9 +7,9 @@ import pandas as pd
 from pydantic import Field
 from torch import Tensor
 
-from jemtrack.evaluation.binning import equal_mass
-from jemtrack.evaluation.brier_decomposition import brier_decomposition
-from jemtrack.evaluation.calibration import (
+from jemtrack.evaluation.measures.binning import equal_mass
+from jemtrack.evaluation.measures.brier_decomposition import brier_decomposition
+from jemtrack.evaluation.measures.calibration import (
     accuracy,
     brier,
     ece,
@@ -18,9 +18,9 @@ from jemtrack.evaluation.calibration import (
     nll,
     reliability_table,
 )
-from jemtrack.evaluation.calibration_interval import with_intervals
-from jemtrack.evaluation.scores import correct, top_k_accuracy
-from jemtrack.evaluation.selective import aurc, excess_aurc
+from jemtrack.evaluation.measures.scores import correct, top_k_accuracy
+from jemtrack.evaluation.measures.selective import aurc, excess_aurc
+from jemtrack.evaluation.statistics.calibration_interval import with_intervals
 from jemtrack.parameters import parameters
 
 
@@ -45,7 +45,7 @@ class CalibrationMeasures:
     top_k: Annotated[int, Field(ge=1)] = 3
 
     def __call__(self, logits_NC: Tensor, labels_N: Tensor) -> Calibration:
-        """Measure on N images with C logits each; see `jemtrack.evaluation.calibration`.
+        """Measure on N images with C logits each; see `jemtrack.evaluation.measures.calibration`.
 
         Raises:
             InputError: when there is no image, or the two do not fit together.

@@ -6,21 +6,23 @@ Letters: N images, C classes, M bins, R resamples.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.binning import bin_indices, equal_width
-from jemtrack.evaluation.calibration import reliability_table
-from jemtrack.evaluation.calibration_interval import (
+from jemtrack.evaluation.measures.binning import bin_indices, equal_width
+from jemtrack.evaluation.measures.calibration import reliability_table
+from jemtrack.evaluation.measures.inputs import checked_scores
+from jemtrack.evaluation.measures.scores import brier_by_image, correct, nll_by_image
+from jemtrack.evaluation.statistics.calibration_interval import (
     calibration_error_bias,
     calibration_error_interval,
 )
-from jemtrack.evaluation.inputs import checked_scores
-from jemtrack.evaluation.paired_tests import NO_BIAS, holm, mcnemar, paired_bootstrap
-from jemtrack.evaluation.resampling import (
+from jemtrack.evaluation.statistics.paired_tests import NO_BIAS, holm, mcnemar, paired_bootstrap
+from jemtrack.evaluation.statistics.resampling import (
     N_RESAMPLES,
     Figure,
     Interval,
@@ -29,7 +31,12 @@ from jemtrack.evaluation.resampling import (
     percentile_interval,
     wilson_interval,
 )
-from jemtrack.evaluation.scores import brier_by_image, correct, nll_by_image
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give each row by the names of its columns; the index is left out."""
+    return cast(list[dict[str, Any]], table.to_dict("records"))
+
 
 MEASURES = ("accuracy", "nll", "brier", "ece")
 

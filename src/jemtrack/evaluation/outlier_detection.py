@@ -11,9 +11,9 @@ import pandas as pd
 from torch import Tensor
 
 from jemtrack.evaluation.comparison import with_correction
-from jemtrack.evaluation.detection import MEASURES, Detection
-from jemtrack.evaluation.paired_tests import paired_bootstrap
-from jemtrack.evaluation.resampling import N_RESAMPLES, bootstrap, percentile_interval
+from jemtrack.evaluation.measures.detection import MEASURES, Detection
+from jemtrack.evaluation.statistics.paired_tests import paired_bootstrap
+from jemtrack.evaluation.statistics.resampling import N_RESAMPLES, bootstrap, percentile_interval
 
 # By model and score, the scores of a set of images, (N,).
 Scores = Mapping[str, Mapping[str, Tensor]]

@@ -12,10 +12,9 @@ from torch.nn import functional
 
 from jemtrack.data.augment import to_unit_range
 from jemtrack.data.images import LabelledImages
-from jemtrack.engine.metrics import declare_metric
-from jemtrack.engine.seeds import generator
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.evaluation_mode import evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.train.metrics import declare_metric
+from jemtrack.train.random_streams import generator
 
 LOG_DENSITY = declare_metric("log_density")
 

@@ -10,20 +10,18 @@ from pydantic import Field
 from torch import Tensor
 
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.hardware import DeviceName
-from jemtrack.engine.memory import keep_freed_memory
-from jemtrack.engine.seeds import generator
-from jemtrack.evaluation.feature_distance import squared_mmd
-from jemtrack.evaluation.image_grid import image_grid
-from jemtrack.jem.chain_starts import GaussianStarts, UniformStarts
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.generation import Samples, class_samples
+from jemtrack.evaluation.measures.feature_distance import squared_mmd
 from jemtrack.jem.inference import noisy_batches
-from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.model_file import load_model
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.model_file import load_model
+from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
+from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
+from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
-from jemtrack.stages.device import chosen_device
 from jemtrack.stages.stage import Stage, plot
+from jemtrack.train.hardware import DeviceName, chosen_device
+from jemtrack.train.launch import keep_freed_memory
+from jemtrack.train.random_streams import generator
 
 _SCALE = 4  # screen pixels a pixel
 _SMALLEST = 1e-3  # standard deviation of a feature: one that no test image has counts for little
@@ -78,7 +76,7 @@ class DrawSamples(Stage):
         data = DataSplits.load(self.data)
         labels_N = torch.arange(data.n_classes).repeat_interleave(self.params.n_per_class)
         start_NCHW = self._starts(data, labels_N)
-        device = chosen_device(self.params.device, self.name)
+        device = chosen_device(self.params.device)
         judge, _, notes = load_model(self.features)
         judge.eval().to(device)
         seen = noisy_batches(data.test.images_NCHW, float(notes["sigma"]), data.seed)

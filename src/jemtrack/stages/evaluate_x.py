@@ -9,19 +9,17 @@ from pydantic import Field
 
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.data.outliers import load_outliers
-from jemtrack.engine.hardware import DeviceName
-from jemtrack.engine.memory import keep_freed_memory
 from jemtrack.errors import InputError
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.findings import Findings, Statistics, find_out
-from jemtrack.evaluation.stored_outputs import save_outputs
+from jemtrack.evaluation.model_outputs import save_outputs
+from jemtrack.evaluation.results import Findings, Statistics, find_out
+from jemtrack.jem.scores import ImageSets, looks
 from jemtrack.parameters import parameters
-from jemtrack.stages.device import chosen_device
-from jemtrack.stages.looks import ImageSets, looks
-from jemtrack.stages.other_findings import read_others
-from jemtrack.stages.parameter_file import PARAMS
-from jemtrack.stages.provenance import provenance, stage_parameters
+from jemtrack.project.params import PARAMS
+from jemtrack.project.provenance import provenance, read_others, stage_parameters
 from jemtrack.stages.stage import Stage, plot
+from jemtrack.train.hardware import DeviceName, chosen_device
+from jemtrack.train.launch import keep_freed_memory
 
 
 @parameters
@@ -105,7 +103,7 @@ class EvaluateX(Stage):
                 noise=self.params.noise,
                 seed=data.seed,
                 batch_size=self.params.images_per_pass,
-                device=chosen_device(self.params.device, self.name),
+                device=chosen_device(self.params.device),
             )
         )
         findings = find_out(
@@ -142,7 +140,7 @@ class EvaluateX(Stage):
 
     def _write_report(self, findings: Findings, data: DataSplits, sets: ImageSets) -> None:
         # What draws takes a second to import.
-        from jemtrack.evaluation.report.evaluation_page import evaluation_page
+        from jemtrack.evaluation.report.sections import evaluation_page
 
         others = read_others(self.robustness, self.samples, self.sample_metrics)
         inputs = [*self.models, self.data, *self.outliers, *self.robustness, *self.samples]

@@ -14,20 +14,17 @@ from pydantic import Field
 
 from jemtrack.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.engine.hardware import DeviceName
-from jemtrack.engine.memory import keep_freed_memory
-from jemtrack.engine.seeds import generator
-from jemtrack.errors import InputError, ParameterError
 from jemtrack.evaluation.attacks import attacks_are_there, correct_under_attack
-from jemtrack.evaluation.resampling import wilson_interval
-from jemtrack.evaluation.rows import rows_of
-from jemtrack.evaluation.scores import correct
+from jemtrack.evaluation.comparison import rows_of
+from jemtrack.evaluation.measures.scores import correct
+from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.inference import predict
-from jemtrack.jem.model_file import load_model
+from jemtrack.jem.networks.model_file import load_model
 from jemtrack.parameters import parameters
-from jemtrack.stages.device import chosen_device
-from jemtrack.stages.parameter_file import PARAMS
 from jemtrack.stages.stage import Stage, plot
+from jemtrack.train.hardware import DeviceName, chosen_device
+from jemtrack.train.launch import keep_freed_memory
+from jemtrack.train.random_streams import generator
 
 Radii = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
@@ -92,7 +89,7 @@ class MeasureRobustness(Stage):
 
     def _rows(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[Any]:
         model, _, notes = load_model(path)
-        model.eval().to(chosen_device(self.params.device, self.name))
+        model.eval().to(chosen_device(self.params.device))
         sigma, at_once = float(notes["sigma"]), self.params.images_per_pass
         for kind, strength, shown in self._corrupted(images, data.seed):
             said = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
@@ -121,10 +118,7 @@ class MeasureRobustness(Stage):
         yield "none", 0, images
         for kind in self.params.corruptions:
             for strength in STRENGTHS:
-                try:
-                    shown_NCHW = corrupt(images.images_NCHW, kind, strength, seed)
-                except ParameterError as error:
-                    raise InputError(f"{PARAMS}: {self.name}.params.{error}") from error
+                shown_NCHW = corrupt(images.images_NCHW, kind, strength, seed)
                 yield kind, strength, LabelledImages(shown_NCHW, images.labels_N)
 
 

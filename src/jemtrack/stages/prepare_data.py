@@ -8,11 +8,11 @@ import zntrack
 from pydantic import Field
 
 from jemtrack.data.images import DataSplits
-from jemtrack.data.prepare import ChosenFold, prepare
-from jemtrack.data.sources import SOURCES
+from jemtrack.data.sources.registry import SOURCES
+from jemtrack.data.splits import ChosenFold, prepare
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.parameters import parameters
-from jemtrack.stages.parameter_file import DVC, PARAMS, listed_inputs
+from jemtrack.project.params import DVC, PARAMS, listed_inputs
 from jemtrack.stages.stage import Stage
 
 

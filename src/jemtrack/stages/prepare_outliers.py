@@ -10,9 +10,7 @@ from pydantic import Field
 
 from jemtrack.data.images import DataSplits
 from jemtrack.data.outliers import MADE, make_outliers, save_outliers
-from jemtrack.errors import InputError, ParameterError
 from jemtrack.parameters import parameters
-from jemtrack.stages.parameter_file import PARAMS
 from jemtrack.stages.stage import Stage
 
 
@@ -48,10 +46,7 @@ class PrepareOutliers(Stage):
     def compute(self) -> None:
         """Make or read the images, and write them into one file."""
         params, data = self.params, DataSplits.load(self.data)
-        try:
-            outliers = make_outliers(data, params.partners, params.n_images, Path(params.data_root))
-        except ParameterError as error:
-            raise InputError(f"{PARAMS}: {self.name}.params.{error}") from error
+        outliers = make_outliers(data, params.partners, params.n_images, Path(params.data_root))
         save_outliers(outliers, self.images)
 
     @classmethod

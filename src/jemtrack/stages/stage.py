@@ -14,8 +14,8 @@ from typing import Any
 import znflow
 import zntrack
 
-from jemtrack.errors import InputError, TrainingDivergedError, exit_status
-from jemtrack.stages.parameter_file import check_parameter_file
+from jemtrack.errors import InputError, ParameterError, TrainingDivergedError, exit_status
+from jemtrack.project.params import PARAMS, check_parameter_file
 
 # ZnTrack keeps "_" for its groups, but a name with one works as well as any other.
 warnings.filterwarnings("ignore", message="Node name should not contain '_'")
@@ -50,7 +50,8 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         except (InputError, TrainingDivergedError) as error:
             # ZnTrack wrote it beforehand; `dvc checkout` would not write over it.
             (self.nwd / "node-meta.json").unlink(missing_ok=True)
-            sys.exit(f"{self.name}: {error}")
+            where = f"{PARAMS}: {self.name}.params." if isinstance(error, ParameterError) else ""
+            sys.exit(f"{self.name}: {where}{error}")
         except KeyboardInterrupt as interrupt:
             print(f"{self.name}: {interrupt or 'interrupted'}", file=sys.stderr)
             sys.exit(exit_status(interrupt))
@@ -83,20 +84,20 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         Raises:
             InputError: when another stage has the name already.
         """
-        self._graph("files").write_graph([self], run=run, no_exec=no_exec)
+        self._project("graph").write_graph([self], run=run, no_exec=no_exec)
 
     @property
     def state(self) -> Any:
         """Give ZnTrack's status of the node; a node being declared emits our form of a stage."""
         if "state" not in self.__dict__:
-            plugin = self._graph("plugin").StagePlugin(self)
+            plugin = self._project("plugin").StagePlugin(self)
             super().state.plugins["DVCPlugin"] = plugin
         return super().state
 
     @staticmethod
-    def _graph(module: str) -> Any:
+    def _project(module: str) -> Any:
         # An import statement would make the writer a code dependency of every stage.
-        return importlib.import_module(f"jemtrack.graph.{module}")
+        return importlib.import_module(f"jemtrack.project.{module}")
 
 
 def plot(path: Path, **options: Any) -> Any:

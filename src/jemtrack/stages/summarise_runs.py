@@ -10,7 +10,7 @@ import pandas as pd
 import zntrack
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.seeds import over_folds, over_seeds
+from jemtrack.evaluation.statistics.seeds import over_folds, over_seeds
 from jemtrack.parameters import parameters
 from jemtrack.stages.stage import Stage
 

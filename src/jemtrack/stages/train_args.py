@@ -4,21 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from jemtrack.engine.hardware import DeviceName, Hardware, Precision, Strategy
-from jemtrack.jem.norms import NormName
-from jemtrack.jem.wide_resnet import Depth
-from jemtrack.parameters import parameters
+from jemtrack.jem.networks.shape import Depth, NormName
+from jemtrack.parameters import AtLeastOne, Count, NotNegative, parameters
+from jemtrack.train.hardware import DeviceName, Hardware, Precision, Strategy
 
 
 def _no_parent(name: str) -> str:
     if not name or "/" in name or name in {".", ".."}:
         raise ValueError("must be a plain name without '/'")
     return name
-
-
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @parameters

@@ -11,20 +11,14 @@ import zntrack
 
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.launch import Handed, Place, launch
-from jemtrack.engine.processes import is_first
 from jemtrack.errors import InputError, ParameterError
-from jemtrack.jem.chain_density import chain_log_density
-from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.training import Training
-from jemtrack.jem.training_phases import (
-    initial_network,
-    network_shape,
-    training_phases,
-)
-from jemtrack.stages.parameter_file import PARAMS
-from jemtrack.stages.runtime_file import runtime_trackers
-from jemtrack.stages.scratch import kept_checkpoints, kept_out, tracked_folder
+from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
+from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
+from jemtrack.jem.training.training import Training
+from jemtrack.project.params import PARAMS
+from jemtrack.project.runtime import runtime_trackers
+from jemtrack.project.scratch import kept_checkpoints, kept_out, tracked_folder
+from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_checks import check_trainers
@@ -35,9 +29,9 @@ from jemtrack.stages.trainer_recipe import (
     trainer_family,
     trainer_recipe,
 )
-from jemtrack.trackers.jsonl import JsonLines
-from jemtrack.trackers.run_log import run_log
-from jemtrack.trackers.usual import usual_listeners
+from jemtrack.trackers.console import run_log, usual_listeners
+from jemtrack.train.distributed import is_first
+from jemtrack.train.launch import Handed, Place, launch
 
 
 class Trainer(Stage):

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jemtrack.data.images import DataSplits
-from jemtrack.engine.launch import check_hardware
 from jemtrack.errors import InputError, ParameterError
-from jemtrack.jem.batches import pick_labelled
-from jemtrack.jem.model_file import load_weights_into
-from jemtrack.jem.training_phases import network_shape
-from jemtrack.stages.parameter_file import (
+from jemtrack.jem.networks.model_file import load_weights_into
+from jemtrack.jem.training.batches import pick_labelled
+from jemtrack.jem.training.phases import network_shape
+from jemtrack.project.params import (
     DVC,
     PARAMS,
     Section,
@@ -26,6 +25,7 @@ from jemtrack.stages.trainer_recipe import (
     trainer_family,
     trainer_recipe,
 )
+from jemtrack.train.launch import check_hardware
 
 
 def check_trainers(running: str, data: DataSplits) -> None:

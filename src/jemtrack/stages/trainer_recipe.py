@@ -5,16 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jemtrack.component_list import CALLBACK, load_components
-from jemtrack.engine.family import Family, build_objective, objective_entry, objective_path
-from jemtrack.engine.phase import Objective
-from jemtrack.engine.recipe import Recipe
-from jemtrack.engine.recipe_file import recipe_from_mapping
 from jemtrack.errors import InputError
-from jemtrack.jem.recipe_family import FAMILY, NETWORK
+from jemtrack.jem.family import FAMILY, NETWORK
 from jemtrack.parameters import shown
-from jemtrack.recipes import read_recipe
+from jemtrack.recipe.read import read_recipe, recipe_from_mapping
 from jemtrack.stages.train_args import TrainArgs
+from jemtrack.train.components import CALLBACK, load_components
+from jemtrack.train.phase import Objective
+from jemtrack.train.recipe import Family, Recipe, build_objective, objective_entry, objective_path
 
 _UNKNOWN = {"type": "unknown"}
 

@@ -1,1 +1,1 @@
-"""Listeners on a training's events."""
+"""Trackers: they show or store what happens in a training, and change nothing."""

@@ -1,6 +1,10 @@
-"""What a person sees while a training runs."""
+"""What a person sees while a training runs: lines, a progress bar, a log file."""
 
+import contextlib
 import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,8 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import (
+from jemtrack.record.history import HistoryCsv
+from jemtrack.train.components import Option, component
+from jemtrack.train.events import (
     BatchEnd,
     Diverged,
     EpochEnd,
@@ -26,7 +31,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
+from jemtrack.train.handlers import Listener
 
 log = logging.getLogger("jemtrack")
 
@@ -177,3 +182,34 @@ def _told(event: Diverged) -> str:
         f"diverged at {at} ({written(event.losses)}): back to {back_to} with "
         f"{event.lr_scale:g} times the learning rates (return {event.retry})"
     )
+
+
+def usual_listeners(history: Path, print_every: int) -> list[Listener]:
+    """Write the history file and lines for the log; draw a bar where there is a terminal."""
+    lines = Lines(print_every=print_every)
+    bar = [ProgressBar()] if sys.stderr.isatty() else []
+    return [HistoryCsv(path=str(history)), lines, *bar]
+
+
+@contextlib.contextmanager
+def run_log(file: Path | None, *, on_screen: bool) -> Iterator[None]:
+    """Send the lines logged in the block to standard error, `on_screen`, and to `file`."""
+    handlers: list[logging.Handler] = []
+    if on_screen:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file))
+    logger = logging.getLogger("jemtrack")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("[{asctime}] {message}", "%H:%M:%S", style="{"))
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

@@ -4,12 +4,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from jemtrack.engine.components import component
-from jemtrack.engine.events import Diverged, EpochEnd, Event, RunEnd, RunStart, Status
-from jemtrack.engine.listeners import Listener
-from jemtrack.trackers.extras import load_extra
-from jemtrack.trackers.places import RunPath
-from jemtrack.trackers.plain import plain
+from jemtrack.record.paths import RunPath
+from jemtrack.record.plain import plain
+from jemtrack.train.components import component, load_extra
+from jemtrack.train.events import Diverged, EpochEnd, Event, RunEnd, RunStart, Status
+from jemtrack.train.handlers import Listener
 
 
 @component("dvclive")

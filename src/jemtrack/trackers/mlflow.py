@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import (
+from jemtrack.errors import InputError
+from jemtrack.record.paths import DatabaseUrl
+from jemtrack.record.plain import as_text, flat, plain
+from jemtrack.train.components import Option, component, load_extra
+from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
     Diverged,
@@ -19,11 +22,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.errors import InputError
-from jemtrack.trackers.extras import load_extra
-from jemtrack.trackers.places import DatabaseUrl
-from jemtrack.trackers.plain import as_text, flat, plain
+from jemtrack.train.handlers import Listener
 
 _TAG = "jemtrack.run_id"
 _VALUE_LIMIT = 6000  # characters of a parameter

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jemtrack.engine.events import (
+from jemtrack.errors import InputError
+from jemtrack.record.jsonl import EPOCHS, MEASURED, RUN, line_metrics, phase_file, read_lines
+from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
     EpochEnd,
@@ -17,10 +19,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.errors import InputError
-from jemtrack.trackers.json_lines import read_lines
-from jemtrack.trackers.jsonl import EPOCHS, MEASURED, RUN, line_metrics, phase_file
+from jemtrack.train.handlers import Listener
 
 Told = tuple[int, int, Event]  # the step and, among events of a step, the place
 

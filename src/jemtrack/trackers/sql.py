@@ -3,8 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.engine.components import component
-from jemtrack.engine.events import (
+from jemtrack.record.paths import DatabaseUrl
+from jemtrack.train.components import component, load_extra
+from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
     Diverged,
@@ -16,9 +17,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.trackers.extras import load_extra
-from jemtrack.trackers.places import DatabaseUrl
+from jemtrack.train.handlers import Listener
 
 if TYPE_CHECKING:
     from jemtrack.trackers.database.store import SqlStore

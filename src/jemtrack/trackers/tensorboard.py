@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import (
+from jemtrack.record.paths import RunPath
+from jemtrack.record.plain import as_text, flat
+from jemtrack.train.components import Option, component, load_extra
+from jemtrack.train.events import (
     BatchEnd,
     Diverged,
     EpochEnd,
@@ -15,10 +17,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.trackers.extras import load_extra
-from jemtrack.trackers.places import RunPath
-from jemtrack.trackers.plain import as_text, flat
+from jemtrack.train.handlers import Listener
 
 # TensorBoard voids what is void by step and folder, so each axis has a folder of its own.
 _BATCHES, _EPOCHS, _RUN = "batches", "epochs", "run"

@@ -6,8 +6,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from jemtrack.engine.components import Option, component
-from jemtrack.engine.events import (
+from jemtrack.record.paths import SharedPath
+from jemtrack.record.plain import plain
+from jemtrack.train.components import Option, component, load_extra
+from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
     Diverged,
@@ -19,10 +21,7 @@ from jemtrack.engine.events import (
     RunStart,
     Status,
 )
-from jemtrack.engine.listeners import Listener
-from jemtrack.trackers.extras import load_extra
-from jemtrack.trackers.places import SharedPath
-from jemtrack.trackers.plain import plain
+from jemtrack.train.handlers import Listener
 
 # W&B writes what it was told to the disk at this interval; a kill takes the rest.
 _FLUSH_SECONDS = 1.0

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jemtrack.evaluation.rows import rows_of
+from jemtrack.evaluation.comparison import rows_of
 
 # Okabe and Ito's colours, which people who see few colours tell apart, too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")

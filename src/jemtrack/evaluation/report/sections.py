@@ -1,22 +1,22 @@
-"""The sections of the page that shows an evaluation's findings."""
+"""The page of an evaluation's results, section by section."""
 
 from base64 import b64encode
 from collections.abc import Mapping
 
 import pandas as pd
 
-from jemtrack.evaluation.findings import Findings, OtherFindings
+from jemtrack.evaluation.comparison import rows_of
 from jemtrack.evaluation.outlier_detection import OutlierDetection
-from jemtrack.evaluation.paired_tests import SIGNIFICANT
 from jemtrack.evaluation.report import pictures
-from jemtrack.evaluation.report.page import Cell, Section
+from jemtrack.evaluation.report.page import Cell, Section, page
 from jemtrack.evaluation.report.verdicts import (
     best_model,
     detection_verdict,
     robustness_verdicts,
     verdict,
 )
-from jemtrack.evaluation.rows import rows_of
+from jemtrack.evaluation.results import Findings, OtherFindings
+from jemtrack.evaluation.statistics.paired_tests import SIGNIFICANT
 
 _NAMES = {
     "accuracy": "accuracy",
@@ -260,3 +260,29 @@ def _number(value: float) -> str:
 
 def _p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< .001"
+
+
+def evaluation_page(
+    title: str,
+    facts: Mapping[str, str],
+    findings: Findings,
+    others: OtherFindings,
+    parameters: Mapping[str, Mapping[str, str]],
+) -> str:
+    """Give the HTML of the whole page.
+
+    `facts` say what was measured on what; `parameters` those of each stage, by name.
+    """
+    sections = [
+        in_short_section(findings, others),
+        figures_section(findings),
+        calibration_section(findings),
+        *other_sections(findings),
+    ]
+    if findings.detection is not None:
+        sections.append(outliers_section(findings.detection, findings.models))
+    if len(others.robustness):
+        sections.append(robustness_section(others.robustness, findings.models))
+    if others.grids:
+        sections.append(samples_section(others))
+    return page(title, facts, [*sections, made_by_section(parameters)])

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from jemtrack.evaluation.comparison import Comparison
-from jemtrack.evaluation.paired_tests import SIGNIFICANT
-from jemtrack.evaluation.rows import rows_of
+from jemtrack.evaluation.comparison import Comparison, rows_of
+from jemtrack.evaluation.statistics.paired_tests import SIGNIFICANT
 
 LOWER_IS_BETTER = ("nll", "brier", "ece")
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jemtrack.engine.metrics import declare_metric
-from jemtrack.engine.processes import whole_batch
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameters
+from jemtrack.train.distributed import whole_batch
+from jemtrack.train.metrics import declare_metric
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jemtrack.engine.metrics import declare_metric
-from jemtrack.engine.processes import whole_batch
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.options import MaxEntropyOptions
+from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameters
+from jemtrack.train.distributed import whole_batch
+from jemtrack.train.metrics import declare_metric
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
 ENTROPY_PENALTY = declare_metric("entropy_penalty")

@@ -4,10 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from jemtrack.parameters import parameters
-
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from jemtrack.parameters import NotNegative, Positive, parameters
 
 
 @parameters

@@ -12,19 +12,18 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from jemtrack.data.images import LabelledImages
-from jemtrack.engine.metrics import declare_metric
-from jemtrack.engine.processes import own_share, whole_batch, whole_size
-from jemtrack.engine.seeds import generator
 from jemtrack.errors import ParameterError
-from jemtrack.jem.chain_starts import GaussianStarts, UniformStarts
-from jemtrack.jem.energy_model import JointEnergyModel
-from jemtrack.jem.evaluation_mode import evaluation_mode
-from jemtrack.jem.langevin import LangevinSampler
-from jemtrack.jem.norms import ActNorm
-from jemtrack.jem.objectives.batch import Batch
+from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.norms import ActNorm
 from jemtrack.jem.objectives.options import SampledJEMOptions
-from jemtrack.jem.replay_buffer import Chains, ReplayBuffer
+from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
+from jemtrack.jem.sampling.langevin import LangevinSampler
+from jemtrack.jem.sampling.replay_buffer import Chains, ReplayBuffer
+from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameters
+from jemtrack.train.distributed import own_share, whole_batch, whole_size
+from jemtrack.train.metrics import declare_metric
+from jemtrack.train.random_streams import generator
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
 DATA_LOG_DENSITY = declare_metric("data_log_density")

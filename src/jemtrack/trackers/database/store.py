@@ -1,12 +1,21 @@
-"""A run in a SQL database; its statements run on SQLite, PostgreSQL and others alike."""
+"""A run in a SQL database; tables and statements run on SQLite, PostgreSQL and others alike."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import (
+    Column,
     Connection,
+    DateTime,
+    Double,
     Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
     and_,
     bindparam,
     create_engine,
@@ -20,10 +29,63 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateTable
 
-from jemtrack.engine.events import RunStart, Status
 from jemtrack.errors import InputError
-from jemtrack.trackers.database.tables import artifact, metadata, metric, parameter, run, session
-from jemtrack.trackers.plain import as_text, flat
+from jemtrack.record.plain import as_text, flat
+from jemtrack.train.events import RunStart, Status
+
+metadata = MetaData()
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("status", String(16), nullable=False),  # running, or how it ended
+    Column("started", DateTime(timezone=True), nullable=False),
+    Column("ended", DateTime(timezone=True)),
+)
+
+
+def _of_run(*, key: bool = False) -> Column[str]:
+    return Column("run_id", String(64), ForeignKey(run.c.id), primary_key=key, nullable=False)
+
+
+session = Table(
+    "session",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _of_run(key=True),
+    Column("started", DateTime(timezone=True), nullable=False),
+    Column("step", Integer, nullable=False),  # it began after this one
+)
+
+parameter = Table(
+    "parameter",
+    metadata,
+    _of_run(key=True),
+    Column("name", String(255), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+metric = Table(
+    "metric",
+    metadata,
+    _of_run(key=True),
+    Column("level", String(16), primary_key=True),  # batch, measured, epoch or run
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(255), primary_key=True),
+    Column("value", Double),  # NULL: not finite
+)
+
+artifact = Table(
+    "artifact",
+    metadata,
+    _of_run(key=True),
+    Column("path", String(1024), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("saved", DateTime(timezone=True), nullable=False),
+)
+
 
 _BUSY_SECONDS = 60.0  # how long to wait for another run that writes into the same SQLite file
 

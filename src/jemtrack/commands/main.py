@@ -1,0 +1,241 @@
+"""The command `jemtrack`."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jemtrack.errors import InputError, exit_status
+
+Commands = Any  # argparse's own class of it has no public name
+
+# Each command imports what it needs when it runs, so that `jemtrack --help` answers at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; give the exit status: 0, 1 where the input is wrong, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except InputError as error:
+        print(f"jemtrack: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(f"jemtrack: {interrupt or 'interrupted'}", file=sys.stderr)
+        return exit_status(interrupt)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jemtrack", description="Joint energy models as reproducible DVC stages."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    for add in (_add_graph, _add_recipes, _add_trainings, _add_bench):
+        add(commands)
+    return parser
+
+
+def _add_graph(commands: Commands) -> None:
+    """Add what is done with data, stages and the graph."""
+    data = commands.add_parser("data", help="put a data set's files in place")
+    data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or your own set's name")
+    data.add_argument("--from", dest="given", type=Path, metavar="PATH", help="where to take it")
+    data.add_argument("--root", type=Path, default=Path("data"), help="where to put it (data)")
+    data.set_defaults(command=_data)
+
+    graph = commands.add_parser("graph", help="write the graph into dvc.yaml and params.yaml")
+    graph.add_argument("--run", action="store_true", help="run what is stale, too")
+    graph.add_argument(
+        "--workflow",
+        choices=("fashion-mnist", "mnist", "seeds", "cross-validation"),
+        help="in workflows/, in place of the main graph: the four trainers on this data set, or "
+        "the main job over seeds, or over the folds of a cross-validation",
+    )
+    graph.add_argument("--runs", type=int, default=5, help="how many seeds or folds (5)")
+    graph.add_argument(
+        "--scale", choices=("cpu", "gpu"), default="cpu", help="of the four trainers (cpu)"
+    )
+    graph.set_defaults(command=_graph)
+
+    check = commands.add_parser("check", help="check the parameters and the graph's files")
+    check.set_defaults(command=_check)
+
+    show = commands.add_parser("show", help="show the models side by side, and what they cost")
+    show.set_defaults(command=_show)
+
+    compare = commands.add_parser("compare", help="hold revisions' evaluations side by side")
+    compare.add_argument(
+        "revisions", nargs="+", metavar="REV", help="the baseline first; alone: with the workspace"
+    )
+    compare.set_defaults(command=_compare)
+
+    notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
+    notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
+    notebook.set_defaults(command=_notebook)
+
+
+def _add_recipes(commands: Commands) -> None:
+    """Add what is done with recipe files."""
+    validate = commands.add_parser("validate", help="check recipe files; say what they do")
+    validate.add_argument("paths", nargs="+", type=Path, metavar="FILE")
+    validate.set_defaults(command=_validate)
+
+    train = commands.add_parser("train", help="train a recipe file outside of DVC, or go on")
+    train.add_argument("--config", type=Path, required=True, metavar="FILE")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="of the results (runs/<name>)")
+    train.add_argument(
+        "--validate-pipeline", action="store_true", help="check the file, and train nothing"
+    )
+    train.set_defaults(command=_train)
+
+    components = commands.add_parser("components", help="list callbacks, trackers, their options")
+    components.set_defaults(command=_components)
+
+
+def _add_trainings(commands: Commands) -> None:
+    """Add what is done with trainings that were begun or recorded."""
+    scratch = commands.add_parser("scratch", help="list unfinished trainings, or remove some")
+    scratch.set_defaults(command=_scratch)
+    prune = scratch.add_subparsers(metavar="prune").add_parser(
+        "prune", help="remove what no longer serves"
+    )
+    chosen = prune.add_mutually_exclusive_group()
+    chosen.add_argument("--all", dest="every", action="store_true", help="what serves, too")
+    chosen.add_argument(
+        "stages", nargs="*", default=[], metavar="STAGE", help="all of these stages"
+    )
+    prune.set_defaults(command=_prune)
+
+    replay = commands.add_parser("replay", help="tell the trackers of jemtrack.yaml a run again")
+    replay.add_argument("records", nargs="+", type=Path, metavar="RECORD")
+    replay.set_defaults(command=_replay)
+
+
+def _add_bench(commands: Commands) -> None:
+    """Add the benchmarks, which a checkout of the project has and an installed package has not."""
+    bench = commands.add_parser("bench", help="time this project beside plain reference loops")
+    bench.add_argument("--row", dest="rows", nargs="+", action="extend", metavar="NAME")
+    bench.add_argument("--precision", metavar="fp32|bf16-mixed|both", help="of this project")
+    bench.add_argument("--threads", type=int, metavar="N", help="of the processor (2)")
+    bench.add_argument("--turns", type=int, metavar="N", help="of each side")
+    bench.add_argument("--images", type=int, metavar="N", help="of the row stage")
+    bench.add_argument("--epochs", type=int, metavar="N", help="of the row stage")
+    bench.add_argument("--profile", action="store_true", help="name the top costs of a step")
+    bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
+    bench.set_defaults(command=_bench)
+
+
+def _data(options: argparse.Namespace) -> None:
+    from jemtrack.commands.data import pin
+    from jemtrack.data.sources.fetch import fetch
+
+    for path in fetch(options.name, options.root, options.given):
+        print(path)
+    pin(options.root)
+
+
+def _graph(options: argparse.Namespace) -> None:
+    if options.workflow in {"seeds", "cross-validation"}:
+        from jemtrack.workflows import repeated_runs
+
+        repeated_runs.write_graph(options.workflow, options.runs, run=options.run)
+        return
+    if options.workflow:
+        from jemtrack.workflows import four_trainers
+
+        four_trainers.write_graph(options.workflow, options.scale, run=options.run)
+        return
+    from jemtrack.workflows.default import write_graph
+
+    write_graph(run=options.run)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from jemtrack.commands.check import check
+
+    check()
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from jemtrack.commands.compare import compare
+
+    compare(options.revisions)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from jemtrack.commands.show import show
+
+    show()
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from jemtrack.commands.validate import validated
+
+    lines, count = validated(options.paths)
+    print(*lines, sep="\n")
+    return 1 if count else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    if options.validate_pipeline:
+        options.paths = [options.config]
+        return _validate(options)
+    from jemtrack.commands.train import train
+    from jemtrack.train.distributed import is_first
+
+    out = train(options.config, options.out)
+    if is_first():
+        print(f"the results are in {out}")
+    return 0
+
+
+def _components(options: argparse.Namespace) -> None:
+    from jemtrack.train.components import component_lines
+
+    print(*component_lines(), sep="\n")
+
+
+def _scratch(options: argparse.Namespace) -> None:
+    from jemtrack.commands.scratch import training_lines
+
+    print(*training_lines(), sep="\n")
+
+
+def _prune(options: argparse.Namespace) -> None:
+    from jemtrack.commands.scratch import prune
+
+    for line in prune(options.stages, options.every):
+        print(line)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from jemtrack.project.runtime import RUNTIME, runtime_trackers
+    from jemtrack.trackers.replay import replay, run_folder
+
+    for record in options.records:
+        trackers = runtime_trackers(run_folder(record), live=False)
+        if not trackers:
+            raise InputError(f"{RUNTIME} must name trackers to tell {record} to")
+        replay(record, trackers)
+
+
+def _notebook(options: argparse.Namespace) -> None:
+    from jemtrack.project.notebooks import export
+
+    for notebook in options.paths:
+        for path in export(notebook):
+            print(path)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    if not Path("benchmarks/reference").is_dir():
+        raise InputError(
+            f"{Path.cwd()} has no folder benchmarks/reference: `jemtrack bench` runs in a checkout "
+            "of jemtrack itself"
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    chosen = importlib.import_module("benchmarks.options").bench_options(vars(options))
+    importlib.import_module("benchmarks.bench").bench(chosen)

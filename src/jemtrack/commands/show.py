@@ -1,0 +1,79 @@
+"""The models side by side, and what each stage took."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jemtrack.errors import InputError
+
+_WITHOUT_TERMINAL = 120
+
+
+def table_console() -> Console:
+    """Give a console as wide as the terminal; where there is none, as wide as most tables need.
+
+    A notebook asks for colours as a terminal would (`FORCE_COLOR`), and is none.
+    """
+    return Console(width=None if sys.stdout.isatty() else _WITHOUT_TERMINAL)
+
+
+NODES = Path("nodes")
+
+
+def show(console: Console | None = None) -> None:
+    """Print the metrics of each evaluation, and the seconds and memory of each stage.
+
+    Raises:
+        InputError: when there are no results yet.
+    """
+    console = console or table_console()
+    costs = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/resources.json"))}
+    if not costs:
+        raise InputError(f"{NODES}/ holds no results yet: `dvc repro` makes them")
+    for path in sorted(NODES.glob("*/metrics.json")):
+        content = _read(path)
+        if content and all(isinstance(entry, dict) for entry in content.values()):
+            console.print(_by_measure(path.parent.name, content))
+    console.print(_by_stage(costs))
+
+
+def _by_measure(title: str, models: dict[str, dict[str, Any]]) -> Table:
+    """Make a table with a column a model and a row a measure."""
+    table = Table(title, *models)
+    # What has parts of its own, such as AUROC by outliers and score, is for the report.
+    for measure in _names(models.values()):
+        table.add_row(measure, *(_shown(each.get(measure)) for each in models.values()))
+    return table
+
+
+def _by_stage(costs: dict[str, dict[str, Any]]) -> Table:
+    columns = _names(costs.values())
+    table = Table("stage", *columns)
+    for name, row in costs.items():
+        table.add_row(name, *(_shown(row.get(column)) for column in columns))
+    return table
+
+
+def _names(rows: Iterable[dict[str, Any]]) -> list[str]:
+    found = (name for row in rows for name, value in row.items() if not _has_parts(value))
+    return list(dict.fromkeys(found))
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    return "" if value is None else str(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content

@@ -1,0 +1,195 @@
+"""`jemtrack train`: a recipe file trained outside of DVC, and gone on with when it was killed."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from jemtrack.data.images import DataSplits
+from jemtrack.data.splits import prepare
+from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
+from jemtrack.jem.family import FAMILY
+from jemtrack.jem.training.batches import pick_labelled
+from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
+from jemtrack.jem.training.training import Training
+from jemtrack.project.runtime import checkpoint_seconds
+from jemtrack.project.scratch import file_digest, held, remove_old, scratch_folder, scratch_key
+from jemtrack.recipe.read import RecipeFile, read_recipe
+from jemtrack.record.jsonl import JsonLines
+from jemtrack.record.paths import Places, build_tracker
+from jemtrack.record.plain import plain
+from jemtrack.trackers.console import run_log, usual_listeners
+from jemtrack.train.checkpoint import FORMAT, Checkpoints
+from jemtrack.train.components import TRACKER, load_components
+from jemtrack.train.distributed import is_first
+from jemtrack.train.handlers import Listener
+from jemtrack.train.launch import Handed, Place, launch
+from jemtrack.train.recipe import build_objective
+
+RUNS = Path("runs")
+_METRICS = "metrics.json"
+_PRINT_EVERY = 100
+
+
+def train(path: Path, out: Path | None = None) -> Path:
+    """Train what the recipe file at `path` says; give the folder of the results, `out`.
+
+    They are model.safetensors, metrics.json, history.csv and the folder record. The same call
+    goes on where an earlier one was killed.
+
+    Raises:
+        InputError: a line for each problem of the file or of the data; where `out` holds the
+            results of an earlier training; where a loss or gradient is not finite or too large.
+        KeyboardInterrupt: when a signal asked for the end.
+    """
+    out = out or RUNS / path.stem
+    file = _sound_file(path)
+    data = _prepared(file)
+    _check_data(file, data)
+    _make_folder(out)
+    folder = _scratch(file, out)
+    with _told(path, out):
+        launch(file.training, _train, Handed((file, data), _with_data, path), out, folder)
+    return out
+
+
+def _sound_file(path: Path) -> RecipeFile:
+    file = read_recipe(path)
+    if file.family.name != FAMILY.name:
+        raise InputError(f"{path}: {file.family.name} cannot be trained: {file.family.note}")
+    return file
+
+
+def _prepared(file: RecipeFile) -> DataSplits:
+    """Read and split the images; all that is drawn later follows from the training's seed."""
+    chosen = file.data
+    try:
+        data = prepare(
+            chosen.dataset, Path(chosen.data_root), chosen.n_classes, chosen.n_valid, chosen.seed
+        )
+    except ParameterError as error:
+        raise InputError(f"{file.path}: data.{error}") from error
+    seed = file.training.seed
+    return data if seed is None else dataclasses.replace(data, seed=seed)
+
+
+def _check_data(file: RecipeFile, data: DataSplits) -> None:
+    """Hold what only the data can tell against them."""
+    few = file.training.labels_per_class
+    try:
+        pick_labelled(data.train.labels_N, max(few, 0), data.seed)
+    except ParameterError as error:
+        raise InputError(f"{file.path}: training.{error}") from error
+    if len(data.valid) == 0:
+        try:
+            read_recipe(file.path, dataclasses.replace(FAMILY, epoch_metrics=()))
+        except InputError as error:
+            lines = str(error).splitlines()
+            raise InputError("\n".join(f"{line}; data.n_valid is 0" for line in lines)) from error
+
+
+def _make_folder(out: Path) -> None:
+    if (out / _METRICS).exists():
+        raise InputError(f"{out} holds the results of a training: name another folder by --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder: {error.strerror}") from error
+
+
+def _scratch(file: RecipeFile, out: Path) -> Path:
+    """Name the folder of the checkpoints of this training: by all that determines it."""
+    package = Path(__file__).parent
+    data = Path(file.data.data_root, file.data.dataset)
+    files = [*sorted(package.rglob("*.py")), *(p for p in sorted(data.rglob("*")) if p.is_file())]
+    contents = [file_digest(each) for each in files]
+    key = scratch_key([FORMAT, plain(_chosen(file)), contents, str(out.resolve())])
+    return scratch_folder() / "recipes" / f"{file.path.stem}-{key}"
+
+
+def _chosen(file: RecipeFile) -> dict[str, object]:
+    return {
+        "data": file.data,
+        "model": file.model,
+        "training": file.training,
+        "recipe": file.recipe.as_mapping(),
+    }
+
+
+def _with_data(path: Path) -> tuple[RecipeFile, DataSplits]:
+    file = _sound_file(path)
+    return file, _prepared(file)
+
+
+def _train(
+    place: Place, handed: Handed[tuple[RecipeFile, DataSplits]], out: Path, folder: Path
+) -> None:
+    """Train in one of the processes; the first one writes."""
+    file, data = handed.value
+    training = _training(file, data, place, out)
+    if not is_first():
+        training.train([], None)
+        return
+    with held(folder), run_log(None, on_screen=not sys.stderr.isatty()):
+        remove_old(file.path.stem, folder.parent)
+        checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
+        metrics = training.train(_listeners(file, out), checkpoints)
+        training.save(out / "model.safetensors")
+        (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def _training(file: RecipeFile, data: DataSplits, place: Place, out: Path) -> Training:
+    recipe = file.recipe
+    objectives = [
+        build_objective(
+            FAMILY, step.objective, f"{file.path}: training.pipeline.steps[{number}].objective"
+        )
+        for number, step in enumerate(recipe.steps)
+    ]
+    shape = network_shape(file.model, data)
+    torch.manual_seed(data.seed)
+    return Training(
+        name=file.path.stem,
+        network=initial_network(shape, None, place.device),
+        shape=shape,
+        recipe=recipe,
+        phases=training_phases(recipe, objectives, file.training, data, place.device),
+        place=place,
+        notes={
+            "trainer": file.path.stem,
+            "dataset": data.dataset,
+            "sigma": str(file.training.sigma),
+        },
+        parameters=_chosen(file),
+        folder=out,
+    )
+
+
+def _listeners(file: RecipeFile, out: Path) -> list[Listener]:
+    """Make the trackers of the file, and those that every training has where it names no such."""
+    load_components(TRACKER)
+    places = Places(run=out, project=Path())
+    chosen = [build_tracker(entry, places) for entry in file.trackers]
+    usual = usual_listeners(out / "history.csv", _PRINT_EVERY)
+    own = [JsonLines(folder=str(out / "record")), *usual]
+    named = {type(each) for each in chosen}
+    return [*(each for each in own if type(each) not in named), *chosen]
+
+
+@contextmanager
+def _told(path: Path, out: Path) -> Iterator[None]:
+    """Say how to go on after an end that was asked for, and where hardware is asked for in vain."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = f"jemtrack train --config {path} --out {out}"
+        print(f"the training is kept: `{command}` goes on from here", file=sys.stderr)
+        raise
+    except TrainingDivergedError as error:
+        raise InputError(f"{path}: {error}") from error
+    except ParameterError as error:
+        raise InputError(f"{path}: training.{error}") from error

@@ -1,0 +1,187 @@
+"""From the files of a data set to training, validation and test images, drawn by a seed."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jemtrack.data.images import DataSplits, LabelledImages, SourceImages
+from jemtrack.data.sources.own import find_source
+from jemtrack.data.sources.registry import read_source
+from jemtrack.errors import ParameterError
+
+
+class Fold(NamedTuple):
+    """The indices of a fold's images, int64, ascending."""
+
+    train: Tensor
+    test: Tensor
+
+
+def stratified_folds(labels_N: Tensor, n_folds: int, seed: int) -> Iterator[Fold]:
+    """Yield `n_folds` folds; each image is in the test part of one, and each class evenly spread.
+
+    `seed` decides which; the same one gives the same folds.
+
+    Raises:
+        ParameterError: when a class of `labels_N` has fewer images than there are folds.
+    """
+    from sklearn.model_selection import StratifiedKFold  # takes a while to import
+
+    classes_N = labels_N.cpu().numpy()
+    smallest = int(np.unique(classes_N, return_counts=True)[1].min(initial=len(classes_N)))
+    if not 2 <= n_folds <= smallest:
+        raise ParameterError(
+            f"n_folds must be 2 to {smallest}, the images of the smallest class, got {n_folds}"
+        )
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    for train, test in folds.split(classes_N, classes_N):
+        yield Fold(torch.from_numpy(train), torch.from_numpy(test))
+
+
+_TEST_FRACTION = 5  # one image in five, where the source has no test images of its own
+_SEEDS = 2**32  # what NumPy's legacy generator, and so scikit-learn, takes
+
+
+def split(
+    images: SourceImages, n_classes: int, n_valid: int, seed: int
+) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
+    """Split into training, validation and test images.
+
+    The source's own test images stay what they are; where it has none, a fifth is drawn, and
+    `n_valid` does not change which. Every class keeps at least one training image.
+
+    Raises:
+        ParameterError: when a label is not below `n_classes`, or `n_valid` or `seed` do not fit.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise ParameterError(f"seed must be 0 to {_SEEDS - 1}, got {seed}")
+    check_labels(images.train, n_classes, "training")
+    rest, test = images.train, images.test
+    if test is None:
+        rest, test = _draw(rest, _n_test(rest), seed)
+    check_labels(test, n_classes, "test")
+    _check_n_valid(rest, n_valid)
+    train, valid = _draw(rest, n_valid, seed)
+    return train, valid, test
+
+
+def _n_test(images: LabelledImages) -> int:
+    largest = _largest_draw(images)
+    if largest == 0:
+        raise ParameterError(
+            f"dataset: {len(images)} images of as many classes leave none to test on; "
+            "bring more, or test_images and test_labels"
+        )
+    return max(1, min(round(len(images) / _TEST_FRACTION), largest))
+
+
+def check_labels(images: LabelledImages, n_classes: int, part: str) -> None:
+    """Refuse labels that no logit stands for.
+
+    Raises:
+        ParameterError: naming the first such label and its index.
+    """
+    wrong_N = (images.labels_N < 0) | (images.labels_N >= n_classes)
+    if wrong_N.any():
+        index = int(wrong_N.int().argmax())
+        raise ParameterError(
+            f"n_classes must be >= {int(images.labels_N.max()) + 1} for this data set, "
+            f"got {n_classes}: its labels must be 0 to {n_classes - 1}, "
+            f"got {int(images.labels_N[index])} at index {index} of the {part} images"
+        )
+
+
+def _largest_draw(images: LabelledImages) -> int:
+    return len(images) - len(np.unique(images.labels_N.numpy()))
+
+
+def _check_n_valid(images: LabelledImages, n_valid: int) -> None:
+    largest = _largest_draw(images)
+    if not 0 <= n_valid <= largest:
+        raise ParameterError(
+            f"n_valid must be 0 to {largest}, so that of the {len(images)} images to draw from "
+            f"each of the {len(images) - largest} classes keeps one to train on, got {n_valid}"
+        )
+
+
+def _draw(images: LabelledImages, n_drawn: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """Split off `n_drawn` images; both parts keep the source's order."""
+    is_drawn_N = torch.zeros(len(images), dtype=torch.bool)
+    is_drawn_N[torch.from_numpy(_drawn_indices(images.labels_N.numpy(), n_drawn, seed))] = True
+    return images[~is_drawn_N], images[is_drawn_N]
+
+
+def _drawn_indices(labels_N: np.ndarray, n_drawn: int, seed: int) -> np.ndarray:
+    """Draw in proportion to the classes, or at random where they are too small for that.
+
+    scikit-learn cannot stratify when a part has fewer images than there are classes, or a class
+    has one image; and its rounding can take the whole of a rare class. Then one image of each
+    class, at random, is held back and the draw is uniform over all the others.
+    """
+    # Every stage imports this module, and scikit-learn takes seconds: only a draw waits for it.
+    from sklearn.model_selection import train_test_split
+
+    counts_C = np.unique(labels_N, return_counts=True)[1]
+    smallest_part = min(n_drawn, len(labels_N) - n_drawn)
+    if counts_C.min() >= 2 and smallest_part >= len(counts_C):
+        kept, drawn = train_test_split(
+            np.arange(len(labels_N)), test_size=n_drawn, random_state=seed, stratify=labels_N
+        )
+        if len(np.unique(labels_N[kept])) == len(counts_C):
+            return np.asarray(drawn)
+    order_N = np.random.default_rng(seed).permutation(len(labels_N))
+    held_back = np.unique(labels_N[order_N], return_index=True)[1]
+    return np.delete(order_N, held_back)[:n_drawn]
+
+
+class ChosenFold(NamedTuple):
+    """One fold of a cross-validation: number `fold` of `n_folds`, from 0."""
+
+    n_folds: int
+    fold: int
+
+
+def prepare(
+    dataset: str,
+    data_root: Path,
+    n_classes: int,
+    n_valid: int,
+    seed: int,
+    fold: ChosenFold | None = None,
+) -> DataSplits:
+    """Check the files under `data_root/<dataset>`, read them and split them.
+
+    A `fold` is of all images, whether the source tests on them or not; its test images are tested
+    on in no other fold.
+
+    Raises:
+        ParameterError: when a parameter does not fit the data.
+        InputError: when a file is missing or altered.
+    """
+    source = find_source(dataset, data_root)
+    if source.n_classes not in {None, n_classes}:
+        raise ParameterError(f"n_classes must be {source.n_classes} for {dataset}, got {n_classes}")
+    images = read_source(source, data_root / dataset)
+    if fold is not None:
+        images = _folded(images, fold, seed)
+    train, valid, test = split(images, n_classes, n_valid, seed)
+    flip = source.flip or images.flip
+    return DataSplits(dataset, n_classes, flip, seed, train, valid, test)
+
+
+def _folded(images: SourceImages, chosen: ChosenFold, seed: int) -> SourceImages:
+    parts = [part for part in (images.train, images.test) if part is not None]
+    every = LabelledImages(
+        torch.cat([part.images_NCHW for part in parts]),
+        torch.cat([part.labels_N for part in parts]),
+    )
+    if not 0 <= chosen.fold < chosen.n_folds:
+        raise ParameterError(f"fold must be 0 to {chosen.n_folds - 1}, got {chosen.fold}")
+    folds = stratified_folds(every.labels_N, chosen.n_folds, seed)
+    train, test = next(islice(folds, chosen.fold, None))
+    return SourceImages(every[train], every[test], images.flip)

@@ -1,1 +1,0 @@
-"""The one training engine; it knows no model family."""

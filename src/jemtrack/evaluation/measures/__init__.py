@@ -1,0 +1,1 @@
+"""Measures of one model: accuracy, calibration, detection of outliers."""

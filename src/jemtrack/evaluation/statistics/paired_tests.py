@@ -1,0 +1,119 @@
+"""Whether two models differ on the same images by more than chance, and over how many tests.
+
+Letters: N images, R resamples, T tests.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from jemtrack.errors import InputError
+from jemtrack.evaluation.measures.inputs import checked_values
+from jemtrack.evaluation.statistics.resampling import Interval, checked_level, normal_quantile
+
+# Below this many images on which the models disagree, chi-squared is not exact enough.
+EXACT_BELOW = 25
+NO_BIAS = Interval(0.0, 0.0)
+SIGNIFICANT = 0.05  # a corrected p-value below it counts as a difference
+
+
+class PairedTest(NamedTuple):
+    """First model less second: the difference, its interval, and how likely chance makes more."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def mcnemar(
+    first_correct_N: Tensor | np.ndarray,
+    second_correct_N: Tensor | np.ndarray,
+    level: float = 0.95,
+) -> PairedTest:
+    """Test whether two accuracies differ, from the images that only one of the models gets right.
+
+    McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages" (1947): with fewer than 25 such images the exact binomial test, else chi-squared
+    with Edwards's correction for continuity (1948). The interval is Agresti and Min's, "Simple
+    improved confidence intervals for comparing matched proportions" (2005), which adds half an
+    image to each of the four cases, so that it has a width where the models agree on all.
+
+    Raises:
+        InputError: when there are no images, or the two are not of the same ones.
+    """
+    quantile = normal_quantile(level)
+    first_N, second_N = checked_values("what is correct", first_correct_N, second_correct_N)
+    first_only = int(((first_N > 0) & (second_N <= 0)).sum())
+    second_only = int(((second_N > 0) & (first_N <= 0)).sum())
+    count, one, two = len(first_N) + 2, first_only + 0.5, second_only + 0.5
+    centre = (one - two) / count
+    half = quantile * np.sqrt(one + two - (one - two) ** 2 / count) / count
+    return PairedTest(
+        difference=(first_only - second_only) / len(first_N),
+        low=max(float(centre - half), -1.0),
+        high=min(float(centre + half), 1.0),
+        p_value=_mcnemar_p(first_only, second_only),
+    )
+
+
+def _mcnemar_p(first_only: int, second_only: int) -> float:
+    from scipy.special import bdtr, chdtrc  # takes a while to import
+
+    discordant = first_only + second_only
+    if discordant < EXACT_BELOW:
+        return min(1.0, 2 * float(bdtr(min(first_only, second_only), discordant, 0.5)))
+    distance = max(abs(first_only - second_only) - 1, 0)
+    return float(chdtrc(1, distance**2 / discordant))
+
+
+def paired_bootstrap(
+    difference: float,
+    resampled_differences_R: np.ndarray,
+    level: float = 0.95,
+    bias: Interval = NO_BIAS,
+) -> PairedTest:
+    """Test whether a figure differs between two models, from its difference in each resample.
+
+    The resamples vary around their own mean as the difference seen varies around the truth. The
+    p-value is how often they stray as far as the difference is from 0 (Efron and Tibshirani 1993,
+    section 16.4; Hall and Wilson, "Two Guidelines for Bootstrap Hypothesis Testing", 1991), never
+    below 1 / (R + 1).
+
+    `bias` bounds by how much the difference is too high on average, where a figure of few images
+    is off, and of one model more than of the other. All of these differences are then in the
+    interval, and the nearest to 0 is tested.
+
+    Raises:
+        InputError: when `level` is not between 0 and 1.
+    """
+    tail = (1 - checked_level(level)) / 2
+    strayed_R = resampled_differences_R - resampled_differences_R.mean()
+    low, high = difference - bias.high, difference - bias.low
+    nearest = max(low, -high, 0.0)
+    low, high = np.array([low, high]) + np.quantile(strayed_R, [tail, 1 - tail])
+    n_as_far = int((np.abs(strayed_R) >= nearest).sum())
+    p_value = (n_as_far + 1) / (len(strayed_R) + 1)
+    return PairedTest(difference, float(low), float(high), p_value)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Give the p-values corrected for their number, (T,), in the order in which they came.
+
+    At a level of .05 the chance of one false finding or more among all of them is .05 at most,
+    whatever they have to do with each other. Holm, "A simple sequentially rejective multiple test
+    procedure" (1979).
+
+    Raises:
+        InputError: when one is not from 0 to 1.
+    """
+    p_values_T = np.asarray(p_values, dtype=float)
+    if p_values_T.ndim != 1 or not ((p_values_T >= 0) & (p_values_T <= 1)).all():
+        raise InputError(f"p-values must be from 0 to 1, got {p_values}")
+    order_T = np.argsort(p_values_T, kind="stable")
+    factors_T = np.arange(len(order_T), 0, -1)
+    corrected_T = np.empty_like(p_values_T)
+    corrected_T[order_T] = np.maximum.accumulate(factors_T * p_values_T[order_T]).clip(max=1)
+    return corrected_T

@@ -1,1 +1,0 @@
-"""Writing and reading the graph's files; no part of what a stage runs."""

@@ -1,0 +1,1 @@
+"""The networks of joint energy models, and their files."""

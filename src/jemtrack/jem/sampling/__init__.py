@@ -1,0 +1,1 @@
+"""Langevin chains: where they start, how they run, where they are kept."""

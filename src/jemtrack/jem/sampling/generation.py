@@ -1,0 +1,99 @@
+"""Images in rows, as one image.
+
+Letters: N images, C channels, H rows, W columns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.sampling.langevin import LangevinSampler
+from jemtrack.train.random_streams import generator
+
+N_LOOKS = 20
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where the chains ended.
+
+    Attributes:
+        images_NCHW: as the model sees images, in [-1, 1] but for what strayed.
+        energies: `step` of the chains and their `energy` -log p~(x, y): the median over the
+            chains, and `low` and `high`, between which half of them are.
+    """
+
+    images_NCHW: Tensor
+    energies: pd.DataFrame
+
+    def pixels(self) -> Tensor:
+        """Give the images as uint8 (N, C, H, W)."""
+        return ((self.images_NCHW + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+
+
+def joint_log_density(model: JointEnergyModel, labels_N: Tensor) -> Callable[[Tensor], Tensor]:
+    """Give x -> log p~(x, y) of a class y an image, (N, C, H, W) to (N,).
+
+    It is log p~(x) + log p(y|x): the logit of y, where log p~(x) comes from the logits.
+    """
+
+    def log_density(images_NCHW: Tensor) -> Tensor:
+        logits_NC, log_density_N = model.logits_and_log_density(images_NCHW)
+        own_N = logits_NC.log_softmax(dim=1).gather(1, labels_N[:, None]).squeeze(1)
+        return log_density_N + own_N
+
+    return log_density
+
+
+def class_samples(
+    model: JointEnergyModel,
+    sampler: LangevinSampler,
+    labels_N: Tensor,
+    start_NCHW: Tensor,
+    seed: int,
+) -> Samples:
+    """Let a chain climb log p~(x, y) for each of the classes `labels_N`, from `start_NCHW`.
+
+    The noise follows from `seed`. Afterwards the model is in the mode it was in.
+
+    Source: Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263), section 5.1.
+    """
+    device = next(model.parameters()).device
+    stream = generator(seed, "class samples", device=device)
+    density = joint_log_density(model, labels_N.to(device))
+    images_NCHW, rows, done = start_NCHW.to(device), [], 0
+    with evaluation_mode(model):
+        rows.append(_energies(density, images_NCHW, 0))
+        for last in _looks(sampler.n_steps):
+            images_NCHW = replace(sampler, n_steps=last - done)(density, images_NCHW, stream)
+            rows.append(_energies(density, images_NCHW, done := last))
+    return Samples(images_NCHW.cpu(), pd.DataFrame(rows))
+
+
+def _looks(n_steps: int) -> list[int]:
+    return sorted({round(n_steps * part / N_LOOKS) for part in range(1, N_LOOKS + 1)} - {0})
+
+
+@torch.inference_mode()
+def _energies(
+    density: Callable[[Tensor], Tensor], images_NCHW: Tensor, step: int
+) -> dict[str, float]:
+    energy_N = -density(images_NCHW).double()
+    low, middle, high = energy_N.quantile(energy_N.new_tensor([0.25, 0.5, 0.75])).tolist()
+    return {"step": step, "energy": middle, "low": low, "high": high}
+
+
+def image_grid(images_NCHW: Tensor, columns: int) -> np.ndarray:
+    """Lay uint8 images (N, C, H, W) out in rows, with a line between them, as (rows, cols, 3)."""
+    count, _, height, width = images_NCHW.shape
+    rows = -(-count // columns)
+    grid = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 128, dtype=np.uint8)
+    for index, image_CHW in enumerate(images_NCHW.expand(-1, 3, -1, -1).numpy()):
+        top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
+        grid[top : top + height, left : left + width] = image_CHW.transpose(1, 2, 0)
+    return grid

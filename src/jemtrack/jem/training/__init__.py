@@ -1,0 +1,1 @@
+"""How joint energy models are trained."""

@@ -1,0 +1,139 @@
+"""Training batches of labelled images, augmented as they are drawn.
+
+Letters: B batch, N images.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jemtrack.data.augment import Augmentation, add_noise, augment, to_unit_range
+from jemtrack.data.images import LabelledImages
+from jemtrack.errors import ParameterError
+from jemtrack.train.random_streams import EpochSampler, generator, stream_seed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their labels, and where few images are labelled, other images for the density.
+
+    Shapes: `images_BCHW` and `density_images_BCHW` (batch, channels, height, width), float,
+    around [-1, 1]; the two batches may differ in size. `labels_B` whole numbers from 0.
+
+    Without `density_images_BCHW`, class and density are both learned from `images_BCHW`. All that
+    an objective draws for the batch follows from the `seed`.
+    """
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    density_images_BCHW: Tensor | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatches:
+    """Draws the images of an epoch in batches; the place alone decides what a batch holds.
+
+    With `labelled_M`, the indices of the labelled images, a batch has as many labelled images
+    as it has others for the density, and an epoch is a pass over the others. With
+    `plain_density` the density is learned from images that are neither cropped nor flipped, which
+    are others than those of the class where all are labelled.
+    """
+
+    images: LabelledImages
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    labelled_M: Tensor | None = None
+    plain_density: bool = False
+
+    def __len__(self) -> int:
+        """Count the batches of an epoch."""
+        return len(self._sampler)
+
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Batch]:
+        """Give the batches of an epoch from the one numbered `start` on.
+
+        Each `retry` has other noise in the same order of images.
+        """
+        batches = enumerate(self._sampler.epoch(epoch, start), start)
+        labelled = self._labelled_batches(epoch, start)
+        density = self._density_batches(epoch, start)
+        for number, indices_B in batches:
+            place = (epoch, number, *([retry] if retry else []))
+            noise = self._generator("augmentation", *place)
+            # Where few are labelled, those of the pass are for the density.
+            labelled_B, density_B = (
+                (indices_B, next(density, None))
+                if labelled is None
+                else (next(labelled), indices_B)
+            )
+            yield Batch(
+                self._augmented(labelled_B, noise),
+                self._labels(labelled_B),
+                None if density_B is None else self._density_images(density_B, noise),
+                stream_seed(self.seed, "objective", *place),
+            )
+
+    @property
+    def _sampler(self) -> EpochSampler:
+        return EpochSampler(len(self.images), self.batch_size, self.seed)
+
+    def _density_batches(self, epoch: int, start: int) -> Iterator[Tensor]:
+        """Give the images for the density where those for the class are not taken for it."""
+        if self.plain_density:
+            seed = stream_seed(self.seed, "density")
+            yield from EpochSampler(len(self.images), self.batch_size, seed).epoch(epoch, start)
+
+    def _density_images(self, indices_B: Tensor, noise: torch.Generator) -> Tensor:
+        if not self.plain_density:
+            return self._augmented(indices_B, noise)
+        images_BCHW = self.images.images_NCHW[indices_B.to(self.images.images_NCHW.device)]
+        return add_noise(to_unit_range(images_BCHW), self.augmentation.sigma, noise)
+
+    def _labelled_batches(self, epoch: int, start: int) -> Iterator[Tensor] | None:
+        """Go on through the labelled images, pass after pass, across the epochs."""
+        if self.labelled_M is None:
+            return None
+        n_labelled = len(self.labelled_M)
+        sampler = EpochSampler(n_labelled, self.batch_size, stream_seed(self.seed, "labelled"))
+        return self._passes(sampler, self.labelled_M, epoch * len(self) + start)
+
+    @staticmethod
+    def _passes(sampler: EpochSampler, indices_M: Tensor, first: int) -> Iterator[Tensor]:
+        done, start = divmod(first, len(sampler))
+        while True:
+            for positions_B in sampler.epoch(done, start):
+                yield indices_M[positions_B]
+            done, start = done + 1, 0
+
+    def _generator(self, *names: str | int) -> torch.Generator:
+        return generator(self.seed, *names, device=self.images.images_NCHW.device)
+
+    def _augmented(self, indices_B: Tensor, noise: torch.Generator) -> Tensor:
+        images_BCHW = self.images.images_NCHW[indices_B.to(self.images.images_NCHW.device)]
+        return augment(images_BCHW, self.augmentation, noise)
+
+    def _labels(self, indices_B: Tensor) -> Tensor:
+        return self.images.labels_N[indices_B.to(self.images.labels_N.device)]
+
+
+def pick_labelled(labels_N: Tensor, per_class: int, seed: int) -> Tensor:
+    """Draw `per_class` images of each class by `seed`; give their indices, sorted.
+
+    Raises:
+        ParameterError: when a class has fewer images.
+    """
+    chosen = []
+    for label in torch.unique(labels_N).tolist():
+        members = (labels_N == label).nonzero().squeeze(1)
+        if len(members) < per_class:
+            raise ParameterError(
+                f"labels_per_class must be <= {labels_N.bincount().min()}, the training images "
+                f"of the rarest class, got {per_class}"
+            )
+        order = torch.randperm(len(members), generator=generator(seed, "labels", label))
+        chosen.append(members[order[:per_class].to(members.device)])
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,1 @@
+"""A project's files: parameters, graph, code, unfinished trainings, revisions."""

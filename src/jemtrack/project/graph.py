@@ -1,0 +1,212 @@
+"""The graph's files: dvc.yaml, params.yaml and zntrack.json, written without losing edits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from jemtrack.errors import InputError
+from jemtrack.parameters import shown
+from jemtrack.project.code import source_folder
+from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
+from jemtrack.project.params import (
+    DVC,
+    PARAMS,
+    WRITTEN,
+    ZNTRACK,
+    Section,
+    own_problems,
+    structure_problems,
+)
+
+if TYPE_CHECKING:
+    from jemtrack.stages.stage import Stage
+
+Files = dict[Path, Any]
+
+
+def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | None = None) -> None:
+    """Write the stages of `nodes` into the three files, and run them if asked.
+
+    Other stages, and what was added to these or changed in them by hand, stay; what was
+    deleted by hand comes back. `no_exec` is the older spelling of `not run`.
+
+    Raises:
+        InputError: when two stages have one name, a node's class cannot be imported, a file
+            is broken, or the working directory is in no project; nothing is written then. Also
+            when a stage that was to be run fails.
+    """
+    nodes = [*nodes]
+    source_folder()
+    files = {path: _read(path) for path in (DVC, PARAMS, ZNTRACK)}
+    _check_names(nodes, files)
+    for node in nodes:
+        _bring_in(node, files)
+    for path, content in files.items():
+        # What says the same stays as it is, to the last space.
+        if content != _read(path):
+            _write(path, content)
+    if run if no_exec is None else not no_exec:
+        _reproduce([node.name for node in nodes])
+
+
+def _bring_in(node: Stage, files: Files) -> None:
+    """Merge one stage into the contents of the files, and remember what was written of it."""
+    name, plugin = node.name, node.state.plugins["DVCPlugin"]
+    record = files[ZNTRACK].get(name, {}).get(WRITTEN, {})
+    parameters = _plain(plugin.parameters())
+    # Some inputs follow from the parameters: from those in the file, which may be changed.
+    merged = _merge_parameters(name, record, parameters, files[PARAMS])
+    _check_parameters(node, merged)
+    emitted = plugin.emit(merged)
+    new = {"params": parameters, "stage": _plain(emitted["stages"])}
+    new["plots"] = _plain(emitted["plots"])
+    stages = files[DVC]["stages"] = files[DVC].get("stages") or CommentedMap()
+    stages[name] = merge_stage(
+        record.get("stage", MISSING),
+        stages.get(name, MISSING),
+        new["stage"],
+        f"{DVC}: {name}",
+        _tell,
+    )
+    plots = merge_paths(
+        record.get("plots", []), files[DVC].get("plots") or [], new["plots"], f"{DVC}: plots", _tell
+    )
+    if plots is MISSING:
+        files[DVC].pop("plots", None)
+    else:
+        files[DVC]["plots"] = plots
+    files[ZNTRACK][name] = {**plugin.convert_to_zntrack_json(graph=None), WRITTEN: new}
+
+
+def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) -> dict[str, Any]:
+    """Merge the stage's section of params.yaml; give it as it stands then."""
+    merged = merge(
+        record.get("params", MISSING), values.get(name, MISSING), new, f"{PARAMS}: {name}", _tell
+    )
+    if not merged:
+        return {}
+    values[name] = merged
+    known = {field: merged[field] for field in new} if isinstance(merged, dict) else merged
+    if problems := structure_problems(name, new, {name: known}):
+        raise InputError("\n".join(problems))
+    return merged  # type: ignore[no-any-return]
+
+
+def _check_parameters(node: Stage, values: dict[str, Any]) -> None:
+    """Refuse what the stage is to do by its parameters and cannot."""
+    known = [
+        Section(node.name, field, type(getattr(node, field)), value)
+        for field, value in values.items()
+        if isinstance(value, dict) and "_cls" in value
+    ]
+    if problems := own_problems(type(node), node.name, values, known):
+        raise InputError("\n".join(problems))
+
+
+def _plain(value: Any) -> Any:
+    """Give the value as YAML and JSON know it: no tuples, nothing shared."""
+    return json.loads(json.dumps(value))
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _check_names(nodes: list[Stage], files: Files) -> None:
+    counts = Counter(node.name for node in nodes)
+    for node in nodes:
+        if counts[node.name] > 1:
+            raise InputError(
+                f"{DVC}: {counts[node.name]} stages are to be called {node.name!r}; "
+                f"give each a name of its own: {type(node).__name__}(name=...)"
+            )
+        _check_holder(node, (files[DVC].get("stages") or {}).get(node.name))
+
+
+def _check_holder(node: Stage, stage: Any) -> None:
+    """Refuse to take the place of a stage that runs something else."""
+    command = stage.get("cmd") if isinstance(stage, dict) else stage
+    if stage is None or f"{type(node).__module__}.{type(node).__name__} " in f"{command} ":
+        return
+    raise InputError(
+        f"{DVC}: there is a stage {node.name!r} already, which runs {command!r}; "
+        f"give the new one another name ({type(node).__name__}(name=...)), "
+        f"or remove the old one first: dvc remove {node.name}"
+    )
+
+
+def _read(path: Path) -> Any:
+    if not path.exists():
+        return CommentedMap()
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text) if path is ZNTRACK else _yaml().load(text)
+    except (YAMLError, ValueError) as error:
+        kind = "JSON" if path is ZNTRACK else "YAML"
+        raise InputError(f"{path} is not valid {kind}: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{path} must hold names and values, got {shown(content)}")
+    return content or CommentedMap()
+
+
+def _write(path: Path, content: Any) -> None:
+    text = io.StringIO()
+    if path is ZNTRACK:
+        text.write(json.dumps(content, indent=4) + "\n")
+    else:
+        _yaml().dump(content, text)
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000
+    yaml.Representer = _Representer
+    return yaml
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null, which ruamel.yaml would write as an empty place."""
+
+
+_Representer.add_representer(
+    type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+
+
+def _reproduce(names: list[str]) -> None:
+    """Run the stages; the exit status of `dvc repro` is this one's."""
+    # The stages' `zntrack` is that of the running Python, whether or not its environment is active.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "dvc", "repro", *names]
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
+    if done.returncode:
+        raise InputError(f"`dvc repro {' '.join(names)}` failed: its messages stand above")
+
+
+FOLDER = Path("workflows")
+ROOT = Path("..", "..")  # of the project, from the folder of a graph
+
+
+@contextlib.contextmanager
+def workflow_folder(name: str) -> Iterator[None]:
+    """Work in `workflows/<name>/` in the block, from the project's root; it is made if need be."""
+    folder = FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(folder):
+        yield

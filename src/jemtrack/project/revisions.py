@@ -1,0 +1,113 @@
+"""The results of any commit or experiment, read without checking it out.
+
+    from jemtrack.project.revisions import Revision
+
+    old = Revision("HEAD~1")
+    old.metrics()["MaxEntropyL2"]["accuracy"]
+    old.table("EvaluateX/tables/figures.csv")
+    model = old.model("MaxEntropyL2")
+
+What git does not hold comes from DVC's cache, or its remote.
+"""
+
+import io
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+import pandas as pd
+import yaml
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.scm import RevError
+
+from jemtrack.errors import InputError
+from jemtrack.evaluation.model_outputs import StoredOutputs, load_outputs
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.model_file import load_model
+
+NODES = Path("nodes")
+EVALUATION = "EvaluateX"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit, branch, tag or experiment, by any name that git or DVC knows.
+
+    Args:
+        name: None is the workspace as it lies there.
+        repo: the folder of a graph, or the address of a project; None is this folder. Paths are
+            relative to it.
+
+    Raises:
+        InputError: by each method, when there is no such revision, file, or copy of it.
+    """
+
+    name: str | None = None
+    repo: str | None = None
+
+    def __str__(self) -> str:
+        return self.name or "workspace"
+
+    def read(self, path: str | Path) -> bytes:
+        """Give the content of a file, such as `params.yaml` or `nodes/EvaluateX/report.html`."""
+        folder = Path(self.repo or ".").resolve()
+        if self.name is None and folder.is_dir():
+            try:
+                return (folder / path).read_bytes()
+            except OSError as error:
+                raise InputError(f"{path} of the workspace: {error.strerror}") from error
+        try:
+            repo, within = self._place(folder, path)
+            found = dvc.api.read(within, repo=repo, rev=self.name, mode="rb")
+        except NotDvcRepoError as error:
+            raise InputError(f"{folder} is in no project of DVC") from error
+        except RevError as error:
+            raise InputError(
+                f"{self.name!r} is no commit, branch, tag or experiment: `git log` and "
+                "`dvc exp list` show which there are"
+            ) from error
+        except (DvcException, OSError) as error:
+            raise InputError(
+                f"{path} of {self}: {error}; what was made elsewhere comes by "
+                "`dvc fetch --all-commits`"
+            ) from error
+        return bytes(found)
+
+    def _place(self, folder: Path, path: str | Path) -> tuple[str | None, str]:
+        """Give the project, and where in it the file is, which is how DVC reads it."""
+        if not folder.is_dir():  # an address
+            return self.repo, str(path)
+        root = Path(Repo.find_root(folder)).resolve()
+        return str(root), (folder / path).relative_to(root).as_posix()
+
+    def metrics(self, stage: str = EVALUATION) -> dict[str, Any]:
+        """Give the metrics of a stage; those of an evaluation are by model."""
+        found: dict[str, Any] = json.loads(self.read(NODES / stage / "metrics.json"))
+        return found
+
+    def params(self) -> dict[str, Any]:
+        """Give the parameters of all stages."""
+        found: dict[str, Any] = yaml.safe_load(self.read("params.yaml"))
+        return found
+
+    def table(self, path: str) -> pd.DataFrame:
+        """Give a CSV file under `nodes/`, such as `EvaluateX/tables/figures.csv`."""
+        return pd.read_csv(io.BytesIO(self.read(NODES / path)), keep_default_na=False)
+
+    def model(self, trainer: str) -> JointEnergyModel:
+        """Give the model that a trainer made, in evaluation mode, on the CPU."""
+        content = self.read(NODES / trainer / "model.safetensors")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.safetensors")
+            path.write_bytes(content)
+            model, _, _ = load_model(path)
+        return model.eval()
+
+    def outputs(self, stage: str = EVALUATION) -> StoredOutputs:
+        """Give what each model said of the evaluated images."""
+        path = NODES / stage / "outputs.safetensors"
+        return load_outputs(self.read(path), f"{path} of {self}")

@@ -1,0 +1,1 @@
+"""Recipes in YAML: read, checked and built."""

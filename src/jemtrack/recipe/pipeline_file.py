@@ -1,0 +1,144 @@
+"""Pipelines in YAML files: the loop, its callbacks and its trackers, each by name with options."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jemtrack.errors import InputError
+from jemtrack.parameters import shown
+from jemtrack.recipe.check import component_faults, not_a_mapping, typed_name_fault, unknown_names
+from jemtrack.recipe.yaml_lines import Document, Fault, Problem, read_document
+from jemtrack.record.paths import Places, build_tracker
+from jemtrack.train.components import (
+    CALLBACK,
+    TRACKER,
+    Component,
+    build,
+    imported,
+    load_components,
+    option_faults,
+    registered,
+)
+from jemtrack.train.handlers import Callback, Listener, build_callback
+from jemtrack.train.pipeline import Pipeline
+
+_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
+_KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)
+_KINDS: dict[str, tuple[str, type[Component], str]] = {
+    _CALLBACKS: (CALLBACK, Callback, "a callback"),
+    _TRACKERS: (TRACKER, Listener, "a tracker"),
+}
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """Make the pipeline that a YAML file describes, with its callbacks and trackers.
+
+    The file holds `pipeline` and the lists `callbacks` and `trackers`. Each has a `type`, a
+    registered name or the dotted path of a class, and beside it the options that the class
+    declares. Paths of trackers and of callbacks' files start from `folder`, if there is one.
+    The module of a pipeline's dotted path is imported.
+
+    Raises:
+        InputError: a line for each problem, such as a package that is missing.
+    """
+    document = read_document(path)
+    _refuse(path, _problems(document))
+    content = document.content
+    pipeline = build(*_described(content[_PIPELINE]))
+    assert isinstance(pipeline, Pipeline)
+    pipeline.folder = Path(content.get(_FOLDER) or "")
+    faults: list[Fault] = []
+    made: dict[str, list[Any]] = {key: [] for key in _KINDS}
+    for key in _KINDS:
+        for number, entry in enumerate(content.get(key) or []):
+            try:
+                made[key].append(_made(key, entry, pipeline.folder))
+            except InputError as error:
+                faults.append(Fault((key, number), str(error)))
+    _refuse(path, document.problems(faults))
+    pipeline.callbacks, pipeline.listeners = made[_CALLBACKS], made[_TRACKERS]
+    return pipeline
+
+
+def pipeline_problems(path: Path) -> list[Problem]:
+    """Give every problem of a pipeline's file, in the order of its lines."""
+    return _problems(read_document(path))
+
+
+def _problems(document: Document) -> list[Problem]:
+    return document.problems([] if document.broken else _faults(document.content))
+
+
+def _faults(content: Any) -> Iterator[Fault]:
+    if not isinstance(content, Mapping):
+        yield Fault((), f"must hold {', '.join(_KEYS)}, got {shown(content)}")
+        return
+    yield from unknown_names(content, _KEYS, ())
+    if not isinstance(content.get(_FOLDER, ""), str | None):
+        yield Fault((_FOLDER,), f"must be the path of a folder, got {shown(content[_FOLDER])}")
+    if _PIPELINE in content:
+        yield from _pipeline_faults(content)
+    else:
+        yield Fault((_PIPELINE,), "is missing: it must hold `type` and its options")
+    for key, (_, _, kind) in _KINDS.items():
+        if content.get(key) is not None:
+            yield from component_faults(content[key], _known(key), kind, (key,))
+
+
+def _pipeline_faults(content: Mapping[str, Any]) -> Iterator[Fault]:
+    at, entry = (_PIPELINE,), content[_PIPELINE]
+    if not isinstance(entry, Mapping):
+        yield from not_a_mapping(entry, "`type` and its options", at)
+        return
+    try:
+        known = {**_named(Pipeline), **_by_path(content)}
+    except InputError as error:
+        yield Fault((*at, "type"), str(error))
+        return
+    if fault := typed_name_fault(entry, known, "a pipeline", at):
+        yield fault
+        return
+    kind, options = _described(entry)
+    for name, message in option_faults(known[kind], options):
+        yield Fault((*at, name), message)
+
+
+def _by_path(content: Mapping[str, Any]) -> dict[str, type[Component]]:
+    """Import the class where the pipeline's type is a dotted path; give it by that path.
+
+    Raises:
+        InputError: when the path leads to no pipeline.
+    """
+    path = content[_PIPELINE].get("type")
+    if not isinstance(path, str) or "." not in path:
+        return {}
+    found = imported(path)
+    if not (isinstance(found, type) and issubclass(found, Pipeline)):
+        raise InputError(f"must be the dotted path of a Pipeline, got {path!r}")
+    return {path: found}
+
+
+def _known(key: str) -> dict[str, type[Component]]:
+    """Give the project's callbacks or trackers by name, and those that the user registered."""
+    kind, base, _ = _KINDS[key]
+    return {**load_components(kind), **_named(base)}
+
+
+def _named(base: type[Component]) -> dict[str, type[Component]]:
+    return {name: cls for name, cls in registered().items() if issubclass(cls, base)}
+
+
+def _made(key: str, entry: Mapping[str, Any], folder: Path) -> Any:
+    """Make a callback, or a tracker that writes in `folder`."""
+    return (
+        build_callback(entry) if key == _CALLBACKS else build_tracker(entry, Places(folder, Path()))
+    )
+
+
+def _described(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return entry["type"], {name: entry[name] for name in entry if name != "type"}
+
+
+def _refuse(path: Path, problems: list[Problem]) -> None:
+    if problems:
+        raise InputError("\n".join(f"{path}:{problem}" for problem in problems))

@@ -1,0 +1,110 @@
+"""Where trackers write, as a file that is written for many runs has it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from jemtrack.errors import InputError
+from jemtrack.train.components import Component, Option, build, component_class
+from jemtrack.train.handlers import Listener
+
+
+class Places(NamedTuple):
+    """The folder of the run and that of the project."""
+
+    run: Path
+    project: Path
+
+
+class PlacedOption(Option):
+    """An option that says where a tracker writes."""
+
+    def misplacement(self, value: str) -> str:
+        """Say why `value` cannot serve for many runs; nothing where it can."""
+        return ""
+
+    def placed(self, value: str, places: Places) -> str:
+        """Give the option's value for one run."""
+        raise NotImplementedError
+
+
+class RunPath(PlacedOption):
+    """A file or folder for one run alone."""
+
+    def misplacement(self, value: str) -> str:
+        """Say so where two runs would share it."""
+        if PurePath(value).is_absolute() or ".." in PurePath(value).parts:
+            return f"must be a path in the folder that each run has of its own, got {value!r}"
+        return ""
+
+    def placed(self, value: str, places: Places) -> str:
+        """Give the path in the run's folder."""
+        return str(places.run / value)
+
+
+class SharedPath(PlacedOption):
+    """A folder that runs share."""
+
+    def placed(self, value: str, places: Places) -> str:
+        """Give the path in the project."""
+        return str(places.project / value)
+
+
+class DatabaseUrl(PlacedOption):
+    """A URL of a database that runs share; one of SQLite is a file in the project."""
+
+    def placed(self, value: str, places: Places) -> str:
+        """Give the URL with the path in the project."""
+        scheme, joint, path = value.partition(":///")
+        if not scheme.startswith("sqlite") or not joint or not path or path.startswith(":"):
+            return value
+        return f"{scheme}{joint}{places.project / path}"
+
+
+def placed_options(
+    cls: type[Component], options: Mapping[str, Any], places: Places
+) -> dict[str, Any]:
+    """Give the options of a tracker for one run; where it writes by default is among them."""
+    where = {
+        option.name: option.placed(options.get(option.name, option.default), places)
+        for option in _placed(cls)
+    }
+    return {**options, **where}
+
+
+def build_tracker(entry: Mapping[str, Any], places: Places) -> Listener:
+    """Make the tracker of a file's entry, `type` and its options, for one run.
+
+    `type` is the name of a registered class whose module was imported, or a dotted path.
+
+    Raises:
+        InputError: when there is no such tracker, an option does not fit or a package is missing.
+    """
+    options = dict(entry)
+    name = options.pop("type")
+    tracker = build(name, placed_options(component_class(name), options, places))
+    if not isinstance(tracker, Listener):
+        raise InputError(f"{name!r} must be a tracker: a subclass of Listener")
+    return tracker
+
+
+def misplacements(
+    trackers: Mapping[int, tuple[type[Component], Mapping[str, Any]]],
+) -> Iterator[tuple[int, str, str]]:
+    """Say which trackers cannot write where they are told: number, option, a sentence about it.
+
+    They are given by their numbers from 0, each a class and its options.
+    """
+    seen: dict[tuple[Any, ...], int] = {}
+    for number, (cls, options) in trackers.items():
+        where = {option.name: options.get(option.name, option.default) for option in _placed(cls)}
+        for option in _placed(cls):
+            if fault := option.misplacement(where[option.name]):
+                yield number, option.name, fault
+        first = seen.setdefault((cls, *where.values()), number)
+        if first != number and where:
+            yield number, next(iter(where)), f"is where the {first + 1}. tracker writes already"
+
+
+def _placed(cls: type[Component]) -> list[PlacedOption]:
+    return [option for option in cls.options() if isinstance(option, PlacedOption)]

@@ -1,0 +1,157 @@
+"""Checkpoints: the whole state of a training in one file, written whole or not at all.
+
+What is kept of a training can be listed without torch, so that it is imported where a file is
+written or read.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Part of what a training's scratch folder goes by: a change here means that older ones never serve.
+FORMAT = 2
+
+DIGEST = 32  # hexadecimal digits of the SHA-256 in the name
+_NAME = re.compile(rf"(\d+)-step(\d+)-([0-9a-f]{{{DIGEST}}})\.checkpoint")
+
+
+class CheckpointFile(NamedTuple):
+    """A checkpoint: its number in the training, the optimization steps done, its digest."""
+
+    path: Path
+    number: int
+    step: int
+    digest: str
+
+
+def checkpoint_path(folder: Path, number: int, step: int, digest: str) -> Path:
+    """Give the place of a checkpoint."""
+    return folder / f"{number:06d}-step{step}-{digest}.checkpoint"
+
+
+def newest_first(folder: Path) -> list[CheckpointFile]:
+    """Find the checkpoints of `folder`, which may be missing."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [
+        CheckpointFile(folder / name, int(match[1]), int(match[2]), match[3])
+        for name in names
+        if (match := _NAME.fullmatch(name))
+    ]
+    return sorted(found, key=lambda file: file.number, reverse=True)
+
+
+log = logging.getLogger("jemtrack")
+
+_KEPT = 2  # the last one, and the one before in case the last is damaged later
+_UNFINISHED = ".unfinished"
+
+
+class Checkpoints:
+    """The checkpoints of one training in `folder`; the newest whole one serves.
+
+    A file's name holds its number, the optimization steps done and the SHA-256 of its content.
+    One is due every `every_seconds`, and every `every_steps` optimization steps if given.
+    """
+
+    def __init__(
+        self, folder: Path, every_seconds: float = 60.0, every_steps: int | None = None
+    ) -> None:
+        self.folder = folder
+        self.every_seconds = every_seconds
+        self.every_steps = every_steps
+        self._last = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Say whether it is time for the next one, `step` optimization steps being done."""
+        if self.every_steps and step % self.every_steps == 0:
+            return True
+        return time.monotonic() - self._last >= self.every_seconds
+
+    def save(self, tree: Any, step: int) -> Path:
+        """Write `tree`, flushed to the disk before it takes its name; drop what it replaces.
+
+        Raises:
+            OSError: when the disk does not take it; the ones before are then untouched.
+        """
+        from jemtrack.train.serialization import to_bytes
+
+        content = to_bytes(tree)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = max((file.number for file in newest_first(self.folder)), default=0) + 1
+        path = checkpoint_path(self.folder, number, step, _digest(content))
+        unfinished = path.with_suffix(_UNFINISHED)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+            _flush_folder(self.folder)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            error.filename = str(path)  # a full disk is reported without it
+            raise
+        self._last = time.monotonic()
+        self._drop_all_but(_KEPT)
+        return path
+
+    def load(self) -> Any | None:
+        """Read the newest whole one, or give None; one that is damaged is named and removed."""
+        from jemtrack.train.serialization import from_bytes
+
+        for file in newest_first(self.folder):
+            content = file.path.read_bytes()
+            if file.digest == _digest(content):
+                return from_bytes(content)
+            log.warning("%s is damaged: its content is not what was written", file.path)
+            file.path.unlink()
+        return None
+
+    def _drop_all_but(self, n_kept: int) -> None:
+        for path in self.folder.glob(f"*{_UNFINISHED}"):
+            path.unlink()
+        for file in newest_first(self.folder)[n_kept:]:
+            file.path.unlink()
+
+
+class InMemory:
+    """One checkpoint in memory, for a run that has nowhere to keep them; due every minute."""
+
+    def __init__(self, every_seconds: float = 60.0) -> None:
+        self.every_seconds = every_seconds
+        self._content = b""
+        self._last = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Say whether it is time for the next one."""
+        return time.monotonic() - self._last >= self.every_seconds
+
+    def save(self, tree: Any, step: int) -> None:
+        """Keep `tree` in the place of the one before."""
+        from jemtrack.train.serialization import to_bytes
+
+        self._content = to_bytes(tree)
+        self._last = time.monotonic()
+
+    def load(self) -> Any | None:
+        """Give the one that is kept, or None."""
+        from jemtrack.train.serialization import from_bytes
+
+        return from_bytes(self._content) if self._content else None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGEST]
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last: without it a power cut can undo it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

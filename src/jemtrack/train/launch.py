@@ -1,0 +1,178 @@
+"""Start a training on the chosen hardware: in this process, or in several by Lightning Fabric."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
+from jemtrack.train.hardware import Hardware
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+import ctypes
+import platform
+
+T = TypeVar("T")
+
+_TOLD = (InputError, Interrupted, TrainingDivergedError)
+_PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process trains; `autocast` makes the context in which models are applied."""
+
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class Handed(Generic[T]):
+    """A `value` of this process that each other one makes for itself, as `make(*arguments)`."""
+
+    def __init__(self, value: T, make: Callable[..., T], *arguments: Any) -> None:
+        self.value = value
+        self._made_by = make, arguments
+
+    def __reduce__(self) -> Any:
+        """Be made again where this is unpickled."""
+        return _made_again, self._made_by
+
+
+def _made_again(make: Callable[..., T], arguments: tuple[Any, ...]) -> Handed[T]:
+    return Handed(make(*arguments), make, *arguments)
+
+
+def usual_place() -> Place:
+    """Give a GPU where there is one, else the CPU, in fp32."""
+    return Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def check_hardware(hardware: Hardware) -> None:
+    """Hold the parameters against what there is.
+
+    Raises:
+        ParameterError: when there is no such device, or torchrun started another number.
+    """
+    if hardware.device == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device must be cpu or auto, got 'cuda': PyTorch finds no GPU here")
+    on_gpus = hardware.device != "cpu" and torch.cuda.is_available()
+    here = _processes_here(hardware)
+    if on_gpus and here > torch.cuda.device_count():
+        raise ParameterError(
+            f"processes must be at most {torch.cuda.device_count()}, one a GPU, got {here}"
+        )
+    started = _started_by_others()
+    if started and started != hardware.processes:
+        raise ParameterError(
+            f"processes must be {started}, as many as were started, got {hardware.processes}"
+        )
+
+
+def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
+    """Call `train(place, *arguments)` in each process; give what it returns in the first.
+
+    Processes that torchrun or `fabric run` has started are taken as they are. Others are started
+    here: `train` and `arguments` must then be picklable, and the program's main module must be
+    importable without a side effect.
+
+    Raises:
+        ParameterError: when the machine has no such device, or torchrun started another number.
+        Interrupted: when the processes were asked to end.
+        TrainingDivergedError: when `train` raises it, or one of these.
+    """
+    check_hardware(hardware)
+    keep_freed_memory()
+    device = usual_place().device if hardware.device == "auto" else torch.device(hardware.device)
+    started = _started_by_others()
+    alone = hardware.processes == 1 and hardware.strategy == "auto"
+    if alone and hardware.precision == "fp32" and not started:
+        # Fabric would change nothing, and importing it takes seconds.
+        return train(Place(device), *arguments)
+    from lightning_fabric import Fabric
+
+    strategy = "auto" if alone and not started else "ddp" if started else "ddp_spawn"
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=_processes_here(hardware),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy=strategy,
+        precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+    )
+    if "LT_CLI_USED" in os.environ:
+        return train(Place(fabric.device, fabric.autocast), *arguments)
+    with _signals_are_for_the_children() if strategy == "ddp_spawn" else nullcontext():
+        result = fabric.launch(_trained, train, arguments)
+    if isinstance(result, _TOLD):
+        raise result
+    trained: T = result
+    return trained
+
+
+def _trained(fabric: "Fabric", *work: Any) -> Any:
+    train, arguments = work
+    keep_freed_memory()  # in a process that Fabric started, too
+    try:
+        return train(Place(fabric.device, fabric.autocast), *arguments)
+    except _TOLD as error:
+        # By itself an error reaches the parent as text, and an interrupt not at all.
+        return error
+
+
+def _started_by_others() -> int:
+    """Count the processes that torchrun, or `fabric run` by it, has started; 0 for neither."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+def _processes_here(hardware: Hardware) -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", hardware.processes))
+
+
+@contextmanager
+def _signals_are_for_the_children() -> Iterator[None]:
+    """Wait for the children, who finish their batch, where this process is asked to end."""
+
+    def pass_on(number: int, frame: Any) -> None:
+        for child in psutil.Process().children():
+            child.send_signal(number)
+
+    # A terminal's Ctrl-C reaches the children by itself.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# Of mallopt(3): what is free at the heap's end is given back above the first, and what is larger
+# than the second is given back whenever it is freed.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+_KEPT = 2**31 - 1
+_LARGEST_KEPT = 2**30
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, up to its peak, for what it needs next.
+
+    By itself, glibc gives an activation's memory back when it is freed, and the system fills every
+    page of it with zeros when it is taken again, in every step of a training on a CPU. With other
+    C libraries, nothing is changed.
+    """
+    set_thresholds(_KEPT, _LARGEST_KEPT)
+
+
+def set_thresholds(trim: int, mmap: int) -> None:
+    """Choose both thresholds, in bytes, where the C library is glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(TRIM_THRESHOLD, trim)
+        libc.mallopt(MMAP_THRESHOLD, mmap)

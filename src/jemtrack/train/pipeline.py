@@ -1,0 +1,256 @@
+"""Training loops of one's own, announced to listeners and callbacks as the engine's own is."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from jemtrack.errors import InputError
+from jemtrack.train.components import Component
+from jemtrack.train.dispatcher import Audience
+from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status, new_session
+from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.interruption import PromptInterruption
+from jemtrack.train.lifecycle import Lifecycle, Stopped
+from jemtrack.train.metrics import MetricValues
+from jemtrack.train.serialization import write_whole
+
+if TYPE_CHECKING:  # what declares a pipeline does without torch
+    from torch import nn
+
+Body = Callable[..., Any]
+
+
+class Pipeline(Component):
+    """A training whose loop a subclass writes as `run`, and each epoch as `run_epoch(epoch)`.
+
+    Both are wrapped where the class is made. The start and the end of the run are announced once
+    on every way out; what is raised goes on. `run_epoch` goes: start, body, record of
+    `epoch_metrics`, callbacks, clear; a mapping that it returns is added to the metrics. Epochs
+    count from 0. `with self.epoch(n):`, or start_epoch and end_epoch, do the same by hand.
+
+    A callback that wants the run or its phase to end makes `should_stop` true; a loop that does
+    not look is ended where its next epoch would begin. Options that a subclass declares,
+    `parameters` and the arguments of `run` are told to the listeners at the start. Callbacks
+    see the `models` and have their files in `folder`. `n_phases`, and of the usual phase
+    `n_epochs` and `n_batches`, are there for those who show how far a run is; 0: not known.
+    """
+
+    name: str = ""  # of the run; the class's where none is given
+    parameters: Mapping[str, Any] = MappingProxyType({})
+    listeners: Sequence[Listener] = ()
+    callbacks: Sequence[Callback] = ()
+    folder: Path = Path()
+    n_phases: int = 1
+    n_epochs: int = 0
+    n_batches: int = 0
+    _lifecycle: Lifecycle | None = None
+    _in_run_epoch = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, announce in (("run", cls._announce_run), ("run_epoch", cls._announce_epoch)):
+            body = getattr(cls, name)
+            if inspect.iscoroutinefunction(body) or inspect.isgeneratorfunction(body):
+                raise InputError(f"{cls.__name__}.{name} must be a function that runs to its end")
+            # One that a mixin brings is wrapped too; one that was wrapped before is not.
+            if not hasattr(body, "announces"):
+                setattr(cls, name, _wrapped(body, announce))
+
+    def run(self, *handed: Any, **named: Any) -> Any:
+        """Train; here, `n_epochs` times `run_epoch` with what was handed in.
+
+        Raises:
+            InputError: when a metric is set that nobody declared.
+        """
+        for epoch in self.epochs(self.n_epochs):
+            self.run_epoch(epoch, *handed, **named)
+
+    def run_epoch(self, epoch: int, *handed: Any, **named: Any) -> Any:
+        """Train the epoch number `epoch`, counted from 0."""
+        raise NotImplementedError(f"{type(self).__name__} has no run_epoch")
+
+    @functools.cached_property
+    def models(self) -> dict[str, nn.Module]:
+        """The models by name, as far as callbacks are to see them."""
+        return {}
+
+    def save_weights(self, path: Path, models: Mapping[str, nn.Module]) -> None:
+        """Write the models for a callback: as safetensors, under `<model>.<weight>`."""
+        from safetensors.torch import save
+
+        weights = {
+            f"{name}.{key}": weight.detach().clone()
+            for name, model in models.items()
+            for key, weight in model.state_dict().items()
+        }
+        path.write_bytes(save(weights))
+
+    @property
+    def status(self) -> Status | None:
+        """How the last run ended; None before its end."""
+        return self._lifecycle.audience.status if self._lifecycle else None
+
+    @property
+    def epoch_metrics(self) -> MetricValues:
+        """The metrics of the epoch that is open; a name that nobody declared is refused."""
+        return self._last.epoch_metrics
+
+    @property
+    def run_metrics(self) -> MetricValues:
+        """The metrics of the run, recorded at its end."""
+        return self._last.run_metrics
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether a callback, or `stop`, wants the run or the phase to end."""
+        return self._open.state.stopped
+
+    def stop(self, reason: str) -> None:
+        """Want the run to end as stopped, because of `reason`."""
+        self._open.state.stop = reason
+
+    def epochs(self, n_epochs: int) -> Iterator[int]:
+        """Give the numbers of the next epochs, at most `n_epochs`, until `should_stop`."""
+        done = self._open.state.epochs
+        for epoch in range(done, done + n_epochs):
+            if self.should_stop:
+                return
+            yield epoch
+
+    def phase(
+        self, name: str, n_epochs: int = 0, n_batches: int = 0
+    ) -> AbstractContextManager[None]:
+        """Announce a phase around epochs; where there is none, they are in the phase `train`.
+
+        Where a callback wants the phase to end, the body ends with the epoch, and what comes
+        after it is done.
+        """
+        return self._open.phase(name, n_epochs, n_batches)
+
+    def epoch(self, epoch: int) -> AbstractContextManager[MetricValues]:
+        """Make the body an epoch of `run`, as `run_epoch` is; give its metrics."""
+        return self._open.epoch(epoch)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin an epoch by hand."""
+        self._open.start_epoch(epoch)
+
+    def end_epoch(self) -> None:
+        """End the epoch that start_epoch began: record, callbacks, clear."""
+        self._open.end_epoch()
+
+    def batch(self) -> AbstractContextManager[MetricValues]:
+        """Announce a batch around the body; give its metrics."""
+        return self._open.batch()
+
+    def log_batch(self, metrics: Mapping[str, Any]) -> None:
+        """Announce a batch that is done."""
+        with self.batch() as values:
+            values.update(metrics)
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Record metrics at once, apart from epochs and batches."""
+        values = MetricValues()
+        values.update(metrics)
+        self._open.tell(Measured({**values}, self._open.state.step))
+
+    def log_artifact(self, path: Path, kind: str) -> None:
+        """Tell the listeners of a file of the run: `kind` is weights, ..."""
+        self._open.tell(ArtifactSaved(path, kind))
+
+    @property
+    def _last(self) -> Lifecycle:
+        if self._lifecycle is None:
+            raise InputError(f"{type(self).__name__} is not running: run() begins a run")
+        return self._lifecycle
+
+    @property
+    def _open(self) -> Lifecycle:
+        if not (self._lifecycle and self._lifecycle.under_way):
+            raise InputError(f"{type(self).__name__} is not running: run() begins a run")
+        self._lifecycle.state.models = self.models
+        return self._lifecycle
+
+    def _announce_run(self, body: Body, bound: inspect.BoundArguments) -> Any:
+        """Make `body` a run, unless one is under way: `super().run()` announces nothing."""
+        from jemtrack.train.state import TrainState
+
+        if self._lifecycle and self._lifecycle.under_way:
+            return body()
+        state = TrainState(self.models)
+        audience = Audience(self.listeners, self.callbacks, state)
+        for callback in self.callbacks:
+            callback.run_folder = self.folder
+            callback.save_weights = functools.partial(write_whole, write=self._save)
+        result = None
+        with PromptInterruption() as interruption:
+            life = self._lifecycle = Lifecycle(audience, interruption)
+            life.usual_phase = ("train", self.n_epochs, self.n_batches)
+            life.n_phases = self.n_phases
+            with audience.until_end(lambda: {**life.run_metrics}):
+                try:
+                    life.tell(self._start(bound))
+                    with suppress(Stopped), interruption.acting():
+                        result = body()
+                    life.finish()
+                finally:
+                    life.leave()
+        return result
+
+    def _announce_epoch(self, body: Body, bound: inspect.BoundArguments) -> Any:
+        """Make `body` an epoch, or a part of one that is open; the outermost gives the metrics."""
+        if self._in_run_epoch:
+            return body()
+        if len(bound.args) < 2:
+            raise InputError(f"{type(self).__name__}.run_epoch must take the number of the epoch")
+        life = self._open
+        with nullcontext() if life.in_epoch else life.epoch(bound.args[1]):
+            self._in_run_epoch = True
+            try:
+                result = body()
+            finally:
+                self._in_run_epoch = False
+            if isinstance(result, Mapping):
+                life.epoch_metrics.update(result)
+        return result
+
+    def _save(self, path: Path) -> None:
+        self.save_weights(path, self._last.state.served)
+
+    def _start(self, bound: inspect.BoundArguments) -> RunStart:
+        options = {option.name: getattr(self, option.name) for option in self.options()}
+        chosen = {**options, **self.parameters, **_arguments(bound)}
+        return RunStart(self.name or type(self).__name__, chosen, uuid.uuid4().hex, new_session())
+
+
+def _wrapped(body: Body, announce: Callable[[Any, Body, inspect.BoundArguments], Any]) -> Body:
+    """Give the method `body` as one that is called through `announce`."""
+    signature = inspect.signature(body)
+
+    @functools.wraps(body)
+    def method(pipeline: Pipeline, *handed: Any, **named: Any) -> Any:
+        bound = signature.bind(pipeline, *handed, **named)
+        return announce(pipeline, functools.partial(body, pipeline, *handed, **named), bound)
+
+    method.announces = True  # type: ignore[attr-defined]
+    return method
+
+
+def _arguments(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Give the named arguments of a method, defaults included."""
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in [*bound.arguments.items()][1:]:
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            found |= value
+        elif kind is not inspect.Parameter.VAR_POSITIONAL:
+            found[name] = value
+    return found

@@ -1,0 +1,86 @@
+"""A nested state as bytes, in the safetensors format with JSON beside it; files written whole."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `path`, which then takes its name; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_stem(f"{path.stem}.unfinished")
+    write(unfinished)
+    unfinished.replace(path)
+
+
+_KEY = "jemtrack"
+# A dict with one of these keys stands for what JSON has no form for.
+_TENSOR, _ITEMS, _TUPLE, _NUMBER = "$tensor", "$items", "$tuple", "$number"
+
+
+def to_bytes(tree: Any) -> bytes:
+    """Write nested dicts, lists and tuples of tensors, numbers, text, booleans and None.
+
+    Raises:
+        TypeError: naming the path of a value of another type.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_encode(tree, "state", tensors), allow_nan=False)
+    return save(tensors, {_KEY: text})
+
+
+def from_bytes(content: bytes) -> Any:
+    """Read what `to_bytes` wrote; the tensors are on the CPU. Nothing is executed.
+
+    Raises:
+        ValueError: when the bytes are something else.
+    """
+    try:
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size])
+        return _decode(json.loads(header["__metadata__"][_KEY]), load(content))
+    except (KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"no state of a training: {error}") from error
+
+
+def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        # Two names may share a storage, as tied weights do: each gets a copy of its own.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        entries = [[key, _encode(entry, f"{path}.{key}", tensors)] for key, entry in value.items()]
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return dict(entries)
+        return {_ITEMS: [[_encode(key, path, tensors), entry] for key, entry in entries]}
+    if isinstance(value, list | tuple):
+        entries = [_encode(entry, f"{path}[{i}]", tensors) for i, entry in enumerate(value)]
+        return {_TUPLE: entries} if isinstance(value, tuple) else entries
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_NUMBER: str(float(value))}
+    if value is None or type(value) in {bool, int, float, str}:
+        return value
+    raise TypeError(f"{path} cannot be saved: expected tensors and JSON, got {type(value)}")
+
+
+def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _NUMBER in value:
+        return float(value[_NUMBER])
+    if _TUPLE in value:
+        return tuple(_decode(entry, tensors) for entry in value[_TUPLE])
+    if _ITEMS in value:
+        return {_decode(key, tensors): _decode(entry, tensors) for key, entry in value[_ITEMS]}
+    return {key: _decode(entry, tensors) for key, entry in value.items()}

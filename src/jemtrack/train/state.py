@@ -1,0 +1,122 @@
+"""All that a training changes."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from jemtrack.train.events import Position
+from jemtrack.train.optimizers import scale_learning_rates
+from jemtrack.train.phase import Phase
+from jemtrack.train.random_streams import random_state, restore_random_state
+
+
+@dataclass
+class TrainState:
+    """The models, the place that training has reached and all that the next step depends on.
+
+    `step` counts the optimization steps of the whole run, `epochs` its epochs. `totals` are the
+    sums of this epoch's losses over its batches so far, `recent` the last values of the metric
+    whose threshold ends the phase, `latest` the last epoch's metrics, and `stop` is why a
+    callback wants the training to end, `stop_phase` why it wants the phase to. `averages` holds
+    copies of models whose weights are averages over the training: where there is one, it is
+    measured and saved in the model's place.
+    After `retries` returns from a divergence, the learning rates are `lr_scale` times the chosen.
+    """
+
+    models: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    schedulers: dict[str, LRScheduler] = field(default_factory=dict)
+    position: Position = field(default_factory=Position)
+    step: int = 0
+    epochs: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+    recent: deque[float] = field(default_factory=deque)
+    latest: dict[str, float] = field(default_factory=dict)
+    stop: str = ""
+    stop_phase: str = ""
+    averages: dict[str, nn.Module] = field(default_factory=dict)
+    last_losses: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+    retries: int = 0
+    lr_scale: float = 1.0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback ended the run, or the last of its phases."""
+        return bool(self.stop or self.stop_phase)
+
+    @property
+    def served(self) -> dict[str, nn.Module]:
+        """The models to measure and to save: averages where there are some."""
+        return {**self.models, **self.averages}
+
+    def enter(self, phase: Phase) -> None:
+        """Make the phase's optimizers and schedulers; say for every weight whether it trains.
+
+        Nothing is left of another phase's.
+        """
+        for model in self.models.values():
+            model.requires_grad_(True)
+        for module in phase.frozen_modules(self.models):
+            module.requires_grad_(False)
+        self.optimizers = {
+            name: make(_weights(phase.trained_modules(self.models, name)))
+            for name, make in phase.optimizers.items()
+        }
+        self.schedulers = {
+            name: schedule.make(self.optimizers[name]) for name, schedule in phase.schedules.items()
+        }
+        # After the schedulers are made: they have rates of their own, such as the least one.
+        scale_learning_rates(self.optimizers, self.schedulers, self.lr_scale)
+        self.recent = deque(maxlen=phase.threshold.window if phase.threshold else 1)
+        self.stop_phase = ""
+
+    def state_dict(self, phase: Phase) -> dict[str, Any]:
+        """Give all of it, in `phase`, and the global random streams: tensors and JSON."""
+        return {
+            "position": astuple(self.position),
+            **{kind: _states(getattr(self, kind)) for kind in _KINDS},
+            "objective": objective_state(phase),
+            "random": random_state(),
+            "recent": [*self.recent],
+            "last_losses": [*self.last_losses],
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], phase: Phase) -> None:
+        """Go back to what `state_dict` gave in `phase`."""
+        self.enter(phase)
+        self.position = Position(*state["position"])
+        for kind in _KINDS:
+            for name, holder in getattr(self, kind).items():
+                holder.load_state_dict(state[kind][name])
+        if state["objective"] is not None:
+            phase.objective.load_state_dict(state["objective"])  # type: ignore[attr-defined]
+        self.recent.extend(state["recent"])
+        self.last_losses = deque(state["last_losses"], self.last_losses.maxlen)
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        restore_random_state(state["random"])
+
+
+_KINDS = ("models", "optimizers", "schedulers")
+_PLAIN = ("step", "epochs", "totals", "latest", "stop", "stop_phase", "retries", "lr_scale")
+
+
+def objective_state(phase: Phase) -> Any:
+    """Give the state of the phase's objective; None where it has none."""
+    objective: Any = phase.objective
+    return objective.state_dict() if hasattr(objective, "state_dict") else None
+
+
+def _weights(modules: list[nn.Module]) -> list[nn.Parameter]:
+    """List the weights of the modules, each once."""
+    return list({id(w): w for module in modules for w in module.parameters()}.values())
+
+
+def _states(holders: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: holder.state_dict() for name, holder in holders.items()}

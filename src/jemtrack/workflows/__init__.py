@@ -1,0 +1,1 @@
+"""The graphs, each on one screen."""

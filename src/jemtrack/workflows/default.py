@@ -1,0 +1,54 @@
+"""The graph of the main job: PrepareData -> three trainers -> EvaluateX."""
+
+from typing import Any
+
+from jemtrack.project import graph as files
+from jemtrack.stages.draw_samples import DrawSamples
+from jemtrack.stages.evaluate_x import EvaluateX
+from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
+from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
+from jemtrack.stages.measure_robustness import MeasureRobustness
+from jemtrack.stages.prepare_data import PrepareData
+from jemtrack.stages.prepare_outliers import OutlierArgs, PrepareOutliers
+from jemtrack.stages.stage import Stage
+from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+
+
+def measuring_stages(data: Any, models: list[Any], outliers: OutlierArgs) -> list[Stage]:
+    """Declare the outliers, the robustness, the samples, and the evaluation that shows them all.
+
+    `data` and `models` are outs of the stages that make them, inside the graph they are declared
+    in; the first model is the classifier that judges the samples.
+    """
+    prepared = PrepareOutliers(data=data, params=outliers)
+    robustness = MeasureRobustness(data=data, models=models)
+    samples = DrawSamples(data=data, models=models, features=models[0])
+    evaluated = EvaluateX(
+        data=data,
+        models=models,
+        outliers=[prepared.images],
+        robustness=[robustness.curves],
+        samples=[samples.grids],
+        sample_metrics=[samples.metrics],
+    )
+    return [prepared, robustness, samples, evaluated]
+
+
+def nodes() -> list[Stage]:
+    """Declare the stages with the parameters that they ship with."""
+    prepared = PrepareData()
+    trainers = [
+        XEntropyAugmented(data=prepared.images),
+        MaxEntropyL1(data=prepared.images),
+        MaxEntropyL2(data=prepared.images),
+    ]
+    models = [trainer.model for trainer in trainers]
+    return [prepared, *trainers, *measuring_stages(prepared.images, models, OutlierArgs())]
+
+
+def write_graph(*, run: bool = False, no_exec: bool | None = None) -> None:
+    """Write the whole graph into dvc.yaml, params.yaml and zntrack.json; `run` it if asked.
+
+    What was changed in the files by hand stays. `no_exec` is the older spelling of `not run`.
+    """
+    files.write_graph(nodes(), run=run, no_exec=no_exec)
