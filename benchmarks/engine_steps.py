@@ -13,14 +13,14 @@ from jemtrack.jem.training.phases import initial_network, network_shape, trainin
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_recipe import trainer_family, trainer_recipe
 from jemtrack.train.hardware import Hardware, Precision
-from jemtrack.train.launch import Place, launch
+from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.loop import set_modes, update
 from jemtrack.train.phase import Batches, Objective
 from jemtrack.train.recipe import Recipe
 from jemtrack.train.state import TrainState
 
 
-def place_of(device: torch.device, precision: Precision) -> Place:
+def place_of(device: torch.device, precision: Precision) -> Runtime:
     """Give the place that a stage trains in with this device and precision."""
     return launch(Hardware(device=device.type, precision=precision), lambda place: place)
 
@@ -34,7 +34,7 @@ class EngineStep:
     """Draws and augments a batch and trains on it, by the engine."""
 
     def __init__(
-        self, objective: Objective, params: TrainArgs, data: DataSplits, place: Place
+        self, objective: Objective, params: TrainArgs, data: DataSplits, place: Runtime
     ) -> None:
         torch.manual_seed(data.seed)
         self.network = initial_network(network_shape(params, data), None, place.device)

@@ -24,7 +24,7 @@ from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 from jemtrack.train.hardware import Precision
-from jemtrack.train.launch import Place, launch
+from jemtrack.train.launch import Runtime, launch
 
 TRAINERS: dict[str, type[Trainer]] = {
     cls.__name__: cls for cls in (XEntropyAugmented, MaxEntropyL2, SampledJEM)
@@ -35,7 +35,7 @@ SIGMA = 0.03
 
 
 def measured(
-    place: Place, trainer: type[Trainer], data: DataSplits, params: TrainArgs
+    place: Runtime, trainer: type[Trainer], data: DataSplits, params: TrainArgs
 ) -> dict[str, float]:
     """Train on the data; measure on its test images, in fp32."""
     training = trainer(data="unused", params=params).training(data, place)

@@ -9,7 +9,7 @@ from benchmarks.sides import Sides
 from benchmarks.sizes import TINY, Size
 from jemtrack.errors import InputError
 from jemtrack.train.hardware import Precision
-from jemtrack.train.launch import Place
+from jemtrack.train.launch import Runtime
 
 BOTH: tuple[Precision, ...] = ("fp32", "bf16-mixed")
 SMALL = Size(depth=16, width=2, side=32, channels=3, batch_size=64)
@@ -36,7 +36,7 @@ class Row:
 
     what: str
     bar: float
-    make: Callable[[Place, BenchOptions], Sides]
+    make: Callable[[Runtime, BenchOptions], Sides]
     turns: int = 11
     n_steps: int = 1
     unit: str = "step"
@@ -46,10 +46,10 @@ class Row:
     warms_up: bool = True
 
 
-Maker = Callable[[Size, Place, BenchOptions], Sides]
+Maker = Callable[[Size, Runtime, BenchOptions], Sides]
 
 
-def _sized(make: Maker, size: Size) -> Callable[[Place, BenchOptions], Sides]:
+def _sized(make: Maker, size: Size) -> Callable[[Runtime, BenchOptions], Sides]:
     return lambda place, options: make(TINY if options.tiny else size, place, options)
 
 

@@ -27,7 +27,7 @@ from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import TrainingBatches
-from jemtrack.train.launch import Place
+from jemtrack.train.launch import Runtime
 from jemtrack.train.phase import Objective
 
 CHAIN_STEPS = 20
@@ -45,24 +45,24 @@ class Sides:
     note: Callable[[], str] = lambda: ""
 
 
-def cross_entropy(size: Size, place: Place, options: BenchOptions) -> Sides:
+def cross_entropy(size: Size, place: Runtime, options: BenchOptions) -> Sides:
     """Train a classifier."""
     return _training(CrossEntropy(), cross_entropy_loss, size, place)
 
 
-def max_entropy(size: Size, place: Place, options: BenchOptions) -> Sides:
+def max_entropy(size: Size, place: Runtime, options: BenchOptions) -> Sides:
     """Train by maximum entropy."""
     return _training(MaxEntropyL2Objective(), max_entropy_loss, size, place)
 
 
-def max_entropy_best(size: Size, place: Place, options: BenchOptions) -> Sides:
+def max_entropy_best(size: Size, place: Runtime, options: BenchOptions) -> Sides:
     """Train by maximum entropy in the batch by which the engine sees most images a second."""
     best = dataclasses.replace(size, batch_size=_best_batch(size, place))
     both = _training(MaxEntropyL2Objective(), max_entropy_loss, best, place)
     return dataclasses.replace(both, note=lambda: f"the best batch is {best.batch_size}")
 
 
-def _training(objective: Objective, loss: Loss, size: Size, place: Place) -> Sides:
+def _training(objective: Objective, loss: Loss, size: Size, place: Runtime) -> Sides:
     params, data = size.params(), size.random_data()
     ours = EngineStep(objective, params, data, place)
     network = size.plain_network(ours.network)
@@ -70,7 +70,7 @@ def _training(objective: Objective, loss: Loss, size: Size, place: Place) -> Sid
     return Sides(PlainStep(network, loss, *loaders, place.device, params.lr), ours)
 
 
-def sampled(size: Size, place: Place, options: BenchOptions) -> Sides:
+def sampled(size: Size, place: Runtime, options: BenchOptions) -> Sides:
     """Train by JEM's own loss, with chains."""
     params = size.params(n_steps=2 if options.tiny else CHAIN_STEPS)
     data = size.random_data()
@@ -81,7 +81,7 @@ def sampled(size: Size, place: Place, options: BenchOptions) -> Sides:
     return Sides(PlainSampledStep(network, chains, *loaders, place.device, params.lr), ours)
 
 
-def evaluation(size: Size, place: Place, options: BenchOptions) -> Sides:
+def evaluation(size: Size, place: Runtime, options: BenchOptions) -> Sides:
     """Classify images with noise; a step of each side takes the next part of them."""
     n_images, part = (8, 4) if options.tiny else (EVALUATED, PART)
     params, data = size.params(), size.random_data(n_images)
@@ -103,7 +103,7 @@ def evaluation(size: Size, place: Place, options: BenchOptions) -> Sides:
     return Sides(reference, ours)
 
 
-def augmentation(size: Size, place: Place, options: BenchOptions) -> Sides:
+def augmentation(size: Size, place: Runtime, options: BenchOptions) -> Sides:
     """Draw and augment a batch."""
     params, data = size.params(), size.random_data()
     batches = read_again_and_again(
@@ -119,7 +119,7 @@ def _parts(n_images: int, part: int) -> Iterator[torch.Tensor]:
     return cycle([torch.arange(first, end) for first, end in bounds])
 
 
-def _best_batch(size: Size, place: Place) -> int:
+def _best_batch(size: Size, place: Runtime) -> int:
     """Double the batch while that makes the engine see more images a second, and memory lasts."""
     best, most = size.batch_size, 0.0
     while best < _LARGEST_BATCH:
@@ -135,7 +135,7 @@ def _best_batch(size: Size, place: Place) -> int:
     return best
 
 
-def _images_a_second(size: Size, place: Place) -> float:
+def _images_a_second(size: Size, place: Runtime) -> float:
     step = EngineStep(MaxEntropyL2Objective(), size.params(), size.random_data(), place)
     timed(step, 3, place.device)
     return 5 * size.batch_size / timed(step, 5, place.device)

@@ -32,9 +32,9 @@ from jemtrack.jem.training.phases import initial_network, network_shape, trainin
 from jemtrack.jem.training.training import Training
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.trackers.console import run_log, usual_listeners
+from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.launch import Place
+from jemtrack.train.launch import Runtime
 
 SIZE = Size(depth=10, width=2, side=28, channels=1, batch_size=64)
 EPOCHS = 2
@@ -53,7 +53,7 @@ class WholeTrainings:
     data: DataSplits
     params: TrainArgs
     size: Size
-    place: Place
+    place: Runtime
     trained: dict[str, list[JointEnergyModel]] = field(
         default_factory=lambda: {"reference": [], "jemtrack": []}
     )
@@ -96,10 +96,10 @@ class WholeTrainings:
                 folder=folder,
                 place=self.place,
             )
-            history = usual_listeners(folder / "history.csv", params.print_every)
-            listeners = [JsonLines(folder=str(folder / "record")), *history]
+            history = default_trackers(folder / "history.csv", params.print_every)
+            trackers = [JsonLines(folder=str(folder / "record")), *history]
             with run_log(None, on_screen=not sys.stderr.isatty()):
-                training.train(listeners, Checkpoints(folder / "checkpoints"))
+                training.train(trackers, Checkpoints(folder / "checkpoints"))
             training.save(folder / "model.safetensors")
         self.trained["jemtrack"].append(training.served)
 
@@ -126,7 +126,7 @@ class WholeTrainings:
         return f"accuracy {_spread(of_all['accuracy'])}, NLL {_spread(of_all['nll'])}"
 
 
-def sides(place: Place, options: BenchOptions) -> Sides:
+def sides(place: Runtime, options: BenchOptions) -> Sides:
     """Train by maximum entropy on Fashion-MNIST, or on some of its images."""
     size = TINY if options.tiny else SIZE
     named = "stage" in options.rows

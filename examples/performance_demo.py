@@ -60,6 +60,6 @@ if __name__ == "__main__":
         path = folder / f"{mode}.jsonl"
         path.unlink(missing_ok=True)
         pipeline = Busy(seconds=0.5)
-        pipeline.listeners = [Performance(path=str(path), interval=INTERVAL, light=light)]
+        pipeline.trackers = [Performance(path=str(path), interval=INTERVAL, light=light)]
         pipeline.run()
         print(f"{mode}: {shown(path)}")

@@ -70,7 +70,7 @@ if __name__ == "__main__":
     phase = Phase("train", losses, DigitBatches(), 60, adam, validation=Validation(measured))
     metrics = Run(
         "simple classifier", {"lr": LR}, TrainState({"classifier": classifier}), [phase],
-        listeners=[Lines(), JsonLines(folder=str(folder / "record"))],
+        trackers=[Lines(), JsonLines(folder=str(folder / "record"))],
         callbacks=[EarlyStopping(metric="valid_loss", patience=3),
                    BestWeights(metric="valid_loss", restore=True)],
         checkpoints=Checkpoints(folder / "checkpoints"), folder=folder,

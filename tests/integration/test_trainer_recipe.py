@@ -20,7 +20,7 @@ from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.train.launch import usual_place
+from jemtrack.train.launch import default_runtime
 from jemtrack.train.phase import Phase, Threshold
 
 HEAD = {
@@ -59,7 +59,7 @@ def trainer(recipe: Any = (), cls: type[Trainer] = MaxEntropyL1, **changed: Any)
 
 
 def described(node: Trainer) -> Training:
-    return node.training(DataSplits.load(prepared_file()), usual_place())
+    return node.training(DataSplits.load(prepared_file()), default_runtime())
 
 
 def written(pipeline: Any, **training: Any) -> str:

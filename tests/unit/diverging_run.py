@@ -61,4 +61,4 @@ def make(folder, *callbacks, bad: Bad | None = None, phase=0, values=(), **diver
 
 
 def record_of(run: Run) -> Record:
-    return run.listeners[0]
+    return run.trackers[0]

@@ -7,13 +7,13 @@ import torch
 
 from jemtrack.train.components import Option
 from jemtrack.train.events import BatchEnd, EpochEnd, RunStart
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.pipeline import Pipeline
 
 N_EPOCHS = 3
 
 
-class Record(Listener):
+class Record(Tracker):
     def __init__(self) -> None:
         self.events, self.closed = [], 0
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, EpochEnd, Event
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.phase import Phase, Validation
 from jemtrack.train.random_streams import generator
 from jemtrack.train.recipe import Divergence
@@ -55,7 +55,7 @@ class Loss:
         return {"loss": loss * self.bad.pop(self.calls, 1.0)}
 
 
-class Record(Listener):
+class Record(Tracker):
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.n_closed = 0
@@ -159,7 +159,7 @@ def assert_same(run: Run, whole: Run) -> None:
     # repr, for NaN is to be as NaN.
     assert repr(run.state.latest) == repr(whole.state.latest)
     assert run.state.position == whole.state.position
-    assert run.listeners[0].events[-1] == whole.listeners[0].events[-1]
+    assert run.trackers[0].events[-1] == whole.trackers[0].events[-1]
     for one, other in zip(run.callbacks, whole.callbacks, strict=True):
         assert to_bytes(one.state_dict()) == to_bytes(other.state_dict())
     assert files(run) == files(whole)
@@ -180,7 +180,7 @@ def holds(path: Path, model: nn.Module) -> bool:
 
 def epochs(run: Run) -> list[int]:
     """Give the epochs of the run that ended."""
-    return [event.epoch for event in run.listeners[0].of(EpochEnd)]
+    return [event.epoch for event in run.trackers[0].of(EpochEnd)]
 
 
 NAN = math.nan

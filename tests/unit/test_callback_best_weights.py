@@ -23,7 +23,7 @@ from jemtrack.train.handlers import Callback
 VALUES = [2.0, 0.5, NAN, 0.5, 0.0, NAN, None, 1.0]
 
 
-class Snapshots(Callback):
+class CheckpointManager(Callback):
     """Keeps what was served after each epoch."""
 
     def _post_init_(self) -> None:
@@ -35,7 +35,7 @@ class Snapshots(Callback):
 
 
 def trained(folder, *, values=VALUES, **options):
-    callbacks = BestWeights(metric="valid_loss", **options), Snapshots()
+    callbacks = BestWeights(metric="valid_loss", **options), CheckpointManager()
     run = make_run(folder, *callbacks, values=values)
     run.train()
     return run, run.folder / "best.safetensors", run.callbacks[1].served
@@ -59,14 +59,14 @@ def test_the_file_has_the_weights_of_the_best_epoch(tmp_path, values, mode, best
     assert files(run).keys() == {"best.safetensors"}
     # Without `restore`, the run ends as it would have anyway.
     assert holds(path, run.state.models["net"]) == (best == 8)
-    assert run.listeners[0].events[-1] == RunEnd("success", run.state.latest)
+    assert run.trackers[0].events[-1] == RunEnd("success", run.state.latest)
 
 
 def test_each_new_best_is_announced(tmp_path):
     run, path, _ = trained(tmp_path, file="kept/best.safetensors")
 
     kept = path.with_name("kept") / path.name
-    assert run.listeners[0].of(ArtifactSaved) == [ArtifactSaved(kept, "weights")] * 3
+    assert run.trackers[0].of(ArtifactSaved) == [ArtifactSaved(kept, "weights")] * 3
     assert kept.is_file()
 
 
@@ -75,9 +75,9 @@ def test_with_restore_the_run_ends_with_the_best_weights_and_their_metrics(tmp_p
 
     assert holds(path, served[5])
     assert holds(path, run.state.models["net"])
-    (fifth,) = (end for end in run.listeners[0].of(EpochEnd) if end.epoch == 5)
+    (fifth,) = (end for end in run.trackers[0].of(EpochEnd) if end.epoch == 5)
     assert run.state.latest == fifth.metrics
-    assert run.listeners[0].events[-1] == RunEnd("success", fifth.metrics)
+    assert run.trackers[0].events[-1] == RunEnd("success", fifth.metrics)
 
 
 def test_nothing_is_restored_between_phases(tmp_path):
@@ -137,15 +137,15 @@ def test_a_best_epoch_that_is_void_is_so_in_the_file_too(tmp_path):
 
     values = [2.0, 0.5, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
     best, look = BestWeights(metric="valid_loss"), Look()
-    run = make_run(tmp_path, best, look, Snapshots(), values=values, bad={5: NAN})
+    run = make_run(tmp_path, best, look, CheckpointManager(), values=values, bad={5: NAN})
     run.train()
 
     first, second, *_ = (content for name, content in told if name == "EpochEnd")
     (again,) = (content for name, content in told if name == "Diverged")
     assert first != second
     assert again == first
-    assert run.listeners[0].of(Diverged, ArtifactSaved)[2:4] == [
-        *run.listeners[0].of(Diverged),
+    assert run.trackers[0].of(Diverged, ArtifactSaved)[2:4] == [
+        *run.trackers[0].of(Diverged),
         ArtifactSaved(run.folder / "best.safetensors", "weights"),
     ]
 

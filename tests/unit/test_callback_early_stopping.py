@@ -17,7 +17,7 @@ def trained(folder, values, **options):
 
 
 def ends(run):
-    return [(end.name, end.status, end.position.epoch) for end in run.listeners[0].of(PhaseEnd)]
+    return [(end.name, end.status, end.position.epoch) for end in run.trackers[0].of(PhaseEnd)]
 
 
 @pytest.mark.parametrize(
@@ -57,18 +57,18 @@ def test_each_phase_counts_afresh_and_the_last_one_s_stop_is_the_run_s(tmp_path)
     run = trained(tmp_path, [1, 2, 9, 8, 8], patience=1)
 
     assert ends(run) == [("first", Status.STOPPED, 2), ("second", Status.STOPPED, 3)]
-    assert [end.reason for end in run.listeners[0].of(PhaseEnd)] == [
+    assert [end.reason for end in run.trackers[0].of(PhaseEnd)] == [
         "valid_loss was never better than 1 (patience: 1)",
         "valid_loss was never better than 8 (patience: 1)",
     ]
-    assert run.listeners[0].events[-1].status == Status.STOPPED
+    assert run.trackers[0].events[-1].status == Status.STOPPED
     assert epochs(run) == [1, 2, 3, 4, 5]
 
 
 def test_patience_that_is_out_with_the_last_epoch_stops_nothing(tmp_path):
     run = trained(tmp_path, [2, 1, 1, 1, 2, 1, 1, 1], patience=2)
 
-    assert {event.status for event in run.listeners[0].of(PhaseEnd, RunEnd)} == {Status.SUCCESS}
+    assert {event.status for event in run.trackers[0].of(PhaseEnd, RunEnd)} == {Status.SUCCESS}
     assert epochs(run) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 

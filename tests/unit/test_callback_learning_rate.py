@@ -20,7 +20,7 @@ def halving(folder, *callbacks, bad=None):
 
 def rates(run):
     """Give the last that was told of each step."""
-    return {event.step: event.metrics for event in run.listeners[0].of(Measured)}
+    return {event.step: event.metrics for event in run.trackers[0].of(Measured)}
 
 
 HALVED = {
@@ -38,7 +38,7 @@ def whole(tmp_path_factory):
 
 
 def test_each_epoch_s_rate_is_announced_at_its_start(whole):
-    told = whole.listeners[0].of(Measured, EpochStart)
+    told = whole.trackers[0].of(Measured, EpochStart)
 
     assert [type(event) for event in told] == [EpochStart, Measured] * 8
     assert rates(whole) == HALVED
@@ -56,7 +56,7 @@ def test_after_a_kill_no_rate_is_told_again_that_the_record_has(tmp_path, step, 
     assert_same(run, whole)
     resumed_after = (step - 1) // 3 * 3
     assert rates(run) == {step: HALVED[step] for step in HALVED if step >= resumed_after}
-    assert len(run.listeners[0].of(Measured)) == len(rates(run))
+    assert len(run.trackers[0].of(Measured)) == len(rates(run))
 
 
 @pytest.mark.parametrize(("bad", "back_to"), [(6, 3), (8, 6)])
@@ -65,7 +65,7 @@ def test_a_lower_rate_is_told_where_training_goes_back_to(tmp_path, bad, back_to
     run = halving(tmp_path, bad={bad: NAN})
     run.train()
 
-    events = run.listeners[0].of(Measured, Diverged)
+    events = run.trackers[0].of(Measured, Diverged)
     (after,) = (number for number, event in enumerate(events) if isinstance(event, Diverged))
     assert {event.step: event.metrics for event in events[after + 1 :]} == {
         step: {"learning_rate.net": pytest.approx(0.5 * 0.05 / 2 ** (step // 2 % 4))}

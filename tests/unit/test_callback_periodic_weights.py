@@ -15,7 +15,7 @@ def test_weights_are_saved_and_announced_every_so_many_epochs_of_the_run(tmp_pat
     run.train()
 
     paths = [run.folder / "kept" / f"epoch_{epoch:03d}.safetensors" for epoch in saved]
-    assert run.listeners[0].of(ArtifactSaved) == [ArtifactSaved(path, "weights") for path in paths]
+    assert run.trackers[0].of(ArtifactSaved) == [ArtifactSaved(path, "weights") for path in paths]
     assert [*files(run)] == [path.name for path in paths]
 
 

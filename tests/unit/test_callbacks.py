@@ -83,7 +83,7 @@ def test_a_callback_that_raises_ends_the_run_as_failed(tmp_path, name, kind, fir
     with pytest.raises(PowerCutError):
         run.train()
 
-    (record,) = run.listeners
+    (record,) = run.trackers
     assert record.events[-1] == RunEnd(Status.FAILED, run.state.latest)
     for start, end in ((RunStart, RunEnd), (PhaseStart, PhaseEnd), (EpochStart, EpochEnd)):
         assert len(record.of(start)) == len(record.of(end))
@@ -137,7 +137,7 @@ def test_an_own_callback_is_found_by_its_dotted_path(tmp_path, own):
     run = make_run(tmp_path, stop)
     run.train()
 
-    (record,) = run.listeners
+    (record,) = run.trackers
     assert [end.epoch for end in record.of(EpochEnd)] == [1, 2, 3]
     assert [(end.name, end.status, end.reason) for end in record.of(PhaseEnd)] == [
         ("first", Status.STOPPED, "enough")
@@ -239,7 +239,7 @@ def test_the_document_s_own_callback_does_what_it_says(tmp_path, monkeypatch):
     run.phases = [replace(phase, validation=measured) for phase in run.phases]
     run.train()
 
-    (end,) = run.listeners[0].of(PhaseEnd)
+    (end,) = run.trackers[0].of(PhaseEnd)
     assert (end.position.epoch, end.status, end.reason) == (
         3,
         Status.STOPPED,

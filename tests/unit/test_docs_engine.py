@@ -53,7 +53,7 @@ def test_the_file_that_is_shown_is_sound(monkeypatch):
 
     pipeline = load_pipeline(Path("shown.yaml"))
 
-    assert (len(pipeline.callbacks), len(pipeline.listeners)) == (1, 1)
+    assert (len(pipeline.callbacks), len(pipeline.trackers)) == (1, 1)
 
 
 def test_every_name_of_the_table_is_in_its_module():

@@ -4,7 +4,14 @@ import pytest
 
 from jemtrack.errors import InputError
 from jemtrack.train import components
-from jemtrack.train.components import Component, Option, build, component, option_faults, registered
+from jemtrack.train.components import (
+    Component,
+    Option,
+    build,
+    component,
+    option_problems,
+    registered,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -105,13 +112,13 @@ def test_an_option_can_be_none_where_that_is_declared():
     ],
 )
 def test_bounds_and_choices_are_told_before_anything_is_built(options, name, message):
-    assert [*option_faults(Tuned, options)] == [(name, message)]
+    assert [*option_problems(Tuned, options)] == [(name, message)]
     with pytest.raises(InputError, match=re.escape(f"Tuned.{name} {message}")):
         Tuned(**options)
 
 
 def test_every_fault_of_the_options_is_told(stopper):
-    found = [*option_faults(stopper, {"patients": 2, "least": -1, "patience": True})]
+    found = [*option_problems(stopper, {"patients": 2, "least": -1, "patience": True})]
 
     assert found == [
         ("patients", "is not an option of it; did you mean patience?"),

@@ -188,7 +188,7 @@ def test_a_run_goes_back_so_often_and_no_more(tmp_path, max_retries):
 def test_the_record_has_each_step_and_epoch_once_and_every_return(tmp_path):
     run = make(tmp_path, LearningRate(), bad={(1, 1, 0): NAN, (3, 0, 1): CUSP})
     jsonl = JsonLines(folder=str(tmp_path / "record"))
-    run.listeners = [*run.listeners, jsonl]
+    run.trackers = [*run.trackers, jsonl]
     run.train()
 
     def lines(name):
@@ -244,7 +244,7 @@ def test_what_was_waiting_to_be_told_is_void_with_its_step(tmp_path):
     class Announcing(Callback):
         def __call__(self, event, state) -> None:
             if isinstance(event, BatchEnd):
-                self.announce(Measured({"gradient_norm": 1.0}, event.step))
+                self.dispatch(Measured({"gradient_norm": 1.0}, event.step))
 
     class Finding(Callback):
         def __call__(self, event, state) -> None:

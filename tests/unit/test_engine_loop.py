@@ -20,7 +20,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 from jemtrack.train.loop import fit
 from jemtrack.train.metrics import declare_metric
 from jemtrack.train.phase import Objective, Phase, Validation
@@ -70,12 +70,12 @@ def make_state(phase: Phase = PHASE) -> TrainState:
     return state
 
 
-def train(objective: Objective, *listeners: Listener, state: TrainState | None = None):
+def train(objective: Objective, *trackers: Tracker, state: TrainState | None = None):
     phase = replace(PHASE, objective=objective)
-    return Run("x", {"lr": 1}, state or make_state(), [phase], listeners).train()
+    return Run("x", {"lr": 1}, state or make_state(), [phase], trackers).train()
 
 
-class Record(Listener):
+class Record(Tracker):
     def __init__(self) -> None:
         self.events = []
         self.closed = 0
@@ -230,7 +230,7 @@ def test_a_run_announces_start_and_end_and_gives_the_last_metrics():
     assert record.closed == 1
 
 
-class Broken(Listener):
+class Broken(Tracker):
     def __call__(self, event) -> None:
         raise OSError("no such server")
 

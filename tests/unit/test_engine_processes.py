@@ -28,11 +28,11 @@ from jemtrack.jem.training.batches import Batch, TrainingBatches
 from jemtrack.train import distributed as batch_norm
 from jemtrack.train import distributed as processes
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.distributed import is_first, own_share, process_number, whole_batch
+from jemtrack.train.distributed import all_gather, is_rank_zero, local_shard, rank
 from jemtrack.train.events import BatchEnd, EpochEnd, Event, RunStart
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 from jemtrack.train.hardware import Hardware
-from jemtrack.train.launch import Place, launch
+from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.metrics import declare_metric
 from jemtrack.train.phase import Models, Phase, Validation
 from jemtrack.train.run import Run
@@ -51,7 +51,7 @@ FEW_LABELS = torch.arange(0, 42, 3)
 declare_metric("valid_process")
 
 
-class Seen(Listener):
+class Seen(Tracker):
     """Keeps the metrics of every batch and epoch."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Seen(Listener):
         self.batches, self.epochs = state["batches"], state["epochs"]
 
 
-class BreakOff(Listener):
+class BreakOff(Tracker):
     """Sends the process a signal after a step."""
 
     def __init__(self, step: int, number: int) -> None:
@@ -87,7 +87,7 @@ class BreakOff(Listener):
 
 
 def process_of(models: Models) -> dict[str, float]:
-    return {"valid_process": float(process_number())}
+    return {"valid_process": float(rank())}
 
 
 def make_phase(objective: Any, labelled: torch.Tensor | None = None) -> Phase:
@@ -111,7 +111,7 @@ def make_network(dropout_rate: float = 0.0) -> nn.Module:
     return shape.build_model()
 
 
-def train(place: Place, name: str, few: bool) -> tuple[Seen, Weights]:
+def train(place: Runtime, name: str, few: bool) -> tuple[Seen, Weights]:
     """Train by an objective, dropout off; give what was seen, and the weights.
 
     The activation is a smooth one: at leaky ReLU's kink the gradient jumps, and of as many
@@ -124,11 +124,11 @@ def train(place: Place, name: str, few: bool) -> tuple[Seen, Weights]:
     return seen, network.state_dict()
 
 
-def train_all(place: Place, file: Path) -> None:
+def train_all(place: Runtime, file: Path) -> None:
     keep(file, {f"{name}, {few=}": train(place, name, few) for name, few in CASES})
 
 
-def train_with_dropout(place: Place, folder: Path, more: list[Listener]) -> tuple[Seen, Weights]:
+def train_with_dropout(place: Runtime, folder: Path, more: list[Tracker]) -> tuple[Seen, Weights]:
     seen, network = Seen(), make_network(dropout_rate=0.3)
     run = Run(
         "run",
@@ -136,14 +136,14 @@ def train_with_dropout(place: Place, folder: Path, more: list[Listener]) -> tupl
         TrainState({"network": network}),
         [make_phase(OBJECTIVES["max_entropy_l2"])],
         [seen, *more],
-        checkpoints=Checkpoints(folder) if is_first() else None,
+        checkpoints=Checkpoints(folder) if is_rank_zero() else None,
         place=place,
     )
     run.train()
     return seen, network.state_dict()
 
 
-def train_broken_off(place: Place, folder: Path) -> None:
+def train_broken_off(place: Runtime, folder: Path) -> None:
     """Train whole, and broken off by each of two signals to the first process alone."""
     whole = train_with_dropout(place, folder / "whole", [])
     for step, number in ((3, signal.SIGINT), (9, signal.SIGTERM)):
@@ -155,7 +155,7 @@ def train_broken_off(place: Place, folder: Path) -> None:
 
 def keep(file: Path, results: dict[str, tuple[Seen, Weights]]) -> None:
     """Leave the first process's results for the test to read."""
-    if is_first():
+    if is_rank_zero():
         plain = {
             case: ({"runs": seen.runs, **seen.state_dict()}, weights)
             for case, (seen, weights) in results.items()
@@ -189,7 +189,7 @@ def torchrun(script: str, folder: Path, n_processes: int) -> subprocess.Complete
 
 
 def test_two_processes_train_as_one_does(tmp_path):
-    train_all(Place(torch.device("cpu")), tmp_path / "alone")
+    train_all(Runtime(torch.device("cpu")), tmp_path / "alone")
     done = torchrun(TORCHRUN, tmp_path / "together", n_processes=2)
 
     assert done.returncode == 0, done.stderr
@@ -216,7 +216,7 @@ def test_two_processes_go_on_where_they_were(tmp_path):
     assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
 
 
-def linear_logits(place: Place) -> tuple[torch.dtype, torch.dtype]:
+def linear_logits(place: Runtime) -> tuple[torch.dtype, torch.dtype]:
     """Give the types of a layer's output and of its weights."""
     layer = nn.Linear(4, 2, device=place.device)
     with place.autocast():
@@ -247,10 +247,10 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
 
 def test_a_share_is_cut_from_every_tensor_of_a_batch(monkeypatch):
     monkeypatch.setattr(processes, "n_processes", lambda: 2)
-    monkeypatch.setattr(processes, "process_number", lambda: 1)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
     batch = Batch(torch.arange(10).reshape(5, 2), torch.arange(5))
 
-    share = own_share({"batch": batch, "rest": (torch.arange(3), "text", None)})
+    share = local_shard({"batch": batch, "rest": (torch.arange(3), "text", None)})
 
     assert share["batch"].images_BCHW.tolist() == [[6, 7], [8, 9]]
     assert share["batch"].labels_B.tolist() == [3, 4]
@@ -270,11 +270,11 @@ def test_batch_norm_of_shares_is_refused_where_it_would_differ(monkeypatch):
 def test_one_process_needs_nobody():
     values_B = torch.arange(3.0, requires_grad=True)
 
-    assert whole_batch(values_B) is values_B
-    assert own_share(values_B) is values_B
+    assert all_gather(values_B) is values_B
+    assert local_shard(values_B) is values_B
 
 
-def n_processes_here(place: Place) -> int:
+def n_processes_here(place: Runtime) -> int:
     return torch.distributed.get_world_size()
 
 
@@ -282,7 +282,7 @@ def test_ddp_of_one_process_is_a_process_group_of_one():
     assert launch(Hardware(device="cpu", strategy="ddp"), n_processes_here) == 1
 
 
-def refuse(place: Place) -> None:
+def refuse(place: Runtime) -> None:
     raise InputError("the images must be of one size")
 
 

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import (
 from jemtrack.errors import Interrupted
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.phase import Phase, Schedule, Threshold
 from jemtrack.train.random_streams import generator
 from jemtrack.train.run import Run
@@ -76,7 +76,7 @@ class Averages(Callback):
         self.mean = state["mean"]
 
 
-class Record(Listener):
+class Record(Tracker):
     """Keeps the steps as a file would: a checkpoint knows how long it was."""
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ N_STEPS = 2 * N_BATCHES + 3 * 3
 
 
 def steps(run: Run) -> list[int]:
-    return [event.step for event in run.listeners[0].events if isinstance(event, BatchEnd)]
+    return [event.step for event in run.trackers[0].events if isinstance(event, BatchEnd)]
 
 
 def assert_same(run: Run, whole: Run) -> None:
@@ -199,7 +199,7 @@ def test_a_signal_ends_the_run_after_its_batch_with_a_checkpoint(tmp_path, numbe
         broken.train()
 
     assert signal.getsignal(number) == handler
-    assert broken.listeners[0].events[-1].status == Status.ABORTED
+    assert broken.trackers[0].events[-1].status == Status.ABORTED
     run = make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)])
     run.train()
     assert_same(run, whole)
@@ -216,7 +216,7 @@ def test_a_resumed_run_says_where_it_goes_on_and_what_it_skips(tmp_path, caplog)
         run.train()
 
     assert "x goes on at phase rest (2/2), epoch 1, batch 2; done before: warm_up" in caplog.text
-    start, end = run.listeners[0].events[0], run.listeners[0].events[-1]
+    start, end = run.trackers[0].events[0], run.trackers[0].events[-1]
     assert isinstance(start, RunStart)
     assert start.run_id == broken.run_id
     assert (start.step, start.epoch) == (9, 2)
@@ -236,7 +236,7 @@ def test_a_finished_run_leaves_nothing_to_train(tmp_path, stopped):
 
     assert steps(whole) == list(range(1, (8 if stopped else N_STEPS) + 1))
     assert steps(again) == []
-    assert again.listeners[0].events[-1] == whole.listeners[0].events[-1]
+    assert again.trackers[0].events[-1] == whole.trackers[0].events[-1]
     assert_same(again, whole)
 
 

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.project.scratch import held, holder, remove_leftovers, remove_unless_held, scratch_key
+from jemtrack.project.scratch import (
+    lock_holder,
+    locked,
+    remove_leftovers,
+    remove_unless_locked,
+    scratch_key,
+)
 
 HOLD = """
     import sys, time
     from pathlib import Path
-    from jemtrack.project.scratch import held
+    from jemtrack.project.scratch import locked
 
-    with held(Path(sys.argv[1])):
+    with locked(Path(sys.argv[1])):
         (Path(sys.argv[1]) / "state").write_text("half")
         print("has it", flush=True)
         sys.stdin.readline()
@@ -40,7 +46,7 @@ def test_what_was_finished_is_removed_and_what_was_not_stays(tmp_path):
     folder = tmp_path / "key"
 
     def break_off() -> None:
-        with held(folder):
+        with locked(folder):
             (folder / "state").write_text("half")
             raise RuntimeError
 
@@ -48,7 +54,7 @@ def test_what_was_finished_is_removed_and_what_was_not_stays(tmp_path):
         break_off()
     assert (folder / "state").exists()
 
-    with held(folder):
+    with locked(folder):
         pass
     assert not folder.exists()
 
@@ -62,7 +68,7 @@ def test_a_kill_while_it_is_removed_leaves_nothing_that_looks_whole(tmp_path, mo
             raise KeyboardInterrupt
 
     def finish() -> None:
-        with held(folder):
+        with locked(folder):
             (folder / "state").write_text("whole")
 
     with monkeypatch.context() as patched:
@@ -82,7 +88,7 @@ def test_a_killed_holder_leaves_its_state_and_no_lock(tmp_path):
     holder.kill()
     holder.communicate()
 
-    with held(tmp_path / "key"):
+    with locked(tmp_path / "key"):
         assert (tmp_path / "key" / "state").read_text() == "half"
 
 
@@ -107,15 +113,15 @@ def test_a_folder_is_removed_when_nobody_holds_it(tmp_path):
     folder = tmp_path / "key"
     process = hold(folder)
     process.stdout.readline()
-    assert holder(folder) == process.pid
-    assert not remove_unless_held(folder)
+    assert lock_holder(folder) == process.pid
+    assert not remove_unless_locked(folder)
     assert (folder / "state").exists()
 
     process.kill()
     process.communicate()
 
-    assert holder(folder) is None
-    assert remove_unless_held(folder)
+    assert lock_holder(folder) is None
+    assert remove_unless_locked(folder)
     assert not list(tmp_path.iterdir())
 
 
@@ -124,11 +130,11 @@ def test_many_that_come_and_go_hold_it_one_at_a_time(tmp_path):
     code = """
         import random, sys, time
         from pathlib import Path
-        from jemtrack.project.scratch import held
+        from jemtrack.project.scratch import locked
 
         folder = Path(sys.argv[1])
         for _ in range(300):
-            with held(folder):
+            with locked(folder):
                 (folder / "alone").touch(exist_ok=False)
                 (folder / "alone").unlink()
             time.sleep(random.random() * 3e-4)  # or they wait for one another, and none removes it

@@ -1,4 +1,4 @@
-"""Pipelines: loops of one's own, told to listeners and callbacks as the engine's own is."""
+"""Pipelines: loops of one's own, told to trackers and callbacks as the engine's own is."""
 
 import sys
 from contextlib import nullcontext
@@ -45,12 +45,12 @@ OUTCOMES = {
 
 
 def told(way, outcome, tmp_path):
-    """Run a loop to its end; give the events that a listener was told, times and names removed."""
+    """Run a loop to its end; give the events that a tracker was told, times and names removed."""
     in_body, in_callback, status, error = OUTCOMES[outcome]
     loop = way(at(1, in_body) if in_body else lambda epoch: None)
     record = Record()
     folder = tmp_path / way.__name__
-    loop.listeners = [record, JsonLines(folder=str(folder)), Lines(print_every=1)]
+    loop.trackers = [record, JsonLines(folder=str(folder)), Lines(print_every=1)]
     loop.callbacks = [Stub(2, in_callback)] if in_callback else []
     with pytest.raises(error) if error else nullcontext():
         assert loop.run() == "done"

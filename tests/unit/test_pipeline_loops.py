@@ -41,7 +41,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.pipeline import Pipeline
 
 
@@ -49,7 +49,7 @@ def test_an_epoch_goes_start_body_record_callbacks_clear():
     seen = []
     loop = Automatic(lambda epoch: seen.append("body"))
 
-    class Told(Listener):
+    class Told(Tracker):
         def __call__(self, event) -> None:
             if isinstance(event, EpochStart | EpochEnd):
                 seen.append((type(event), dict(getattr(event, "metrics", {}))))
@@ -59,7 +59,7 @@ def test_an_epoch_goes_start_body_record_callbacks_clear():
             if isinstance(event, EpochEnd):
                 seen.append(("callback", dict(loop.epoch_metrics), state.latest))
 
-    loop.listeners, loop.callbacks = [Told()], [Acting()]
+    loop.trackers, loop.callbacks = [Told()], [Acting()]
     loop.run()
 
     metrics = {"train_loss": 2.0, "valid_loss": 3.0}
@@ -79,7 +79,7 @@ def test_metrics_are_cleared_where_a_failing_epoch_is_passed_over():
                 assert self.epoch_metrics == {}
 
     loop, record = Patient(at(1, fail)), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     loop.run()
 
     assert [end.status for end in record.of(EpochEnd)] == ["success", "failed", "success"]
@@ -90,7 +90,7 @@ def test_metrics_are_cleared_where_a_failing_epoch_is_passed_over():
 @pytest.mark.parametrize("way", WAYS)
 def test_a_loop_that_does_not_look_is_stopped_at_its_next_epoch(way):
     loop, record = way(look=False), Record()
-    loop.listeners, loop.callbacks = [record], [callback := Stub(2, stop)]
+    loop.trackers, loop.callbacks = [record], [callback := Stub(2, stop)]
 
     assert loop.run() is None
 
@@ -105,7 +105,7 @@ def test_a_loop_can_stop_itself():
             self.stop("enough")
 
     loop, record = Sated(), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     loop.run()
 
     assert len(record.of(EpochEnd)) == 1
@@ -118,7 +118,7 @@ def test_parameters_come_before_all_else():
             super().run()
 
     loop, record = Chosen(), Record()
-    loop.listeners, loop.parameters, loop.name = [record], {"data": "digits"}, "mine"
+    loop.trackers, loop.parameters, loop.name = [record], {"data": "digits"}, "mine"
     loop.run(10, norm="batch")
 
     start = record.events[0]
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused_where_it_is_set(act, message):
         raise caught.value
 
     loop, record = Automatic(at(1, body)), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     with pytest.raises(InputError, match=message):
         loop.run()
 
@@ -202,7 +202,7 @@ def test_an_epoch_that_never_ends_is_told_of():
             self.start_epoch(0)
 
     loop, record = Forgetful(), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     with pytest.raises(InputError, match=r"epoch 0 has not: end_epoch\(\) ends it"):
         loop.run()
 
@@ -227,7 +227,7 @@ def test_what_a_mixin_brings_is_wrapped_too():
         n_epochs = 2
 
     mixed, record = Mixed(), Record()
-    mixed.listeners = [record]
+    mixed.trackers = [record]
     mixed.run()
 
     assert [end.metrics for end in record.of(EpochEnd)] == [{"loss": 0.0}, {"loss": 1.0}]
@@ -235,7 +235,7 @@ def test_what_a_mixin_brings_is_wrapped_too():
 
 def test_a_second_run_starts_afresh():
     loop, record = Automatic(), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     loop.run()
     first, record.events = [untimed(event) for event in record.events], []
     loop.run()
@@ -257,7 +257,7 @@ def test_phases_count_their_epochs_and_end_before_what_follows():
             self.log_artifact("weights", "weights")
 
     loop, record = Phased(), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     loop.run()
 
     epoch = [EpochStart, EpochEnd]
@@ -307,12 +307,12 @@ def test_callbacks_can_save_the_models(tmp_path):
 
 
 def test_a_tracker_that_fails_is_warned_of_once_and_the_run_goes_on(caplog):
-    class Broken(Listener):
+    class Broken(Tracker):
         def __call__(self, event) -> None:
             raise OSError("no such server")
 
     loop, record = Automatic(), Record()
-    loop.listeners = [Broken(), record]
+    loop.trackers = [Broken(), record]
     loop.run()
 
     assert [message for message in caplog.messages if "Broken" in message] == [
@@ -329,7 +329,7 @@ def test_a_batch_that_fails_ends_as_failed():
             raise ValueError
 
     loop, record = Automatic(body), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     with pytest.raises(ValueError):  # noqa: PT011
         loop.run()
 
@@ -349,7 +349,7 @@ class Loop(Pipeline):
             time.sleep(60)
 
 loop = Loop()
-loop.listeners = [JsonLines(folder=sys.argv[1])]
+loop.trackers = [JsonLines(folder=sys.argv[1])]
 loop.run()
 """
 
@@ -386,7 +386,7 @@ def test_of_nested_epochs_the_outermost_gives_the_metrics():
             return {"valid_accuracy": super().run_epoch(epoch)["accuracy"]}
 
     loop, record = Child(), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     loop.run()
 
     assert [end.metrics for end in record.of(EpochEnd)] == [{"valid_accuracy": 0.5}]
@@ -400,7 +400,7 @@ def test_a_signal_waits_until_everybody_is_told():
                 signal.raise_signal(signal.SIGINT)
 
     loop, first, second = Automatic(), Signalling(), Record()
-    loop.listeners, loop.callbacks = [first, second], [callback := Stub(9, stop)]
+    loop.trackers, loop.callbacks = [first, second], [callback := Stub(9, stop)]
     with pytest.raises(KeyboardInterrupt):
         loop.run()
 
@@ -418,7 +418,7 @@ def test_callbacks_are_told_the_end_of_a_phase_that_is_stopped():
                         pass
 
     loop, record = Phased(), Record()
-    loop.listeners, loop.callbacks = [record], [callback := Stub(1, stop)]
+    loop.trackers, loop.callbacks = [record], [callback := Stub(1, stop)]
     loop.run()
 
     assert [(end.name, end.reason) for end in record.of(PhaseEnd)] == [("joint", "good enough")]
@@ -455,7 +455,7 @@ class Falling(Pipeline):
 @pytest.mark.parametrize("epochs", [lambda loop: loop.epochs(6), lambda loop: range(6)])
 def test_early_stopping_ends_a_phase_and_the_best_weights_come_back_at_the_end(epochs, tmp_path):
     loop, record = Falling(epochs), Record()
-    loop.listeners, loop.folder = [record], tmp_path
+    loop.trackers, loop.folder = [record], tmp_path
     loop.callbacks = [
         EarlyStopping(metric="train_loss", patience=2),
         BestWeights(metric="train_loss", restore=True),
@@ -477,7 +477,7 @@ def test_a_wish_to_end_that_comes_with_the_last_epoch_stops_nothing():
         n_epochs = N_EPOCHS
 
     loop, record = Short(), Record()
-    loop.listeners = [record]
+    loop.trackers = [record]
     loop.callbacks = [Stub(N_EPOCHS, lambda state: setattr(state, "stop_phase", "enough"))]
     loop.run()
 

@@ -11,7 +11,7 @@ from jemtrack.record.history import HistoryCsv
 from jemtrack.record.jsonl import JsonLines, read_record
 from jemtrack.train.components import Option, component
 from jemtrack.train.events import EpochEnd, Status
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.pipeline import Pipeline
 
 
@@ -33,7 +33,7 @@ class Below(Callback):
             state.stop = "low enough"
 
 
-class Told(Listener):
+class Told(Tracker):
     def __call__(self, event) -> None:
         pass
 
@@ -71,7 +71,7 @@ def test_a_pipeline_is_built_from_names_and_runs(kind, written, tmp_path):
     pipeline = load_pipeline(written(WHOLE.format(type=kind, folder=tmp_path)))
 
     assert (type(pipeline).__name__, pipeline.n_epochs, pipeline.scale) == ("Countdown", 9, 2.0)
-    assert [type(each) for each in pipeline.listeners] == [JsonLines, HistoryCsv, Told]
+    assert [type(each) for each in pipeline.trackers] == [JsonLines, HistoryCsv, Told]
     assert [each.limit for each in pipeline.callbacks[:2]] == [0.5, 0.1]
     pipeline.run()
 
@@ -85,7 +85,7 @@ def test_a_pipeline_is_built_from_names_and_runs(kind, written, tmp_path):
 def test_callbacks_and_trackers_may_be_left_out(written):
     pipeline = load_pipeline(written("pipeline: {type: countdown, n_epochs: 2}\ncallbacks:\n"))
 
-    assert (pipeline.callbacks, pipeline.listeners) == ([], [])
+    assert (pipeline.callbacks, pipeline.trackers) == ([], [])
 
 
 FAULTY = """\

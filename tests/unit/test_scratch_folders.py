@@ -14,7 +14,7 @@ import yaml
 from jemtrack.commands.main import main
 from jemtrack.commands.scratch import prune, unfinished_trainings
 from jemtrack.errors import InputError
-from jemtrack.project.scratch import held, kept_checkpoints
+from jemtrack.project.scratch import locked, resumable
 
 DAY = 24 * 60 * 60
 
@@ -49,7 +49,7 @@ def set_parameters(lr: float = 0.1) -> None:
 def break_off(stage: str = "A", lr: float = 0.1, step: int = 7) -> Path:
     """Begin a training that an exception ends after `step` steps; give its folder."""
     set_parameters(lr)
-    with contextlib.suppress(KeyError), kept_checkpoints(stage, {"params": Training(lr)}) as kept:
+    with contextlib.suppress(KeyError), resumable(stage, {"params": Training(lr)}) as kept:
         state = {"position": (1, 4, step - 1), "weights": torch.zeros(2**18)}
         kept.save({"state": state}, step)
         raise KeyError
@@ -113,8 +113,8 @@ def test_stages_by_name_or_all_are_removed(capsys):
 
 def test_what_a_process_holds_is_never_removed():
     folder = break_off()
-    with held(folder) as hold:
-        hold.stay = True
+    with locked(folder) as lock:
+        lock.keep = True
         said = list(prune(every=True))
         assert folder.exists()
         assert unfinished_trainings()[0].holder == os.getpid()
@@ -135,8 +135,8 @@ def test_a_stage_removes_its_other_trainings_after_two_weeks_and_no_sooner():
 
 def test_two_weeks_later_a_training_that_a_process_holds_is_left():
     folder = break_off(lr=0.5)
-    with held(folder) as hold:
-        hold.stay = True
+    with locked(folder) as lock:
+        lock.keep = True
         age(folder, 15)
         break_off()
     assert folder.exists()
@@ -146,10 +146,10 @@ TRAIN = """
     import time
     from pathlib import Path
 
-    from jemtrack.project.scratch import kept_checkpoints
+    from jemtrack.project.scratch import resumable
     from test_scratch_folders import Training
 
-    with kept_checkpoints("A", {"params": Training()}) as checkpoints:
+    with resumable("A", {"params": Training()}) as checkpoints:
         checkpoints.save({}, 1)
         Path("begun").touch()
         while not Path("end").exists():
@@ -197,7 +197,8 @@ def wait_for(path: Path) -> None:
 def test_the_command_needs_no_training_library():
     break_off()
     code = (
-        "import sys; from jemtrack.commands.main import main; main(['scratch']); main(['scratch', 'prune']);"
+        "import sys; from jemtrack.commands.main import main;"
+        "main(['scratch']); main(['scratch', 'prune']);"
         "assert not {'torch', 'zntrack', 'dvc', 'numpy'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=with_this_code())

@@ -45,11 +45,11 @@ jemtrack.yaml:7: trackers[3]: must hold `type` and its options, got 'wandb'
 """
 OWN = """
 from jemtrack.train.components import Component, Option
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 from jemtrack.record.paths import RunPath
 
 
-class Counting(Listener):
+class Counting(Tracker):
     path = RunPath(str, "where", default="count")
 
 
@@ -136,11 +136,11 @@ def test_trainings_that_run_in_copies_at_once_have_folders_of_their_own(folder, 
     ],
 )
 def test_only_a_file_of_sqlite_is_placed(url, placed):
-    from jemtrack.record.paths import DatabaseUrl, Places
+    from jemtrack.record.paths import DatabaseUrl, RunPaths
 
     option = DatabaseUrl(str, "where", default=url)
 
-    assert option.placed(url, Places(Path("/project/run"), Path("/project"))) == placed
+    assert option.placed(url, RunPaths(Path("/project/run"), Path("/project"))) == placed
 
 
 def test_every_fault_is_named_by_its_line():

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.project.scratch import kept_out
+from jemtrack.project.scratch import persistent_output
 from jemtrack.train.checkpoint import Checkpoints
 
 
 def write(out: Path, text: str, checkpoints: Checkpoints | None) -> None:
-    with kept_out(out, checkpoints) as folder:
+    with persistent_output(out, checkpoints) as folder:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "file").open("a") as file:
             file.write(text)
@@ -35,7 +35,7 @@ def test_without_a_scratch_folder_the_out_itself_is_written(tmp_path):
 
 
 def test_where_nothing_was_written_there_is_no_out(tmp_path):
-    with kept_out(tmp_path / "record", Checkpoints(tmp_path / "scratch")):
+    with persistent_output(tmp_path / "record", Checkpoints(tmp_path / "scratch")):
         pass
 
     assert not (tmp_path / "record").exists()

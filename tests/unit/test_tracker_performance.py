@@ -72,7 +72,7 @@ def test_samples_are_written_while_training_runs(tmp_path, performance):
 def test_an_epochs_summary_is_announced_by_the_training_at_its_end(tmp_path, performance):
     tracker = performance()
     announcers = []
-    tracker.announce = lambda event: announcers.append((threading.current_thread(), event))
+    tracker.dispatch = lambda event: announcers.append((threading.current_thread(), event))
 
     tell(tracker, [start(), *steps(1, 2)])
     wait_for(lambda: len(tracker.samples) >= 3)
@@ -100,7 +100,7 @@ def test_a_summary_is_of_the_means_and_peaks_of_the_epochs_samples(tmp_path, per
 
 def test_an_epoch_without_samples_or_that_failed_announces_nothing(performance):
     tracker = performance(interval=3600.0)
-    tracker.announce = pytest.fail
+    tracker.dispatch = pytest.fail
 
     tell(tracker, [start(), *steps(1, 3)])
     tracker._sample(SimpleNamespace(write=lambda entry: None))

@@ -18,7 +18,7 @@ from jemtrack.record.history import HistoryCsv
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.train.checkpoint import newest_first
 from jemtrack.train.events import Event
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 from jemtrack.train.run import Run
 
 AT = 7  # the optimization step at which it ends; every third one is saved
@@ -38,7 +38,7 @@ class Fragile(Momentum):
         return super().__call__(models, batch)
 
 
-class Unwell(Listener):
+class Unwell(Tracker):
     def __call__(self, event: Event) -> None:
         raise ConnectionError("no server")
 
@@ -57,7 +57,7 @@ class Folder:
         objective = Fragile(fails_at)
         run.phases = [replace(phase, objective=objective) for phase in run.phases]
         record = JsonLines(folder=str(self.path / "record"))
-        run.listeners = [Unwell(), record, HistoryCsv(path=str(self.path / "history.csv"))]
+        run.trackers = [Unwell(), record, HistoryCsv(path=str(self.path / "history.csv"))]
         return run
 
     def lines(self, name: str) -> list[dict]:

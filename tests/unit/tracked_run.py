@@ -26,7 +26,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 PHASES = ("warm-up", "joint")
 N_EPOCHS, N_BATCHES = 2, 3
@@ -139,17 +139,17 @@ def diverged_run() -> list[Event]:
     ]
 
 
-def tell(tracker: Listener, events: Iterable[Event]) -> None:
+def tell(tracker: Tracker, events: Iterable[Event]) -> None:
     for event in events:
         tracker(event)
 
 
-def tell_to_end(tracker: Listener, events: Iterable[Event]) -> None:
+def tell_to_end(tracker: Tracker, events: Iterable[Event]) -> None:
     tell(tracker, events)
     tracker.close()
 
 
-def tell_killed(tracker: Listener) -> dict:
+def tell_killed(tracker: Tracker) -> dict:
     """Tell the session that is killed after `LOST`; give its checkpoint, made after `KEPT`."""
     tell(tracker, [start(), *steps(1, KEPT)])
     state = tracker.state_dict()
@@ -157,7 +157,7 @@ def tell_killed(tracker: Listener) -> dict:
     return state
 
 
-def tell_resumed(tracker: Listener, state: dict) -> None:
+def tell_resumed(tracker: Tracker, state: dict) -> None:
     """Tell the session that goes on from the checkpoint, to the run's end."""
     tracker.load_state_dict(state)
     tell_to_end(tracker, [start(KEPT, "session-2"), *steps(KEPT + 1, N_STEPS), end()])

@@ -74,7 +74,7 @@ class BestWeights(Watching):
 
     def _write(self) -> None:
         self.save_weights(self._path)
-        self.announce(ArtifactSaved(self._path, "weights"))
+        self.dispatch(ArtifactSaved(self._path, "weights"))
 
     def _rewrite(self, state: TrainState) -> None:
         """Bring the file to what the checkpoint knows; another run's or a void one goes."""

@@ -21,7 +21,7 @@ class LearningRate(Callback):
     """
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Announce the rates where they may be others than before."""
+        """Dispatch the rates where they may be others than before."""
         # An epoch that goes on after a kill has said its rates before.
         starts = isinstance(event, EpochStart) and event.position.batch == 0
         changes = isinstance(event, Diverged) and event.back_to.batch > 0
@@ -31,4 +31,4 @@ class LearningRate(Callback):
 
             rates = learning_rates(state.optimizers).items()
             metrics = {f"{Metric.LEARNING_RATE}.{name}": rate for name, rate in rates}
-            self.announce(Measured(metrics, state.step))
+            self.dispatch(Measured(metrics, state.step))

@@ -27,4 +27,4 @@ class PeriodicWeights(Callback):
         if isinstance(event, EpochEnd) and event.epoch % self.every == 0:
             path = self.run_folder / self.folder / f"epoch_{event.epoch:03d}.safetensors"
             self.save_weights(path)
-            self.announce(ArtifactSaved(path, "weights"))
+            self.dispatch(ArtifactSaved(path, "weights"))

@@ -184,10 +184,10 @@ def _train(options: argparse.Namespace) -> int:
         options.paths = [options.config]
         return _validate(options)
     from jemtrack.commands.train import train
-    from jemtrack.train.distributed import is_first
+    from jemtrack.train.distributed import is_rank_zero
 
     out = train(options.config, options.out)
-    if is_first():
+    if is_rank_zero():
         print(f"the results are in {out}")
     return 0
 

@@ -13,11 +13,11 @@ from jemtrack.project.params import read_parameters, read_stages
 from jemtrack.project.scratch import (
     dep_digests,
     files_in,
-    holder,
     kept_determinants,
     last_written,
+    lock_holder,
     remove_leftovers,
-    remove_unless_held,
+    remove_unless_locked,
     scratch_folder,
     stage_of,
     trainings,
@@ -78,7 +78,7 @@ def unfinished_trainings() -> list[UnfinishedTraining]:
                 idle_seconds=now - last_written(folder),
                 n_bytes=sum(file.st_size for file in files_in(folder)),
                 place=_place(newest[0]) if newest else "nothing saved yet",
-                holder=holder(folder),
+                holder=lock_holder(folder),
                 changed=_changed(folder, digests.get(stage), parameters.get(stage)),
             )
         )
@@ -108,7 +108,7 @@ def prune(stages: Sequence[str] = (), every: bool = False) -> Iterator[str]:
     n_bytes = 0
     for training in found:
         chosen = training.stage in stages if stages else every or training.changed
-        if chosen and training.holder is None and remove_unless_held(training.folder):
+        if chosen and training.holder is None and remove_unless_locked(training.folder):
             n_bytes += training.n_bytes
             yield f"removed {training.folder.name} ({training.n_bytes / _MIB:.1f} MiB)"
         elif chosen:

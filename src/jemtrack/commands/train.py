@@ -17,17 +17,17 @@ from jemtrack.jem.training.batches import pick_labelled
 from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
 from jemtrack.jem.training.training import Training
 from jemtrack.project.runtime import checkpoint_seconds
-from jemtrack.project.scratch import file_digest, held, remove_old, scratch_folder, scratch_key
+from jemtrack.project.scratch import file_digest, locked, remove_old, scratch_folder, scratch_key
 from jemtrack.recipe.read import RecipeFile, read_recipe
 from jemtrack.record.jsonl import JsonLines
-from jemtrack.record.paths import Places, build_tracker
+from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.record.plain import plain
-from jemtrack.trackers.console import run_log, usual_listeners
+from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import FORMAT, Checkpoints
 from jemtrack.train.components import TRACKER, load_components
-from jemtrack.train.distributed import is_first
-from jemtrack.train.handlers import Listener
-from jemtrack.train.launch import Handed, Place, launch
+from jemtrack.train.distributed import is_rank_zero
+from jemtrack.train.handlers import Tracker
+from jemtrack.train.launch import PickleByRecipe, Runtime, launch
 from jemtrack.train.recipe import build_objective
 
 RUNS = Path("runs")
@@ -53,7 +53,7 @@ def train(path: Path, out: Path | None = None) -> Path:
     _make_folder(out)
     folder = _scratch(file, out)
     with _told(path, out):
-        launch(file.training, _train, Handed((file, data), _with_data, path), out, folder)
+        launch(file.training, _train, PickleByRecipe((file, data), _with_data, path), out, folder)
     return out
 
 
@@ -78,7 +78,7 @@ def _prepared(file: RecipeFile) -> DataSplits:
 
 
 def _check_data(file: RecipeFile, data: DataSplits) -> None:
-    """Hold what only the data can tell against them."""
+    """FolderLock what only the data can tell against them."""
     few = file.training.labels_per_class
     try:
         pick_labelled(data.train.labels_N, max(few, 0), data.seed)
@@ -126,15 +126,15 @@ def _with_data(path: Path) -> tuple[RecipeFile, DataSplits]:
 
 
 def _train(
-    place: Place, handed: Handed[tuple[RecipeFile, DataSplits]], out: Path, folder: Path
+    place: Runtime, handed: PickleByRecipe[tuple[RecipeFile, DataSplits]], out: Path, folder: Path
 ) -> None:
     """Train in one of the processes; the first one writes."""
     file, data = handed.value
     training = _training(file, data, place, out)
-    if not is_first():
+    if not is_rank_zero():
         training.train([], None)
         return
-    with held(folder), run_log(None, on_screen=not sys.stderr.isatty()):
+    with locked(folder), run_log(None, on_screen=not sys.stderr.isatty()):
         remove_old(file.path.stem, folder.parent)
         checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
         metrics = training.train(_listeners(file, out), checkpoints)
@@ -142,7 +142,7 @@ def _train(
         (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def _training(file: RecipeFile, data: DataSplits, place: Place, out: Path) -> Training:
+def _training(file: RecipeFile, data: DataSplits, place: Runtime, out: Path) -> Training:
     recipe = file.recipe
     objectives = [
         build_objective(
@@ -169,12 +169,12 @@ def _training(file: RecipeFile, data: DataSplits, place: Place, out: Path) -> Tr
     )
 
 
-def _listeners(file: RecipeFile, out: Path) -> list[Listener]:
+def _listeners(file: RecipeFile, out: Path) -> list[Tracker]:
     """Make the trackers of the file, and those that every training has where it names no such."""
     load_components(TRACKER)
-    places = Places(run=out, project=Path())
+    places = RunPaths(run=out, project=Path())
     chosen = [build_tracker(entry, places) for entry in file.trackers]
-    usual = usual_listeners(out / "history.csv", _PRINT_EVERY)
+    usual = default_trackers(out / "history.csv", _PRINT_EVERY)
     own = [JsonLines(folder=str(out / "record")), *usual]
     named = {type(each) for each in chosen}
     return [*(each for each in own if type(each) not in named), *chosen]

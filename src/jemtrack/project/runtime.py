@@ -12,15 +12,15 @@ from jemtrack.errors import InputError
 from jemtrack.parameters import parameters
 from jemtrack.recipe.check import (
     Components,
-    component_faults,
+    component_problems,
     not_a_mapping,
     unknown_names,
-    value_faults,
+    value_problems,
 )
-from jemtrack.recipe.yaml_lines import Document, Fault, read_document
-from jemtrack.record.paths import Places, build_tracker, misplacements
+from jemtrack.recipe.yaml_lines import Document, ValueProblem, read_document
+from jemtrack.record.paths import RunPaths, build_tracker, location_problems
 from jemtrack.train.components import TRACKER, load_components
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 RUNTIME = "jemtrack.yaml"
 _EVERY = "JEMTRACK_CHECKPOINT_SECONDS"
@@ -69,7 +69,7 @@ def checkpoint_seconds() -> float:
     return seconds
 
 
-def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Listener]:
+def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Tracker]:
     """Make the trackers that the file asks for, for the run of that folder of the project.
 
     Those that show or measure a training while it goes on are left out where none is `live`.
@@ -78,15 +78,15 @@ def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Listener]:
         InputError: a line for each problem of the file, such as a package that is missing.
     """
     document, given = _read()
-    places = Places(project_root() / run_folder, project_root())
-    made: list[Listener] = []
+    places = RunPaths(project_root() / run_folder, project_root())
+    made: list[Tracker] = []
     faults = []
     for number, entry in enumerate(given.get(_TRACKERS, [])):
         if live or entry["type"] not in _LIVE:
             try:
                 made.append(build_tracker(entry, places))
             except InputError as error:
-                faults.append(Fault((_TRACKERS, number), str(error)))
+                faults.append(ValueProblem((_TRACKERS, number), str(error)))
     _refuse(document, faults)
     return made
 
@@ -109,12 +109,12 @@ def _read() -> tuple[Document, dict[str, Any]]:
     return document, _given(document.content)
 
 
-def _refuse(document: Document, faults: list[Fault]) -> None:
+def _refuse(document: Document, faults: list[ValueProblem]) -> None:
     if found := document.problems(faults):
         raise InputError("\n".join(problem.of(Path(RUNTIME)) for problem in found))
 
 
-def _faults(content: Any) -> Iterator[Fault]:
+def _faults(content: Any) -> Iterator[ValueProblem]:
     if content is None:  # empty, or all of it commented out
         return
     yield from not_a_mapping(content, f"checkpoint_seconds and {_TRACKERS}", ())
@@ -122,18 +122,18 @@ def _faults(content: Any) -> Iterator[Fault]:
         return
     yield from unknown_names(content, [_SECONDS, _TRACKERS], ())
     given = _given(content)
-    yield from value_faults(RuntimeSettings, {k: given[k] for k in [_SECONDS] if k in given}, ())
+    yield from value_problems(RuntimeSettings, {k: given[k] for k in [_SECONDS] if k in given}, ())
     if _TRACKERS in given:
         known = load_components(TRACKER)
-        found = [*component_faults(given[_TRACKERS], known, "a tracker", (_TRACKERS,))]
+        found = [*component_problems(given[_TRACKERS], known, "a tracker", (_TRACKERS,))]
         yield from found or _place_faults(given[_TRACKERS], known)
 
 
-def _place_faults(entries: list[Mapping[str, Any]], known: Components) -> Iterator[Fault]:
+def _place_faults(entries: list[Mapping[str, Any]], known: Components) -> Iterator[ValueProblem]:
     # One's own, by its dotted path, is imported when it is made.
     ours = {n: (known[e["type"]], e) for n, e in enumerate(entries) if e["type"] in known}
-    for number, option, message in misplacements(ours):
-        yield Fault((_TRACKERS, number, option), message)
+    for number, option, message in location_problems(ours):
+        yield ValueProblem((_TRACKERS, number, option), message)
 
 
 def _given(content: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from jemtrack.project.params import read_parameters, read_stages
 from jemtrack.project.runtime import checkpoint_seconds, project_root
 from jemtrack.record.plain import plain
 from jemtrack.train.checkpoint import FORMAT, Checkpoints
-from jemtrack.train.serialization import write_whole
+from jemtrack.train.serialization import atomic_write
 
 log = logging.getLogger("jemtrack")
 
@@ -42,30 +42,30 @@ def file_digest(path: Path) -> str:
 
 
 @dataclass
-class Hold:
-    """A folder that this process holds alone; it is to `stay` when what is made in it is done."""
+class FolderLock:
+    """A folder that this process has locked; `keep` it when the block that locked it has ended."""
 
-    stay: bool = False
+    keep: bool = False
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[Hold]:
-    """Keep `folder` for this process alone; wait for another one that holds it.
+def locked(folder: Path) -> Iterator[FolderLock]:
+    """Lock `folder` for this process; wait while another process has locked it.
 
-    When the block ends without an exception the folder is removed, unless it is to stay or a
-    process waits for it: that one finds what is there, and has nothing left to do. The kernel
-    lets go of a folder whose process was killed.
+    The folder is removed when the block ends without an exception, unless it is to be kept or
+    another process waits for it: that one finds the finished training and has nothing left to
+    do. The kernel unlocks the folder of a process that was killed.
     """
-    hold = Hold()
-    with _hold(folder) as lock:
-        yield hold
+    lock = FolderLock()
+    with _open_lock(folder) as lock_file:
+        yield lock
         with (folder / _WAITING).open("a") as waiting:
-            if not hold.stay and _take(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if not lock.keep and _take(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 _remove(folder)
-        lock.close()
+        lock_file.close()
 
 
-def holder(folder: Path) -> int | None:
+def lock_holder(folder: Path) -> int | None:
     """Give the id of the process that holds `folder`; None where nobody does."""
     try:
         with (folder / _LOCK).open("r") as lock:
@@ -76,7 +76,7 @@ def holder(folder: Path) -> int | None:
         return None
 
 
-def remove_unless_held(folder: Path) -> bool:
+def remove_unless_locked(folder: Path) -> bool:
     """Remove `folder` and say so, unless a process holds it."""
     try:
         with (folder / _LOCK).open("a") as lock:
@@ -102,7 +102,7 @@ def _remove(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _hold(folder: Path) -> Iterator[IO[str]]:
+def _open_lock(folder: Path) -> Iterator[IO[str]]:
     with contextlib.ExitStack() as files:
         while not (lock := _wait_for(folder, files)):
             files.close()
@@ -177,7 +177,7 @@ class Determinants:
     def write(self) -> None:
         """Keep it in the folder, to tell a person later what the training was begun with."""
         text = json.dumps(dataclasses.asdict(self), indent=1, default=str)
-        write_whole(self.folder / _RECORD, lambda unfinished: unfinished.write_text(text))
+        atomic_write(self.folder / _RECORD, lambda unfinished: unfinished.write_text(text))
 
 
 def determinants(stage: str, chosen: Mapping[str, Any]) -> Determinants | None:
@@ -239,7 +239,7 @@ _KEY_SHOWN = 8  # digits of a training's key in the name of a folder for people
 
 
 @contextlib.contextmanager
-def kept_checkpoints(stage: str, chosen: Mapping[str, Any]) -> Iterator[Checkpoints | None]:
+def resumable(stage: str, chosen: Mapping[str, Any]) -> Iterator[Checkpoints | None]:
     """Give the checkpoints to go on from and to write, for this process alone.
 
     They are removed when the block ends without an exception, unless DVC is gone by then: it will
@@ -251,11 +251,11 @@ def kept_checkpoints(stage: str, chosen: Mapping[str, Any]) -> Iterator[Checkpoi
         yield None
         return
     starter = _starter()
-    with held(found.folder) as hold:
+    with locked(found.folder) as lock:
         found.write()
         remove_old(stage, found.folder.parent)
         yield Checkpoints(found.folder, every_seconds=checkpoint_seconds())
-        hold.stay = starter is not None and not starter.is_running()
+        lock.keep = starter is not None and not starter.is_running()
 
 
 def remove_old(stage: str, parent: Path) -> None:
@@ -263,7 +263,7 @@ def remove_old(stage: str, parent: Path) -> None:
     remove_leftovers(parent)
     for folder in trainings(parent, stage):
         idle_days = (time.time() - last_written(folder)) / (24 * 60 * 60)
-        if idle_days > _KEPT_DAYS and remove_unless_held(folder):
+        if idle_days > _KEPT_DAYS and remove_unless_locked(folder):
             log.info(f"removed {folder.name}: nobody went on with it for {idle_days:.0f} days")
 
 
@@ -280,7 +280,7 @@ def _starter() -> psutil.Process | None:
 
 
 @contextlib.contextmanager
-def kept_out(out: Path, checkpoints: Checkpoints | None) -> Iterator[Path]:
+def persistent_output(out: Path, checkpoints: Checkpoints | None) -> Iterator[Path]:
     """Give the folder to write the out `out` into, so that a kill loses nothing of it.
 
     DVC deletes an out before the stage goes on, but nothing that lies beside the checkpoints.

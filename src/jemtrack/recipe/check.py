@@ -12,13 +12,13 @@ from typing import Any
 
 from jemtrack.parameters import faults, parameters, shown, suggestion
 from jemtrack.recipe.steps import LayeredStep, ResolvedStep, layered, listed
-from jemtrack.recipe.yaml_lines import Fault, Place
-from jemtrack.train.components import Component, option_faults
+from jemtrack.recipe.yaml_lines import ValueProblem, YamlPath
+from jemtrack.train.components import Component, option_problems
 from jemtrack.train.optimizers import NO_SCHEDULER, OPTIMIZERS, SCHEDULERS, ReduceLROnPlateau
 from jemtrack.train.recipe import Divergence, Family, Recipe, Step, Transition
 
 
-def class_fault(path: str) -> str:
+def class_problem(path: str) -> str:
     """Say why `path`, such as `jemtrack.stages.mine.PseudoHuber`, names no class."""
     module, _, name = path.rpartition(".")
     file = _source(module)
@@ -69,84 +69,88 @@ def step_names(family: Family) -> tuple[str, ...]:
     return (*_PLAIN, "optimization", "transition_on", *objective, *family.mode_names)
 
 
-def step_faults(step: Mapping[str, Any], family: Family) -> Iterator[Fault]:
+def step_problems(step: Mapping[str, Any], family: Family) -> Iterator[ValueProblem]:
     """Say what is wrong with the values of a step, one by one; places are those in the step."""
     yield from unknown_names(step, step_names(family), ())
-    yield from value_faults(Step, {name: step[name] for name in _PLAIN if name in step}, ())
+    yield from value_problems(Step, {name: step[name] for name in _PLAIN if name in step}, ())
     for field in ("freeze", "unfreeze"):
         for number, name in enumerate(listed(step.get(field))):
             if isinstance(name, str) and name not in family.models:
-                yield Fault((field, number), _unknown("a model", name, family.models))
+                yield ValueProblem((field, number), _unknown("a model", name, family.models))
     if family.objectives:
         yield from _objective_faults(step, family)
     if family.modes:
         modes = {name: step[name] for name in family.mode_names if name in step}
-        yield from value_faults(family.modes.options, modes, ())
+        yield from value_problems(family.modes.options, modes, ())
     yield from _optimization_faults(step, family)
     if "transition_on" in step:
         yield from _transition_faults(step["transition_on"])
 
 
-def value_faults(cls: type, values: Mapping[str, Any], at: Place) -> Iterator[Fault]:
+def value_problems(cls: type, values: Mapping[str, Any], at: YamlPath) -> Iterator[ValueProblem]:
     """Say which values the parameters class refuses."""
     for place, message in faults(cls, dict(values)):
-        yield Fault((*at, *place), message, absent=message == _ABSENT)
+        yield ValueProblem((*at, *place), message, absent=message == _ABSENT)
 
 
-def unknown_names(values: Mapping[str, Any], known: Iterable[str], at: Place) -> Iterator[Fault]:
+def unknown_names(
+    values: Mapping[str, Any], known: Iterable[str], at: YamlPath
+) -> Iterator[ValueProblem]:
     """Say which names do not belong into a mapping."""
     known = [*known]
     for name in values:
         if name not in known:
-            yield Fault((*at, name), f"is not known here; {suggestion(name, known)}")
+            yield ValueProblem((*at, name), f"is not known here; {suggestion(name, known)}")
 
 
-def not_a_mapping(value: Any, holds: str, at: Place) -> Iterator[Fault]:
+def not_a_mapping(value: Any, holds: str, at: YamlPath) -> Iterator[ValueProblem]:
     """Say so where a value is no mapping; `holds` is what it must hold."""
     if not isinstance(value, Mapping):
-        yield Fault(at, f"must hold {holds}, got {shown(value)}")
+        yield ValueProblem(at, f"must hold {holds}, got {shown(value)}")
 
 
-def typed_faults(value: Any, table: Mapping[str, type], kind: str, at: Place) -> Iterator[Fault]:
+def typed_problems(
+    value: Any, table: Mapping[str, type], kind: str, at: YamlPath
+) -> Iterator[ValueProblem]:
     """Say what is wrong with `{type: ..., ...options}` whose type is one of the table."""
     if not isinstance(value, Mapping):
         yield from not_a_mapping(value, "`type` and its options", at)
-    elif fault := typed_name_fault(value, table, kind, at):
+    elif fault := typed_name_problem(value, table, kind, at):
         yield fault
     else:
         options = {name: value[name] for name in value if name != "type"}
-        yield from value_faults(table[value["type"]], options, at)
+        yield from value_problems(table[value["type"]], options, at)
 
 
-def typed_name_fault(
-    value: Mapping[str, Any], known: Iterable[str], kind: str, at: Place
-) -> Fault | None:
+def typed_name_problem(
+    value: Mapping[str, Any], known: Iterable[str], kind: str, at: YamlPath
+) -> ValueProblem | None:
     """Say what is wrong with the `type` of a mapping."""
     if "type" not in value:
-        return Fault((*at, "type"), _ABSENT, absent=True)
+        return ValueProblem((*at, "type"), _ABSENT, absent=True)
     if not isinstance(value["type"], str) or value["type"] not in [*known]:
-        return Fault((*at, "type"), _unknown(kind, value["type"], known))
+        return ValueProblem((*at, "type"), _unknown(kind, value["type"], known))
     return None
 
 
-def _objective_faults(step: Mapping[str, Any], family: Family) -> Iterator[Fault]:
+def _objective_faults(step: Mapping[str, Any], family: Family) -> Iterator[ValueProblem]:
     at = ("objective",)
     if "objective" not in step:
         if family.usual_objective:
             return
-        yield Fault(at, f"is missing; there are {', '.join(family.objectives)}", absent=True)
+        yield ValueProblem(at, f"is missing; there are {', '.join(family.objectives)}", absent=True)
         return
     objective = step["objective"]
     kind = objective.get("type") if isinstance(objective, Mapping) else None
     if isinstance(kind, str) and "." in kind:
-        if fault := class_fault(kind):
-            yield Fault((*at, "type"), fault)
+        if fault := class_problem(kind):
+            yield ValueProblem((*at, "type"), fault)
         return
     options = {name: form.options for name, form in family.objectives.items()}
-    yield from typed_faults(objective, options, "an objective", at)
+    yield from typed_problems(objective, options, "an objective", at)
 
 
-def _optimization_faults(step: Mapping[str, Any], family: Family) -> Iterator[Fault]:
+def _optimization_faults(step: Mapping[str, Any], family: Family) -> Iterator[ValueProblem]:
     if "optimization" not in step:
         return
     at, optimization = ("optimization",), step["optimization"]
@@ -164,16 +168,16 @@ def _optimization_faults(step: Mapping[str, Any], family: Family) -> Iterator[Fa
         for name, choice in chosen.items() if isinstance(chosen, Mapping) else []:
             place = (*at, field, name)
             if name not in family.optimizers:
-                yield Fault(
+                yield ValueProblem(
                     place, f"is no model with {kind}; {suggestion(name, family.optimizers)}"
                 )
-            yield from typed_faults(choice, table, kind, place)
+            yield from typed_problems(choice, table, kind, place)
 
 
-def _transition_faults(transition: Any) -> Iterator[Fault]:
+def _transition_faults(transition: Any) -> Iterator[ValueProblem]:
     at = ("transition_on",)
     if isinstance(transition, Mapping):
-        yield from value_faults(Transition, transition, at)
+        yield from value_problems(Transition, transition, at)
     else:
         yield from not_a_mapping(transition, "mode, metric, threshold, max_epochs, window", at)
 
@@ -187,34 +191,36 @@ def _unknown(kind: str, name: Any, known: Iterable[str]) -> str:
 Components = Mapping[str, type[Component]]
 
 
-def component_faults(value: Any, known: Components, kind: str, at: Place) -> Iterator[Fault]:
+def component_problems(
+    value: Any, known: Components, kind: str, at: YamlPath
+) -> Iterator[ValueProblem]:
     """Say what is wrong with a list of `{type: ..., ...options}`."""
     if not isinstance(value, list):
-        yield Fault(at, f"must be a list, got {shown(value)}")
+        yield ValueProblem(at, f"must be a list, got {shown(value)}")
     for number, entry in enumerate(listed(value)):
         place = (*at, number)
         if not isinstance(entry, Mapping):
             yield from not_a_mapping(entry, "`type` and its options", place)
         elif _is_own(entry):
-            if own_fault := class_fault(entry["type"]):
-                yield Fault((*place, "type"), own_fault)
-        elif fault := typed_name_fault(entry, known, kind, place):
+            if own_fault := class_problem(entry["type"]):
+                yield ValueProblem((*place, "type"), own_fault)
+        elif fault := typed_name_problem(entry, known, kind, place):
             yield fault
         else:
             options = {name: entry[name] for name in entry if name != "type"}
-            for name, message in option_faults(known[entry["type"]], options):
-                yield Fault((*place, name), message)
+            for name, message in option_problems(known[entry["type"]], options):
+                yield ValueProblem((*place, name), message)
 
 
-def name_faults(
-    callbacks: Any, option: str, known: set[str] | None, what: str, at: Place
-) -> Iterator[Fault]:
+def name_problems(
+    callbacks: Any, option: str, known: set[str] | None, what: str, at: YamlPath
+) -> Iterator[ValueProblem]:
     """Say which `option` of a callback, such as its metric, names none of those that are known."""
     for number, entry in enumerate(listed(callbacks)):
         name = entry.get(option) if isinstance(entry, Mapping) and not _is_own(entry) else None
         if known and isinstance(name, str) and name not in known:
             text = f"must be {what}, got {shown(name)}; {suggestion(name, known)}"
-            yield Fault((*at, number, option), text)
+            yield ValueProblem((*at, number, option), text)
 
 
 def _is_own(entry: Mapping[str, Any]) -> bool:
@@ -226,7 +232,7 @@ _OPTIMIZERS = ("optimization", "optimizers")
 _SCHEDULERS = ("optimization", "schedulers")
 
 
-def relation_faults(resolved: ResolvedStep) -> Iterator[Fault]:
+def relation_problems(resolved: ResolvedStep) -> Iterator[ValueProblem]:
     """Say what does not go together in a step; places are those in the step."""
     yield from _freeze_faults(resolved)
     yield from _optimizer_faults(resolved)
@@ -236,7 +242,7 @@ def relation_faults(resolved: ResolvedStep) -> Iterator[Fault]:
     yield from _plateau_faults(resolved)
 
 
-def _freeze_faults(resolved: ResolvedStep) -> Iterator[Fault]:
+def _freeze_faults(resolved: ResolvedStep) -> Iterator[ValueProblem]:
     step = resolved.step
     lists = {field: listed(step.values.get(field)) for field in ("freeze", "unfreeze")}
     # To unfreeze what the defaults freeze is what `unfreeze` is for.
@@ -247,64 +253,66 @@ def _freeze_faults(resolved: ResolvedStep) -> Iterator[Fault]:
         later, other = other, later
     for number, name in enumerate(lists[later]):
         if name in lists[other]:
-            yield Fault(
+            yield ValueProblem(
                 (later, number), f"{shown(name)} stands in `{other}` too: it must be in one"
             )
 
 
-def _optimizer_faults(resolved: ResolvedStep) -> Iterator[Fault]:
+def _optimizer_faults(resolved: ResolvedStep) -> Iterator[ValueProblem]:
     family = resolved.family
     for name in resolved.given:
         place = (*_OPTIMIZERS, name)
         if name not in resolved.usable and resolved.step.is_own(place):
-            yield Fault(place, "has an optimizer, but all of it is frozen")
+            yield ValueProblem(place, "has an optimizer, but all of it is frozen")
     usable = [*resolved.usable]
     for number, name in enumerate(usable):
         for other in usable[:number]:
             if family.overlap(name, other):
                 text = f"trains weights that the optimizer of '{other}' trains too"
-                yield Fault((*_OPTIMIZERS, name), f"{text}; a null takes a default away")
+                yield ValueProblem((*_OPTIMIZERS, name), f"{text}; a null takes a default away")
 
 
-def _scheduler_faults(resolved: ResolvedStep) -> Iterator[Fault]:
+def _scheduler_faults(resolved: ResolvedStep) -> Iterator[ValueProblem]:
     step = resolved.step
     for name in resolved.given_schedulers:
         place = (*_SCHEDULERS, name)
         if not step.is_own(place) or name in resolved.usable:
             continue
         if name not in resolved.given:
-            yield Fault(place, "has a scheduler, but no optimizer")
+            yield ValueProblem(place, "has a scheduler, but no optimizer")
         elif not step.is_own((*_OPTIMIZERS, name)):
-            yield Fault(place, "has a scheduler, but all of it is frozen")
+            yield ValueProblem(place, "has a scheduler, but all of it is frozen")
 
 
-def _training_faults(resolved: ResolvedStep) -> Iterator[Fault]:
+def _training_faults(resolved: ResolvedStep) -> Iterator[ValueProblem]:
     family = resolved.family
     if family.modes:
         if resolved.modes is None:
             return
         if fault := family.modes.fault(resolved.modes):
-            yield Fault((), fault)
+            yield ValueProblem((), fault)
             return
     own = any(resolved.step.is_own((*_OPTIMIZERS, name)) for name in resolved.given)
     if not resolved.usable and not resolved.usual and not own:
-        yield Fault((), "trains nothing: all that it would train is frozen")
+        yield ValueProblem((), "trains nothing: all that it would train is frozen")
 
 
-def _threshold_faults(resolved: ResolvedStep) -> Iterator[Fault]:
+def _threshold_faults(resolved: ResolvedStep) -> Iterator[ValueProblem]:
     transition = resolved.step.mapping("transition_on")
     if transition.get("mode") != "loss_threshold":
         return
     for name in ("metric", "threshold"):
         if name not in transition:
-            yield Fault(("transition_on", name), "is missing: the mode loss_threshold needs it")
+            yield ValueProblem(
+                ("transition_on", name), "is missing: the mode loss_threshold needs it"
+            )
     batch, epoch = resolved.batch_metrics, resolved.epoch_metrics
     known = None if batch is None or epoch is None else (*batch, *epoch)
     metric = transition.get("metric")
     yield from _metric_faults(metric, known, resolved.step.title, ("transition_on", "metric"))
 
 
-def _plateau_faults(resolved: ResolvedStep) -> Iterator[Fault]:
+def _plateau_faults(resolved: ResolvedStep) -> Iterator[ValueProblem]:
     for name, choice in resolved.usable_schedulers.items():
         if isinstance(choice, Mapping) and choice.get("type") == ReduceLROnPlateau.__name__:
             metric = choice.get("metric", ReduceLROnPlateau.metric)
@@ -313,20 +321,20 @@ def _plateau_faults(resolved: ResolvedStep) -> Iterator[Fault]:
 
 
 def _metric_faults(
-    metric: Any, known: Iterable[str] | None, step: str, place: Place
-) -> Iterator[Fault]:
+    metric: Any, known: Iterable[str] | None, step: str, place: YamlPath
+) -> Iterator[ValueProblem]:
     if known is None or not isinstance(metric, str):
         return
     known = [*known]
     if metric not in known:
         hint = suggestion(metric, known)
-        yield Fault(place, f"must be a metric of {step}, got {shown(metric)}; {hint}")
+        yield ValueProblem(place, f"must be a metric of {step}, got {shown(metric)}; {hint}")
 
 
 class Pipeline:
     """The defaults and steps of a recipe, at their places; what is of no use is passed over."""
 
-    def __init__(self, value: Any, family: Family, at: Place) -> None:
+    def __init__(self, value: Any, family: Family, at: YamlPath) -> None:
         self.value = value
         self.at = at
         self.family = family
@@ -343,9 +351,9 @@ class Pipeline:
             if isinstance(own, Mapping)
         }
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[ValueProblem]:
         """Say what is wrong; what the defaults bring into each step is said once."""
-        told: set[Place] = set()
+        told: set[YamlPath] = set()
         for fault in self._all_faults():
             in_defaults = fault.place[: len(self.at_defaults)] == self.at_defaults
             if not (in_defaults and fault.place in told):
@@ -378,49 +386,51 @@ class Pipeline:
     def _layered(self, own: Mapping[str, Any], number: int) -> LayeredStep:
         return layered(self.defaults, own, self.at_defaults, (*self.at_steps, number))
 
-    def _all_faults(self) -> Iterator[Fault]:
+    def _all_faults(self) -> Iterator[ValueProblem]:
         yield from self._form_faults()
         yield from self._default_faults()
         for number, own in enumerate(self.listed):
             yield from not_a_mapping(own, "the fields of a step", (*self.at_steps, number))
         for resolved in self.steps.values():
             step = resolved.step
-            for fault in step_faults(step.values, self.family):
+            for fault in step_problems(step.values, self.family):
                 yield fault._replace(place=step.place(fault.place))
-            for fault in relation_faults(resolved):
+            for fault in relation_problems(resolved):
                 yield fault._replace(place=step.place(fault.place))
         yield from self._name_faults()
         yield from self._unused_faults("optimizers", "its model is frozen in each")
         yield from self._unused_faults("schedulers", "none has an optimizer for it")
 
-    def _form_faults(self) -> Iterator[Fault]:
+    def _form_faults(self) -> Iterator[ValueProblem]:
         value = self.value
         if isinstance(value, list):
             text = "holds a list where `steps:` is missing: put `steps:` above the list"
-            yield Fault(self.at, f"{text}, and indent it")
+            yield ValueProblem(self.at, f"{text}, and indent it")
             return
         if not isinstance(value, Mapping):
             yield from not_a_mapping(value, "`steps:`, a list of steps", self.at)
             return
         yield from unknown_names(value, ("defaults", "steps"), self.at)
         if "steps" not in value:
-            yield Fault(self.at_steps, "is missing: it must hold a list of steps")
+            yield ValueProblem(self.at_steps, "is missing: it must hold a list of steps")
         elif not isinstance(value["steps"], list):
-            yield Fault(self.at_steps, f"must be a list of steps, got {shown(value['steps'])}")
+            yield ValueProblem(
+                self.at_steps, f"must be a list of steps, got {shown(value['steps'])}"
+            )
         elif not value["steps"]:
-            yield Fault(self.at_steps, "must hold at least one step")
+            yield ValueProblem(self.at_steps, "must hold at least one step")
         if value.get("defaults") is not None:
             yield from not_a_mapping(value["defaults"], "fields of steps", self.at_defaults)
 
-    def _default_faults(self) -> Iterator[Fault]:
+    def _default_faults(self) -> Iterator[ValueProblem]:
         if "name" in self.defaults:
-            yield Fault((*self.at_defaults, "name"), "belongs into each step")
+            yield ValueProblem((*self.at_defaults, "name"), "belongs into each step")
         # What is absent may stand in the steps; they are looked at filled up.
-        for fault in step_faults(self.defaults, self.family):
+        for fault in step_problems(self.defaults, self.family):
             if not fault.absent and fault.place != ("name",):
                 yield fault._replace(place=(*self.at_defaults, *fault.place))
 
-    def _name_faults(self) -> Iterator[Fault]:
+    def _name_faults(self) -> Iterator[ValueProblem]:
         first: dict[str, int] = {}
         for number, resolved in self.steps.items():
             name = resolved.step.values.get("name")
@@ -429,10 +439,10 @@ class Pipeline:
             holder = first.setdefault(name.lower(), number)
             if holder != number:
                 text = f"must be a name of its own, but step {holder + 1} has {shown(name)}"
-                yield Fault((*self.at_steps, number, "name"), text)
+                yield ValueProblem((*self.at_steps, number, "name"), text)
 
-    def _unused_faults(self, field: str, reason: str) -> Iterator[Fault]:
+    def _unused_faults(self, field: str, reason: str) -> Iterator[ValueProblem]:
         left_out = [step.left_out(field) for step in self.steps.values()]
         for name in sorted(set.intersection(*left_out)) if left_out else []:
             place = (*self.at_defaults, "optimization", field, name)
-            yield Fault(place, f"serves no step: {reason}")
+            yield ValueProblem(place, f"serves no step: {reason}")

@@ -6,9 +6,14 @@ from typing import Any
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import shown
-from jemtrack.recipe.check import component_faults, not_a_mapping, typed_name_fault, unknown_names
-from jemtrack.recipe.yaml_lines import Document, Fault, Problem, read_document
-from jemtrack.record.paths import Places, build_tracker
+from jemtrack.recipe.check import (
+    component_problems,
+    not_a_mapping,
+    typed_name_problem,
+    unknown_names,
+)
+from jemtrack.recipe.yaml_lines import Document, Problem, ValueProblem, read_document
+from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.train.components import (
     CALLBACK,
     TRACKER,
@@ -16,17 +21,17 @@ from jemtrack.train.components import (
     build,
     imported,
     load_components,
-    option_faults,
+    option_problems,
     registered,
 )
-from jemtrack.train.handlers import Callback, Listener, build_callback
+from jemtrack.train.handlers import Callback, Tracker, build_callback
 from jemtrack.train.pipeline import Pipeline
 
 _PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
 _KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)
 _KINDS: dict[str, tuple[str, type[Component], str]] = {
     _CALLBACKS: (CALLBACK, Callback, "a callback"),
-    _TRACKERS: (TRACKER, Listener, "a tracker"),
+    _TRACKERS: (TRACKER, Tracker, "a tracker"),
 }
 
 
@@ -47,16 +52,16 @@ def load_pipeline(path: Path) -> Pipeline:
     pipeline = build(*_described(content[_PIPELINE]))
     assert isinstance(pipeline, Pipeline)
     pipeline.folder = Path(content.get(_FOLDER) or "")
-    faults: list[Fault] = []
+    faults: list[ValueProblem] = []
     made: dict[str, list[Any]] = {key: [] for key in _KINDS}
     for key in _KINDS:
         for number, entry in enumerate(content.get(key) or []):
             try:
                 made[key].append(_made(key, entry, pipeline.folder))
             except InputError as error:
-                faults.append(Fault((key, number), str(error)))
+                faults.append(ValueProblem((key, number), str(error)))
     _refuse(path, document.problems(faults))
-    pipeline.callbacks, pipeline.listeners = made[_CALLBACKS], made[_TRACKERS]
+    pipeline.callbacks, pipeline.trackers = made[_CALLBACKS], made[_TRACKERS]
     return pipeline
 
 
@@ -69,23 +74,25 @@ def _problems(document: Document) -> list[Problem]:
     return document.problems([] if document.broken else _faults(document.content))
 
 
-def _faults(content: Any) -> Iterator[Fault]:
+def _faults(content: Any) -> Iterator[ValueProblem]:
     if not isinstance(content, Mapping):
-        yield Fault((), f"must hold {', '.join(_KEYS)}, got {shown(content)}")
+        yield ValueProblem((), f"must hold {', '.join(_KEYS)}, got {shown(content)}")
         return
     yield from unknown_names(content, _KEYS, ())
     if not isinstance(content.get(_FOLDER, ""), str | None):
-        yield Fault((_FOLDER,), f"must be the path of a folder, got {shown(content[_FOLDER])}")
+        yield ValueProblem(
+            (_FOLDER,), f"must be the path of a folder, got {shown(content[_FOLDER])}"
+        )
     if _PIPELINE in content:
         yield from _pipeline_faults(content)
     else:
-        yield Fault((_PIPELINE,), "is missing: it must hold `type` and its options")
+        yield ValueProblem((_PIPELINE,), "is missing: it must hold `type` and its options")
     for key, (_, _, kind) in _KINDS.items():
         if content.get(key) is not None:
-            yield from component_faults(content[key], _known(key), kind, (key,))
+            yield from component_problems(content[key], _known(key), kind, (key,))
 
 
-def _pipeline_faults(content: Mapping[str, Any]) -> Iterator[Fault]:
+def _pipeline_faults(content: Mapping[str, Any]) -> Iterator[ValueProblem]:
     at, entry = (_PIPELINE,), content[_PIPELINE]
     if not isinstance(entry, Mapping):
         yield from not_a_mapping(entry, "`type` and its options", at)
@@ -93,14 +100,14 @@ def _pipeline_faults(content: Mapping[str, Any]) -> Iterator[Fault]:
     try:
         known = {**_named(Pipeline), **_by_path(content)}
     except InputError as error:
-        yield Fault((*at, "type"), str(error))
+        yield ValueProblem((*at, "type"), str(error))
         return
-    if fault := typed_name_fault(entry, known, "a pipeline", at):
+    if fault := typed_name_problem(entry, known, "a pipeline", at):
         yield fault
         return
     kind, options = _described(entry)
-    for name, message in option_faults(known[kind], options):
-        yield Fault((*at, name), message)
+    for name, message in option_problems(known[kind], options):
+        yield ValueProblem((*at, name), message)
 
 
 def _by_path(content: Mapping[str, Any]) -> dict[str, type[Component]]:
@@ -131,7 +138,9 @@ def _named(base: type[Component]) -> dict[str, type[Component]]:
 def _made(key: str, entry: Mapping[str, Any], folder: Path) -> Any:
     """Make a callback, or a tracker that writes in `folder`."""
     return (
-        build_callback(entry) if key == _CALLBACKS else build_tracker(entry, Places(folder, Path()))
+        build_callback(entry)
+        if key == _CALLBACKS
+        else build_tracker(entry, RunPaths(folder, Path()))
     )
 
 

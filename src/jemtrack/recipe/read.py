@@ -22,13 +22,20 @@ from jemtrack.parameters import (
 from jemtrack.recipe.check import (
     Components,
     Pipeline,
-    component_faults,
-    name_faults,
+    component_problems,
+    name_problems,
     not_a_mapping,
     unknown_names,
-    value_faults,
+    value_problems,
 )
-from jemtrack.recipe.yaml_lines import Document, Fault, Place, Problem, read_document, shown_place
+from jemtrack.recipe.yaml_lines import (
+    Document,
+    Problem,
+    ValueProblem,
+    YamlPath,
+    read_document,
+    shown_place,
+)
 from jemtrack.train.components import CALLBACK, TRACKER, load_components, registered
 from jemtrack.train.hardware import Hardware
 from jemtrack.train.recipe import (
@@ -104,7 +111,7 @@ def recipe_from_mapping(
     return _build(pipeline, extras)
 
 
-def _sentence(where: str, fault: Fault) -> str:
+def _sentence(where: str, fault: ValueProblem) -> str:
     inner = shown_place(fault.place)
     joint = "" if inner.startswith("[") or not inner else "."
     return f"{where}{joint}{inner} {fault.message}"
@@ -114,25 +121,25 @@ def _extra_faults(
     extras: Mapping[str, Any],
     pipeline: Pipeline,
     callbacks: Callable[[], Components],
-    at: Place,
-) -> Iterator[Fault]:
+    at: YamlPath,
+) -> Iterator[ValueProblem]:
     """Say what is wrong with what stands beside the pipeline."""
     if extras.get("divergence") is not None:
         place = (*at, "divergence")
         yield from _parameter_faults(extras["divergence"], Divergence, place)
     if extras.get("callbacks") is not None:
         place = (*at, "callbacks")
-        yield from component_faults(extras["callbacks"], callbacks(), "a callback", place)
+        yield from component_problems(extras["callbacks"], callbacks(), "a callback", place)
         metrics, steps = pipeline.epoch_metrics(), pipeline.step_names()
         given = extras["callbacks"]
-        yield from name_faults(given, "metric", metrics, "a metric of an epoch", place)
-        yield from name_faults(given, "phase", steps, "the name of a step", place)
+        yield from name_problems(given, "metric", metrics, "a metric of an epoch", place)
+        yield from name_problems(given, "phase", steps, "the name of a step", place)
 
 
-def _parameter_faults(value: Any, cls: type, at: Place) -> Iterator[Fault]:
+def _parameter_faults(value: Any, cls: type, at: YamlPath) -> Iterator[ValueProblem]:
     yield from not_a_mapping(value, "names and values", at)
     if isinstance(value, Mapping):
-        yield from value_faults(cls, value, at)
+        yield from value_problems(cls, value, at)
 
 
 def _build(pipeline: Pipeline, extras: Mapping[str, Any]) -> Recipe:
@@ -178,10 +185,10 @@ class _Reading:
             ),
         )
 
-    def _faults(self) -> Iterator[Fault]:
+    def _faults(self) -> Iterator[ValueProblem]:
         content = self.document.content
         if not isinstance(content, Mapping):
-            yield Fault((), f"must hold {', '.join(_SECTIONS)}, got {shown(content)}")
+            yield ValueProblem((), f"must hold {', '.join(_SECTIONS)}, got {shown(content)}")
             return
         yield from unknown_names(content, _SECTIONS, ())
         if "data" in self.sections:
@@ -190,9 +197,9 @@ class _Reading:
         yield from self._training_faults()
         if "trackers" in self.sections:
             trackers, known = self.sections["trackers"], self.forms.trackers()
-            yield from component_faults(trackers, known, "a tracker", ("trackers",))
+            yield from component_problems(trackers, known, "a tracker", ("trackers",))
 
-    def _model_faults(self) -> Iterator[Fault]:
+    def _model_faults(self) -> Iterator[ValueProblem]:
         if "model" not in self.sections:
             return
         model = self.sections["model"]
@@ -203,18 +210,18 @@ class _Reading:
         given = model.get("family", self.family.name)
         if given not in [*self.forms.families]:
             hint = suggestion(str(given), self.forms.families)
-            yield Fault(
+            yield ValueProblem(
                 ("model", "family"), f"must be a family of models, got {shown(given)}; {hint}"
             )
         names = parameter_names(self.family.shape)
         yield from unknown_names(shape, ["family", *names], ("model",))
         known = {name: shape[name] for name in names if name in shape}
-        yield from value_faults(self.family.shape, known, ("model",))
+        yield from value_problems(self.family.shape, known, ("model",))
 
-    def _training_faults(self) -> Iterator[Fault]:
+    def _training_faults(self) -> Iterator[ValueProblem]:
         at = _AT_TRAINING
         if "training" not in self.sections:
-            yield Fault(at, "is missing: it must hold `pipeline:`")
+            yield ValueProblem(at, "is missing: it must hold `pipeline:`")
             return
         if not isinstance(self.sections["training"], Mapping):
             yield from not_a_mapping(self.sections["training"], "`pipeline:`", at)
@@ -222,11 +229,11 @@ class _Reading:
         names = parameter_names(self.forms.training)
         yield from unknown_names(self.training, [*_TRAINING, *names], at)
         settings = {name: self.training[name] for name in names if name in self.training}
-        yield from value_faults(self.forms.training, settings, at)
+        yield from value_problems(self.forms.training, settings, at)
         if "pipeline" in self.training:
             yield from self.pipeline.faults()
         else:
-            yield Fault((*at, "pipeline"), "is missing: it must hold `steps:`")
+            yield ValueProblem((*at, "pipeline"), "is missing: it must hold `steps:`")
         yield from _extra_faults(self.extras, self.pipeline, self.forms.callbacks, at)
 
     def _family(self) -> Family:

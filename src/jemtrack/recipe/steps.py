@@ -8,7 +8,7 @@ from typing import Any
 from jemtrack.parameters import (
     faults,
 )
-from jemtrack.recipe.yaml_lines import Place
+from jemtrack.recipe.yaml_lines import YamlPath
 from jemtrack.train.optimizers import (
     NO_SCHEDULER,
     OPTIMIZERS,
@@ -31,21 +31,21 @@ class LayeredStep:
     """The `values` of a step, and the place in the file of each of them by that in the step."""
 
     values: dict[str, Any]
-    origins: Mapping[Place, Place]
+    origins: Mapping[YamlPath, YamlPath]
 
     @property
     def title(self) -> str:
         """Name the step, for sentences about it."""
         return f"the step {self.values['name']}" if "name" in self.values else "the step"
 
-    def place(self, inner: Place) -> Place:
+    def place(self, inner: YamlPath) -> YamlPath:
         """Find where a value of the step was written, or should have been."""
         known = inner
         while known not in self.origins:
             known = known[:-1]
         return self.origins[known] + inner[len(known) :]
 
-    def is_own(self, inner: Place) -> bool:
+    def is_own(self, inner: YamlPath) -> bool:
         """Say whether a value stands in the step itself, not in the defaults."""
         step = self.origins[()]
         return self.place(inner)[: len(step)] == step
@@ -59,7 +59,7 @@ class LayeredStep:
 
 
 def layered(
-    defaults: Mapping[str, Any], own: Mapping[str, Any], at_defaults: Place, at_own: Place
+    defaults: Mapping[str, Any], own: Mapping[str, Any], at_defaults: YamlPath, at_own: YamlPath
 ) -> LayeredStep:
     """Fill the step `own`, written at `at_own`, up with the defaults."""
     origins = {(): at_own, **dict(_origins(defaults, own, at_defaults, at_own))}
@@ -67,8 +67,8 @@ def layered(
 
 
 def _origins(
-    defaults: Mapping[str, Any], own: Mapping[str, Any], at_defaults: Place, at_own: Place
-) -> Iterator[tuple[Place, Place]]:
+    defaults: Mapping[str, Any], own: Mapping[str, Any], at_defaults: YamlPath, at_own: YamlPath
+) -> Iterator[tuple[YamlPath, YamlPath]]:
     for name in defaults:
         yield (name,), (*at_defaults, name)
     for name, value in own.items():

@@ -10,13 +10,13 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 # Where a value stands in nested mappings and lists: names, and numbers from 0.
-Place = tuple[str | int, ...]
+YamlPath = tuple[str | int, ...]
 
 
-class Fault(NamedTuple):
+class ValueProblem(NamedTuple):
     """Something wrong at a place; `absent` where a thing that must be there is not."""
 
-    place: Place
+    place: YamlPath
     message: str
     absent: bool = False
 
@@ -46,11 +46,11 @@ class Document:
     """
 
     content: Any = None
-    lines: dict[Place, int] = field(default_factory=dict)
+    lines: dict[YamlPath, int] = field(default_factory=dict)
     form: list[Problem] = field(default_factory=list)
     broken: bool = False
 
-    def problems(self, faults: Iterable[Fault]) -> list[Problem]:
+    def problems(self, faults: Iterable[ValueProblem]) -> list[Problem]:
         """Give the faults with their lines and those of the form, in the order of lines."""
         found = [
             Problem(self.line(fault.place), shown_place(fault.place), fault.message)
@@ -58,14 +58,14 @@ class Document:
         ]
         return sorted(dict.fromkeys([*self.form, *found]), key=lambda problem: problem.line)
 
-    def line(self, place: Place) -> int:
+    def line(self, place: YamlPath) -> int:
         """Give the line of a place, or of what is around it where the file has no such place."""
         while place not in self.lines and place:
             place = place[:-1]
         return self.lines.get(place, 1)
 
 
-def shown_place(place: Place) -> str:
+def shown_place(place: YamlPath) -> str:
     """Write a place as `training.pipeline.steps[0].name`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")
@@ -117,7 +117,7 @@ class _Reader:
         self._document = document
         self._around: list[Node] = []
 
-    def value(self, node: Node, place: Place) -> Any:
+    def value(self, node: Node, place: YamlPath) -> Any:
         self._document.lines.setdefault(place, node.start_mark.line + 1)
         if isinstance(node, ScalarNode):
             return self._scalar(node, place)
@@ -132,14 +132,14 @@ class _Reader:
         finally:
             self._around.pop()
 
-    def _scalar(self, node: Node, place: Place) -> Any:
+    def _scalar(self, node: Node, place: YamlPath) -> Any:
         try:
             return self._construct(node)
         except ValueError as error:  # 2026-02-31 has the form of a date and is none
             self._note(node, place, f"cannot be read: {error}")
             return None
 
-    def _mapping(self, node: Node, place: Place) -> dict[str, Any]:
+    def _mapping(self, node: Node, place: YamlPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key, value in self._entries(node, place):
             name = self._name(key)
@@ -151,7 +151,7 @@ class _Reader:
                 result[name] = self.value(value, (*place, name))
         return result
 
-    def _entries(self, node: Node, place: Place) -> list[tuple[Node, Node]]:
+    def _entries(self, node: Node, place: YamlPath) -> list[tuple[Node, Node]]:
         """Give the entries, last those that `<<` brings and the mapping has not itself."""
         own = [(key, value) for key, value in node.value if key.tag != _MERGE]
         known = {self._name(key) for key, _ in own}
@@ -170,6 +170,6 @@ class _Reader:
     def _name(self, key: Node) -> str:
         return str(self._construct(key)) if isinstance(key, ScalarNode) else "?"
 
-    def _note(self, node: Node, place: Place, message: str) -> None:
+    def _note(self, node: Node, place: YamlPath, message: str) -> None:
         problem = Problem(node.start_mark.line + 1, shown_place(place), message)
         self._document.form.append(problem)

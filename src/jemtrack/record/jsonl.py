@@ -26,7 +26,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 _ENCODER = json.JSONEncoder(allow_nan=False, default=float)
 
@@ -109,7 +109,7 @@ Levels = dict[int, dict[str, float]]
 
 
 @component("jsonl")
-class JsonLines(Listener):
+class JsonLines(Tracker):
     """Writes a run's events into files of `folder`, an object a line, as they happen.
 
     `run.jsonl` is only ever added to: starts, ends, artifacts and divergences. Of each epoch

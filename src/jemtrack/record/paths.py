@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from jemtrack.errors import InputError
 from jemtrack.train.components import Component, Option, build, component_class
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 
-class Places(NamedTuple):
+class RunPaths(NamedTuple):
     """The folder of the run and that of the project."""
 
     run: Path
@@ -19,11 +19,11 @@ class Places(NamedTuple):
 class PlacedOption(Option):
     """An option that says where a tracker writes."""
 
-    def misplacement(self, value: str) -> str:
+    def location_problem(self, value: str) -> str:
         """Say why `value` cannot serve for many runs; nothing where it can."""
         return ""
 
-    def placed(self, value: str, places: Places) -> str:
+    def placed(self, value: str, places: RunPaths) -> str:
         """Give the option's value for one run."""
         raise NotImplementedError
 
@@ -31,13 +31,13 @@ class PlacedOption(Option):
 class RunPath(PlacedOption):
     """A file or folder for one run alone."""
 
-    def misplacement(self, value: str) -> str:
+    def location_problem(self, value: str) -> str:
         """Say so where two runs would share it."""
         if PurePath(value).is_absolute() or ".." in PurePath(value).parts:
             return f"must be a path in the folder that each run has of its own, got {value!r}"
         return ""
 
-    def placed(self, value: str, places: Places) -> str:
+    def placed(self, value: str, places: RunPaths) -> str:
         """Give the path in the run's folder."""
         return str(places.run / value)
 
@@ -45,7 +45,7 @@ class RunPath(PlacedOption):
 class SharedPath(PlacedOption):
     """A folder that runs share."""
 
-    def placed(self, value: str, places: Places) -> str:
+    def placed(self, value: str, places: RunPaths) -> str:
         """Give the path in the project."""
         return str(places.project / value)
 
@@ -53,7 +53,7 @@ class SharedPath(PlacedOption):
 class DatabaseUrl(PlacedOption):
     """A URL of a database that runs share; one of SQLite is a file in the project."""
 
-    def placed(self, value: str, places: Places) -> str:
+    def placed(self, value: str, places: RunPaths) -> str:
         """Give the URL with the path in the project."""
         scheme, joint, path = value.partition(":///")
         if not scheme.startswith("sqlite") or not joint or not path or path.startswith(":"):
@@ -62,7 +62,7 @@ class DatabaseUrl(PlacedOption):
 
 
 def placed_options(
-    cls: type[Component], options: Mapping[str, Any], places: Places
+    cls: type[Component], options: Mapping[str, Any], places: RunPaths
 ) -> dict[str, Any]:
     """Give the options of a tracker for one run; where it writes by default is among them."""
     where = {
@@ -72,7 +72,7 @@ def placed_options(
     return {**options, **where}
 
 
-def build_tracker(entry: Mapping[str, Any], places: Places) -> Listener:
+def build_tracker(entry: Mapping[str, Any], places: RunPaths) -> Tracker:
     """Make the tracker of a file's entry, `type` and its options, for one run.
 
     `type` is the name of a registered class whose module was imported, or a dotted path.
@@ -83,12 +83,12 @@ def build_tracker(entry: Mapping[str, Any], places: Places) -> Listener:
     options = dict(entry)
     name = options.pop("type")
     tracker = build(name, placed_options(component_class(name), options, places))
-    if not isinstance(tracker, Listener):
-        raise InputError(f"{name!r} must be a tracker: a subclass of Listener")
+    if not isinstance(tracker, Tracker):
+        raise InputError(f"{name!r} must be a tracker: a subclass of Tracker")
     return tracker
 
 
-def misplacements(
+def location_problems(
     trackers: Mapping[int, tuple[type[Component], Mapping[str, Any]]],
 ) -> Iterator[tuple[int, str, str]]:
     """Say which trackers cannot write where they are told: number, option, a sentence about it.
@@ -99,7 +99,7 @@ def misplacements(
     for number, (cls, options) in trackers.items():
         where = {option.name: options.get(option.name, option.default) for option in _placed(cls)}
         for option in _placed(cls):
-            if fault := option.misplacement(where[option.name]):
+            if fault := option.location_problem(where[option.name]):
                 yield number, option.name, fault
         first = seen.setdefault((cls, *where.values()), number)
         if first != number and where:

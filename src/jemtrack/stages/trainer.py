@@ -17,7 +17,7 @@ from jemtrack.jem.training.phases import initial_network, network_shape, trainin
 from jemtrack.jem.training.training import Training
 from jemtrack.project.params import PARAMS
 from jemtrack.project.runtime import runtime_trackers
-from jemtrack.project.scratch import kept_checkpoints, kept_out, tracked_folder
+from jemtrack.project.scratch import persistent_output, resumable, tracked_folder
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import TrainArgs
@@ -29,9 +29,9 @@ from jemtrack.stages.trainer_recipe import (
     trainer_family,
     trainer_recipe,
 )
-from jemtrack.trackers.console import run_log, usual_listeners
-from jemtrack.train.distributed import is_first
-from jemtrack.train.launch import Handed, Place, launch
+from jemtrack.trackers.console import default_trackers, run_log
+from jemtrack.train.distributed import is_rank_zero
+from jemtrack.train.launch import PickleByRecipe, Runtime, launch
 
 
 class Trainer(Stage):
@@ -64,27 +64,27 @@ class Trainer(Stage):
         """Train on the prepared images; write the model and what it does."""
         data = DataSplits.load(self.data)
         check_trainers(self.name, data)
-        handed = Handed((self, data), _with_data, type(self), self.name)
+        handed = PickleByRecipe((self, data), _with_data, type(self), self.name)
         launch(self.params.hardware, _compute, handed)
 
-    def train(self, data: DataSplits, place: Place) -> None:
+    def train(self, data: DataSplits, place: Runtime) -> None:
         """Train in this process; the first of several writes what comes of it."""
         training = self.training(data, place)
-        if not is_first():
+        if not is_rank_zero():
             training.train((), None)
             return
         log_file = self.run_folder / "train.log" if self.params.print_to_log else None
         with (
             run_log(log_file, on_screen=not sys.stderr.isatty()),
-            kept_checkpoints(self.name, training.parameters) as checkpoints,
-            kept_out(self.record, checkpoints) as record,
+            resumable(self.name, training.parameters) as checkpoints,
+            persistent_output(self.record, checkpoints) as record,
         ):
-            listeners = [
+            trackers = [
                 JsonLines(folder=str(record)),
-                *usual_listeners(self.history, self.params.print_every),
+                *default_trackers(self.history, self.params.print_every),
                 *runtime_trackers(tracked_folder(self.run_folder, checkpoints)),
             ]
-            metrics = training.train(listeners, checkpoints)
+            metrics = training.train(trackers, checkpoints)
             if self.params.n_steps:
                 sampler = LangevinSampler(n_steps=self.params.n_steps)
                 image_shape = data.train.images_NCHW.shape[1:]
@@ -93,7 +93,7 @@ class Trainer(Stage):
             training.save(self.model)
             self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
 
-    def training(self, data: DataSplits, place: Place) -> Training:
+    def training(self, data: DataSplits, place: Runtime) -> Training:
         """Describe the training on these images; the network is drawn from their seed.
 
         Raises:
@@ -161,6 +161,6 @@ def _with_data(cls: type[Trainer], name: str) -> tuple[Trainer, DataSplits]:
     return trainer, DataSplits.load(trainer.data)
 
 
-def _compute(place: Place, handed: Handed[tuple[Trainer, DataSplits]]) -> None:
+def _compute(place: Runtime, handed: PickleByRecipe[tuple[Trainer, DataSplits]]) -> None:
     trainer, data = handed.value
     trainer.train(data, place)

@@ -31,7 +31,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 log = logging.getLogger("jemtrack")
 
@@ -47,7 +47,7 @@ def step_of(phase: PhaseStart) -> str:
 
 
 @component("lines")
-class Lines(Listener):
+class Lines(Tracker):
     """Logs a line every `print_every` batches, at an epoch's end and where something is amiss.
 
     The seconds a batch are the mean over the epoch's batches so far.
@@ -102,7 +102,7 @@ class Lines(Listener):
 
 
 @component("progress")
-class ProgressBar(Listener):
+class ProgressBar(Tracker):
     """Draws a bar of the run's batches on a terminal.
 
     A phase is counted in when it begins: how long the later ones are is not known before.
@@ -184,7 +184,7 @@ def _told(event: Diverged) -> str:
     )
 
 
-def usual_listeners(history: Path, print_every: int) -> list[Listener]:
+def default_trackers(history: Path, print_every: int) -> list[Tracker]:
     """Write the history file and lines for the log; draw a bar where there is a terminal."""
     lines = Lines(print_every=print_every)
     bar = [ProgressBar()] if sys.stderr.isatty() else []

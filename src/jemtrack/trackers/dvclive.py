@@ -8,11 +8,11 @@ from jemtrack.record.paths import RunPath
 from jemtrack.record.plain import plain
 from jemtrack.train.components import component, load_extra
 from jemtrack.train.events import Diverged, EpochEnd, Event, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 
 @component("dvclive")
-class DvcLive(Listener):
+class DvcLive(Tracker):
     """Writes epochs as DVCLive's steps into `folder`; batches are not its matter.
 
     `plots/metrics/<metric>.tsv` holds a row an epoch, `metrics.json` the last values and, as

@@ -22,7 +22,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 _TAG = "jemtrack.run_id"
 _VALUE_LIMIT = 6000  # characters of a parameter
@@ -37,7 +37,7 @@ _ENDS = {
 
 
 @component("mlflow")
-class Mlflow(Listener):
+class Mlflow(Tracker):
     """Logs a run into an MLflow database or server, and goes on with it when training does.
 
     Epochs' metrics go under their names by epoch, the others as `batch.<metric>` and

@@ -15,7 +15,7 @@ from jemtrack.record.jsonl import LineFile
 from jemtrack.record.paths import RunPath
 from jemtrack.train.components import Option, component
 from jemtrack.train.events import BatchEnd, EpochEnd, EpochStart, Event, Measured, RunStart, Status
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 _MIB = 1 << 20
 # Children are found among all processes of the machine, which may be thousands: a search waits
@@ -119,7 +119,7 @@ _SUMS = {"read_mib", "written_mib"}  # they only grow: the last value says it al
 
 
 @component("performance")
-class Performance(Listener):
+class Performance(Tracker):
     """Reads CPU, memory, disk and GPU in a thread and appends each sample to `path`.
 
     A sample is a line of JSON, with the `seconds` that taking it took. At each epoch's end, the
@@ -153,7 +153,7 @@ class Performance(Listener):
             case EpochEnd(status=Status.SUCCESS):
                 summary = self._summary()
                 if summary:
-                    self.announce(Measured(summary, event.step))
+                    self.dispatch(Measured(summary, event.step))
             case RunStart():
                 self._session, self._step = event.session_id, event.step
                 self._gauges = Gauges(light=self.light)

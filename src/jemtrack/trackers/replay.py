@@ -19,13 +19,13 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 Told = tuple[int, int, Event]  # the step and, among events of a step, the place
 
 
-def replay(folder: Path, listeners: Iterable[Listener]) -> None:
-    """Tell the listeners the run whose record lies in `folder`, as if in one session; close them.
+def replay(folder: Path, trackers: Iterable[Tracker]) -> None:
+    """Tell the trackers the run whose record lies in `folder`, as if in one session; close them.
 
     Left out are what a divergence made void, starts of epochs and batches, and seconds. What was
     not finite comes as NaN.
@@ -34,12 +34,12 @@ def replay(folder: Path, listeners: Iterable[Listener]) -> None:
         InputError: when there is no record.
     """
     events = [*recorded_events(folder)]
-    for listener in listeners:
+    for tracker in trackers:
         try:
             for event in events:
-                listener(event)
+                tracker(event)
         finally:
-            listener.close()
+            tracker.close()
 
 
 def run_folder(folder: Path) -> Path:

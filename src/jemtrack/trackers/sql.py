@@ -17,14 +17,14 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 if TYPE_CHECKING:
     from jemtrack.trackers.database.store import SqlStore
 
 
 @component("sql")
-class SqlDatabase(Listener):
+class SqlDatabase(Tracker):
     """Writes a run into the tables run, session, parameter, metric and artifact.
 
     An epoch is one transaction. A metric's level is `batch` or `measured` (its step is the

@@ -17,14 +17,14 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 # TensorBoard voids what is void by step and folder, so each axis has a folder of its own.
 _BATCHES, _EPOCHS, _RUN = "batches", "epochs", "run"
 
 
 @component("tensorboard")
-class TensorBoard(Listener):
+class TensorBoard(Tracker):
     """Writes event files into `folder`, in TensorBoard's single precision.
 
     `batches` holds `batch/<metric>` and `measured/<metric>` by optimization step, `epochs` each

@@ -21,7 +21,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Listener
+from jemtrack.train.handlers import Tracker
 
 # W&B writes what it was told to the disk at this interval; a kill takes the rest.
 _FLUSH_SECONDS = 1.0
@@ -31,7 +31,7 @@ _WHOLE = {Status.SUCCESS, Status.STOPPED}
 
 
 @component("wandb")
-class WeightsAndBiases(Listener):
+class WeightsAndBiases(Tracker):
     """Logs a run; a session that goes on with it has the same id, as `wandb sync` expects.
 
     Epochs' metrics go under their names by `epoch`, the others as `batch.<metric>` and

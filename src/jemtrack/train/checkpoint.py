@@ -118,7 +118,7 @@ class Checkpoints:
             file.path.unlink()
 
 
-class InMemory:
+class MemoryCheckpoint:
     """One checkpoint in memory, for a run that has nowhere to keep them; due every minute."""
 
     def __init__(self, every_seconds: float = 60.0) -> None:

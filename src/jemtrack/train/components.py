@@ -62,7 +62,7 @@ class Option(Descriptor):  # type: ignore[misc]
         self.choices = tuple(choices)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if fault := self.fault(value):
+        if fault := self.problem(value):
             raise InputError(f"{type(instance).__name__}.{self.name} {fault}")
         # An int serves as a float.
         super().__set__(instance, float(value) if self._is_whole(value) else value)
@@ -77,7 +77,7 @@ class Option(Descriptor):  # type: ignore[misc]
         """Name what it takes: int, or int | None."""
         return self.kind.__name__ + " | None" * self.optional
 
-    def fault(self, value: Any) -> str:
+    def problem(self, value: Any) -> str:
         """Say why `value` does not fit; nothing where it does."""
         if value is None and self.optional:
             return ""
@@ -165,18 +165,18 @@ def _own_class(path: str) -> type[Component]:
     if not (isinstance(found, type) and issubclass(found, Component)):
         what = "is no component" if found else "does not exist"
         raise InputError(
-            f"{path!r} {what}: expected the dotted path of a subclass of Callback or Listener"
+            f"{path!r} {what}: expected the dotted path of a subclass of Callback or Tracker"
         )
     return found
 
 
-def option_faults(cls: type[Component], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def option_problems(cls: type[Component], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Say what is wrong with each of `options`: its name and a sentence about it."""
     known = {option.name: option for option in cls.options()}
     for name, value in options.items():
         if name not in known:
             yield name, f"is not an option of it; {suggestion(name, known)}"
-        elif fault := known[name].fault(value):
+        elif fault := known[name].problem(value):
             yield name, fault
     for name, option in known.items():
         if option.required and name not in options:

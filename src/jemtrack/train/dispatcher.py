@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from jemtrack.train.events import Metrics, RunEnd
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.metrics import check_metrics
 
 if TYPE_CHECKING:  # it imports torch, which a pipeline is declared without
@@ -71,13 +71,13 @@ def _end(start: Event, state: TrainState, status: Status, reason: str) -> Event:
 log = logging.getLogger("jemtrack")
 
 
-class Audience:
-    """Tells everybody every event once, in turn, and closes the listeners."""
+class EventDispatcher:
+    """Tells everybody every event once, in turn, and closes the trackers."""
 
     def __init__(
-        self, listeners: Sequence[Listener], callbacks: Sequence[Callback], state: TrainState
+        self, trackers: Sequence[Tracker], callbacks: Sequence[Callback], state: TrainState
     ) -> None:
-        self.listeners = listeners
+        self.trackers = trackers
         self.callbacks = callbacks
         self.state = state
         self.status: Status | None = None  # of the run, once it has ended
@@ -85,11 +85,11 @@ class Audience:
         self._warned = set[int]()
         self._waiting: deque[Event] = deque()
         self._telling = False
-        for each in (*listeners, *callbacks):
-            each.announce = self.announce
+        for each in (*trackers, *callbacks):
+            each.dispatch = self.dispatch
 
-    def announce(self, event: Event) -> None:
-        """Tell the listeners, then the callbacks.
+    def dispatch(self, event: Event) -> None:
+        """Tell the trackers, then the callbacks.
 
         What one of them announces while it is told is told when all have heard the first event.
 
@@ -108,10 +108,10 @@ class Audience:
             self._waiting.clear()
 
     @contextmanager
-    def until_end(self, metrics: Callable[[], Metrics]) -> Iterator[None]:
-        """Announce the end of what the body has started, and the run's, on every way out.
+    def ending_once(self, metrics: Callable[[], Metrics]) -> Iterator[None]:
+        """Dispatch the end of what the body has started, and the run's, on every way out.
 
-        The listeners are closed then, and what was raised goes on. `metrics` gives the run's.
+        The trackers are closed then, and what was raised goes on. `metrics` gives the run's.
         """
         status, reason = Status.FAILED, ""
         try:
@@ -122,43 +122,43 @@ class Audience:
             raise
         finally:
             self.status = status
-            self.announce_ends(status, reason)
-            self.tell_listeners(RunEnd(status, metrics()))
+            self.dispatch_ends(status, reason)
+            self.notify_trackers(RunEnd(status, metrics()))
             self.close()
 
-    def announce_ends(self, status: Status, reason: str, keep: int = 0) -> None:
-        """Tell the listeners the end of all that has started but for the outermost `keep`."""
+    def dispatch_ends(self, status: Status, reason: str, keep: int = 0) -> None:
+        """Tell the trackers the end of all that has started but for the outermost `keep`."""
         for event in self._scopes.close(self.state, status, reason, keep):
-            self.tell_listeners(event)
+            self.notify_trackers(event)
 
-    def tell_listeners(self, event: Event) -> None:
-        """Tell the listeners alone; one that fails is warned about once."""
-        for listener in self.listeners:
+    def notify_trackers(self, event: Event) -> None:
+        """Tell the trackers alone; one that fails is warned about once."""
+        for tracker in self.trackers:
             try:
-                listener(event)
+                tracker(event)
             except Exception as error:
-                self._warn(listener, error)
+                self._warn(tracker, error)
 
     def close(self) -> None:
-        """Close the listeners."""
-        for listener in reversed(self.listeners):
+        """Close the trackers."""
+        for tracker in reversed(self.trackers):
             try:
-                listener.close()
+                tracker.close()
             except Exception as error:
-                self._warn(listener, error)
+                self._warn(tracker, error)
 
     def _tell(self, event: Event) -> None:
         self._scopes.follow(event)
         if isinstance(event, EpochEnd):
             check_metrics(event.metrics)
-        self.tell_listeners(event)
+        self.notify_trackers(event)
         for callback in self.callbacks:
             callback(event, self.state)
 
-    def _warn(self, listener: Listener, error: Exception) -> None:
-        if id(listener) not in self._warned:
-            self._warned.add(id(listener))
-            name = type(listener).__name__
+    def _warn(self, tracker: Tracker, error: Exception) -> None:
+        if id(tracker) not in self._warned:
+            self._warned.add(id(tracker))
+            name = type(tracker).__name__
             log.warning(f"{name} failed and may lack a part of the run: {error!r}")
 
 

@@ -19,96 +19,96 @@ from jemtrack.errors import InputError
 T = TypeVar("T")
 
 
-def n_processes() -> int:
+def world_size() -> int:
     """Count the processes that train together."""
     return distributed.get_world_size() if _several() else 1
 
 
-def process_number() -> int:
+def rank() -> int:
     """Give this process's number, from 0."""
     return distributed.get_rank() if _several() else 0
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Say whether this is the process that writes files and talks."""
-    return process_number() == 0
+    return rank() == 0
 
 
-def own_share(batch: T) -> T:
+def local_shard(batch: T) -> T:
     """Give this process's part of the first dimension of every tensor in `batch`.
 
     `batch` is a tensor, or a dataclass, mapping or sequence of what may be a batch; numbers and
     text in it are left as they are.
     """
-    return batch if n_processes() == 1 else _share(batch)
+    return batch if world_size() == 1 else _share(batch)
 
 
-def whole_batch(local: Tensor) -> Tensor:
+def all_gather(local: Tensor) -> Tensor:
     """Give what all processes have, in the order of the batch, (B, ...) from each one's (b, ...).
 
     Gradients flow back into each process's own part: all processes are taken to compute the same
     loss from the whole, and to average their gradients afterwards.
     """
-    if n_processes() == 1:
+    if world_size() == 1:
         return local
     whole: Tensor = _WholeBatch.apply(local)  # type: ignore[no-untyped-call]
     return whole
 
 
-def whole_size(local: Tensor) -> int:
+def global_batch_size(local: Tensor) -> int:
     """Count what all processes have of a batch."""
-    if n_processes() == 1:
+    if world_size() == 1:
         return len(local)
     size = torch.tensor(len(local), device=local.device)
     distributed.all_reduce(size)
     return int(size.item())
 
 
-def average(values: Tensor) -> Tensor:
+def all_reduce_mean(values: Tensor) -> Tensor:
     """Give the mean over the processes, of tensors of one shape."""
-    if n_processes() == 1:
+    if world_size() == 1:
         return values
     values = values.clone()
     distributed.all_reduce(values)
-    return values / n_processes()
+    return values / world_size()
 
 
 @torch.no_grad()
-def average_gradients(weights: Sequence[Tensor]) -> None:
+def all_reduce_gradients(weights: Sequence[Tensor]) -> None:
     """Put the mean over the processes in the place of each weight's gradient."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    if n_processes() == 1 or not gradients:
+    if world_size() == 1 or not gradients:
         return
     # One message of all of them: what a message costs hardly depends on its length.
-    means = average(torch.cat([gradient.flatten() for gradient in gradients]))
+    means = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
     sizes = [gradient.numel() for gradient in gradients]
     for gradient, mean in zip(gradients, torch.split(means, sizes), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-def highest(number: int, device: torch.device) -> int:
+def all_reduce_max(number: int, device: torch.device) -> int:
     """Give the highest of the processes' numbers."""
-    if n_processes() == 1:
+    if world_size() == 1:
         return number
     shared = torch.tensor(number, device=device)
     distributed.all_reduce(shared, distributed.ReduceOp.MAX)
     return int(shared.item())
 
 
-def from_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """Give what the first process has; the others' values do not matter."""
-    if n_processes() == 1:
+    if world_size() == 1:
         return value
     shared: list[Any] = [value]
     distributed.broadcast_object_list(shared)
     return shared[0]  # type: ignore[no-any-return]
 
 
-def gathered(value: Any) -> list[Any]:
+def gather_to_rank_zero(value: Any) -> list[Any]:
     """Give every process's value, in their order, to the first; an empty list to the others."""
-    if n_processes() == 1:
+    if world_size() == 1:
         return [value]
-    found: list[Any] | None = [None] * n_processes() if is_first() else None
+    found: list[Any] | None = [None] * world_size() if is_rank_zero() else None
     distributed.gather_object(value, found)
     return found or []
 
@@ -119,7 +119,7 @@ def _several() -> bool:
 
 def _share(batch: Any) -> Any:
     if isinstance(batch, Tensor):
-        return batch.tensor_split(n_processes())[process_number()]
+        return batch.tensor_split(world_size())[rank()]
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
         return dataclasses.replace(batch, **_share(fields))
@@ -133,11 +133,11 @@ def _share(batch: Any) -> Any:
 class _WholeBatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
-        shared = torch.zeros(n_processes(), dtype=torch.int64, device=local.device)
-        shared[process_number()] = len(local)
+        shared = torch.zeros(world_size(), dtype=torch.int64, device=local.device)
+        shared[rank()] = len(local)
         distributed.all_reduce(shared)
         sizes = shared.tolist()
-        ctx.first = sum(sizes[: process_number()])
+        ctx.first = sum(sizes[: rank()])
         ctx.size = len(local)
         whole = local.new_zeros(sum(sizes), *local.shape[1:])
         whole[ctx.first : ctx.first + ctx.size] = local
@@ -151,13 +151,13 @@ class _WholeBatch(torch.autograd.Function):
         return gradient[ctx.first : ctx.first + ctx.size]
 
 
-def join_batch_norms(models: dict[str, nn.Module], place: device) -> None:
+def synchronize_batch_norms(models: dict[str, nn.Module], place: device) -> None:
     """Have batch norm see the whole batch, not a process's share of it.
 
     Raises:
         InputError: on a CPU, for which PyTorch has no such batch norm.
     """
-    if n_processes() == 1:
+    if world_size() == 1:
         return
     for name, model in models.items():
         if not any(isinstance(part, _BatchNorm) for part in model.modules()):

@@ -40,7 +40,7 @@ class RunStart(Event):
 
     `run_id` stays the same when the run goes on in another process, `session_id` does not.
     `parameters` is all that was chosen. Training goes on at `position`, after `step`
-    optimization steps and `epoch` whole epochs: what a listener has kept of later ones will
+    optimization steps and `epoch` whole epochs: what a tracker has kept of later ones will
     happen again, with equal values.
     """
 
@@ -86,7 +86,7 @@ class BatchEnd(Event):
     """A batch ended; `metrics` holds its losses before the update, none where it failed.
 
     `step` counts the optimization steps of the whole run, `seconds` is the time since the batch
-    before it ended, listeners and the drawing of the batch included.
+    before it ended, trackers and the drawing of the batch included.
     """
 
     position: Position

@@ -14,21 +14,21 @@ if TYPE_CHECKING:  # it imports torch, which listing the components does without
     from jemtrack.train.state import TrainState
 
 
-Announce = Callable[[Event], None]
+Dispatch = Callable[[Event], None]
 
 
-def nobody_listens(event: Event) -> None:
-    """Serve as `announce` outside of a run."""
+def dispatch_to_nobody(event: Event) -> None:
+    """Serve as `dispatch` outside of a run."""
 
 
-class Listener(Component):
+class Tracker(Component):
     """Is told every event of a run in turn, and closed at its end.
 
-    One that raises is warned about once; training does not depend on it. With `announce`, which
-    the run sets, it tells the run's listeners and callbacks of what it has seen itself.
+    One that raises is warned about once; training does not depend on it. With `dispatch`, which
+    the run sets, it tells the run's trackers and callbacks of what it has seen itself.
     """
 
-    announce: Announce = staticmethod(nobody_listens)
+    dispatch: Dispatch = staticmethod(dispatch_to_nobody)
 
     def __call__(self, event: Event) -> None:
         """Take note of `event`."""
@@ -38,7 +38,7 @@ class Listener(Component):
         """Let go of files and screens; called once, on every way out."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a checkpoint must hold for the listener to go on from there: JSON, tensors."""
+        """Give what a checkpoint must hold for the tracker to go on from there: JSON, tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -54,18 +54,18 @@ def nowhere_to_save(path: Path) -> None:
 
 
 class Callback(Component):
-    """Is told every event after the listeners, and may change the state.
+    """Is told every event after the trackers, and may change the state.
 
     To end the training after the epoch, it writes the reason into `state.stop`; to end the phase
     alone, into `state.stop_phase`. What it raises ends the run as failed. The run sets
-    `announce`, which tells its listeners and callbacks of what the callback has done,
+    `dispatch`, which tells its trackers and callbacks of what the callback has done,
     `save_weights`, which writes the models to a file, whole or not at all, and `run_folder`,
     in which the callback's own files belong.
     """
 
     run_folder: Path = Path()
     save_weights: SaveWeights = staticmethod(nowhere_to_save)
-    announce: Announce = staticmethod(nobody_listens)
+    dispatch: Dispatch = staticmethod(dispatch_to_nobody)
 
     def __call__(self, event: Event, state: TrainState) -> None:
         """Take note of `event`, or act on it."""

@@ -25,14 +25,14 @@ _PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
-class Place:
+class Runtime:
     """Where a process trains; `autocast` makes the context in which models are applied."""
 
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-class Handed(Generic[T]):
+class PickleByRecipe(Generic[T]):
     """A `value` of this process that each other one makes for itself, as `make(*arguments)`."""
 
     def __init__(self, value: T, make: Callable[..., T], *arguments: Any) -> None:
@@ -41,16 +41,16 @@ class Handed(Generic[T]):
 
     def __reduce__(self) -> Any:
         """Be made again where this is unpickled."""
-        return _made_again, self._made_by
+        return _rebuilt, self._made_by
 
 
-def _made_again(make: Callable[..., T], arguments: tuple[Any, ...]) -> Handed[T]:
-    return Handed(make(*arguments), make, *arguments)
+def _rebuilt(make: Callable[..., T], arguments: tuple[Any, ...]) -> PickleByRecipe[T]:
+    return PickleByRecipe(make(*arguments), make, *arguments)
 
 
-def usual_place() -> Place:
+def default_runtime() -> Runtime:
     """Give a GPU where there is one, else the CPU, in fp32."""
-    return Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Runtime(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def check_hardware(hardware: Hardware) -> None:
@@ -88,12 +88,14 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     """
     check_hardware(hardware)
     keep_freed_memory()
-    device = usual_place().device if hardware.device == "auto" else torch.device(hardware.device)
+    device = (
+        default_runtime().device if hardware.device == "auto" else torch.device(hardware.device)
+    )
     started = _started_by_others()
     alone = hardware.processes == 1 and hardware.strategy == "auto"
     if alone and hardware.precision == "fp32" and not started:
         # Fabric would change nothing, and importing it takes seconds.
-        return train(Place(device), *arguments)
+        return train(Runtime(device), *arguments)
     from lightning_fabric import Fabric
 
     strategy = "auto" if alone and not started else "ddp" if started else "ddp_spawn"
@@ -105,7 +107,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
         precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
     if "LT_CLI_USED" in os.environ:
-        return train(Place(fabric.device, fabric.autocast), *arguments)
+        return train(Runtime(fabric.device, fabric.autocast), *arguments)
     with _signals_are_for_the_children() if strategy == "ddp_spawn" else nullcontext():
         result = fabric.launch(_trained, train, arguments)
     if isinstance(result, _TOLD):
@@ -118,7 +120,7 @@ def _trained(fabric: "Fabric", *work: Any) -> Any:
     train, arguments = work
     keep_freed_memory()  # in a process that Fabric started, too
     try:
-        return train(Place(fabric.device, fabric.autocast), *arguments)
+        return train(Runtime(fabric.device, fabric.autocast), *arguments)
     except _TOLD as error:
         # By itself an error reaches the parent as text, and an interrupt not at all.
         return error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from jemtrack.errors import InputError
-from jemtrack.train.dispatcher import Audience, outcome
+from jemtrack.train.dispatcher import EventDispatcher, outcome
 from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
@@ -38,11 +38,11 @@ class Stopped(BaseException):
 class Lifecycle:
     """One run of a loop: begins and ends its phases, epochs and batches, and keeps its state.
 
-    While listeners and callbacks are told, signals wait. A part that breaks off is announced as
-    failed or aborted to the listeners alone, and has no metrics.
+    While trackers and callbacks are told, signals wait. A part that breaks off is announced as
+    failed or aborted to the trackers alone, and has no metrics.
     """
 
-    def __init__(self, audience: Audience, interruption: PromptInterruption) -> None:
+    def __init__(self, audience: EventDispatcher, interruption: PromptInterruption) -> None:
         self.audience = audience
         self.state = audience.state
         self.run_metrics = MetricValues()
@@ -63,13 +63,13 @@ class Lifecycle:
         return self._epoch is not None
 
     def tell(self, event: Event) -> None:
-        """Announce `event`; a signal acts when all have heard it."""
+        """Dispatch `event`; a signal acts when all have heard it."""
         with self._interruption.held():
-            self.audience.announce(event)
+            self.audience.dispatch(event)
 
     @contextmanager
     def phase(self, name: str, n_epochs: int = 0, n_batches: int = 0) -> Iterator[None]:
-        """Announce a phase around the body; the phase before ends where this one begins.
+        """Dispatch a phase around the body; the phase before ends where this one begins.
 
         A callback that wants the phase to end ends the body alone.
         """
@@ -147,7 +147,7 @@ class Lifecycle:
 
     @contextmanager
     def batch(self) -> Iterator[MetricValues]:
-        """Announce a batch around the body, which may set metrics of it.
+        """Dispatch a batch around the body, which may set metrics of it.
 
         Raises:
             InputError: where no epoch is open.
@@ -214,7 +214,7 @@ class Lifecycle:
 
     def _break_off(self, error: BaseException, keep: int) -> None:
         with self._interruption.held():
-            self.audience.announce_ends(*outcome(error), keep)
+            self.audience.dispatch_ends(*outcome(error), keep)
         if keep == _NOTHING:
             self._phase = None
         if keep <= _PHASE:

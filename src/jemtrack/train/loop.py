@@ -15,7 +15,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from jemtrack.errors import TrainingDivergedError
-from jemtrack.train.distributed import average, average_gradients, from_first, is_first, own_share
+from jemtrack.train.distributed import (
+    all_reduce_gradients,
+    all_reduce_mean,
+    broadcast,
+    is_rank_zero,
+    local_shard,
+)
 from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
@@ -98,7 +104,7 @@ def fit_epoch(state: TrainState, phase: Phase, autocast: Autocast = nullcontext)
     metrics = {f"train_{name}": total / phase.n_batches for name, total in state.totals.items()}
     if phase.validation and phase.validation.due(epoch, phase.n_epochs):
         with autocast():
-            metrics |= from_first(phase.validation.measure(state.served) if is_first() else {})
+            metrics |= broadcast(phase.validation.measure(state.served) if is_rank_zero() else {})
     step_schedulers(state, phase, metrics)
     state.latest, state.totals = metrics, {}
     state.epochs += 1
@@ -111,12 +117,12 @@ def update(
 ) -> dict[str, float]:
     """Take one optimization step on `batch`; give its losses from before the step."""
     with autocast():
-        losses = phase.objective(state.models, own_share(batch))
+        losses = phase.objective(state.models, local_shard(batch))
     for optimizer in state.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     for optimizer in state.optimizers.values():
-        average_gradients(_weights(optimizer))
+        all_reduce_gradients(_weights(optimizer))
     values, norms = _read(losses, gradient_norms(state))
     # Written so that a NaN, which is never at most anything, counts too.
     if not abs(values["loss"]) <= min(phase.max_loss, sys.float_info.max):
@@ -176,7 +182,7 @@ def _read(
     losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Read losses, averaged over the processes, and norms: the device is waited for once."""
-    means = average(torch.stack([*losses.values()]).detach())
+    means = all_reduce_mean(torch.stack([*losses.values()]).detach())
     parts = [
         means.double(),
         *(norm.double().reshape(1).to(means.device) for norm in norms.values()),

@@ -1,4 +1,4 @@
-"""Training loops of one's own, announced to listeners and callbacks as the engine's own is."""
+"""Training loops of one's own, announced to trackers and callbacks as the engine's own is."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
 from jemtrack.train.components import Component
-from jemtrack.train.dispatcher import Audience
+from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status, new_session
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.interruption import PromptInterruption
 from jemtrack.train.lifecycle import Lifecycle, Stopped
 from jemtrack.train.metrics import MetricValues
-from jemtrack.train.serialization import write_whole
+from jemtrack.train.serialization import atomic_write
 
 if TYPE_CHECKING:  # what declares a pipeline does without torch
     from torch import nn
@@ -37,14 +37,14 @@ class Pipeline(Component):
 
     A callback that wants the run or its phase to end makes `should_stop` true; a loop that does
     not look is ended where its next epoch would begin. Options that a subclass declares,
-    `parameters` and the arguments of `run` are told to the listeners at the start. Callbacks
+    `parameters` and the arguments of `run` are told to the trackers at the start. Callbacks
     see the `models` and have their files in `folder`. `n_phases`, and of the usual phase
     `n_epochs` and `n_batches`, are there for those who show how far a run is; 0: not known.
     """
 
     name: str = ""  # of the run; the class's where none is given
     parameters: Mapping[str, Any] = MappingProxyType({})
-    listeners: Sequence[Listener] = ()
+    trackers: Sequence[Tracker] = ()
     callbacks: Sequence[Callback] = ()
     folder: Path = Path()
     n_phases: int = 1
@@ -127,7 +127,7 @@ class Pipeline(Component):
     def phase(
         self, name: str, n_epochs: int = 0, n_batches: int = 0
     ) -> AbstractContextManager[None]:
-        """Announce a phase around epochs; where there is none, they are in the phase `train`.
+        """Dispatch a phase around epochs; where there is none, they are in the phase `train`.
 
         Where a callback wants the phase to end, the body ends with the epoch, and what comes
         after it is done.
@@ -147,11 +147,11 @@ class Pipeline(Component):
         self._open.end_epoch()
 
     def batch(self) -> AbstractContextManager[MetricValues]:
-        """Announce a batch around the body; give its metrics."""
+        """Dispatch a batch around the body; give its metrics."""
         return self._open.batch()
 
     def log_batch(self, metrics: Mapping[str, Any]) -> None:
-        """Announce a batch that is done."""
+        """Dispatch a batch that is done."""
         with self.batch() as values:
             values.update(metrics)
 
@@ -162,7 +162,7 @@ class Pipeline(Component):
         self._open.tell(Measured({**values}, self._open.state.step))
 
     def log_artifact(self, path: Path, kind: str) -> None:
-        """Tell the listeners of a file of the run: `kind` is weights, ..."""
+        """Tell the trackers of a file of the run: `kind` is weights, ..."""
         self._open.tell(ArtifactSaved(path, kind))
 
     @property
@@ -185,16 +185,16 @@ class Pipeline(Component):
         if self._lifecycle and self._lifecycle.under_way:
             return body()
         state = TrainState(self.models)
-        audience = Audience(self.listeners, self.callbacks, state)
+        audience = EventDispatcher(self.trackers, self.callbacks, state)
         for callback in self.callbacks:
             callback.run_folder = self.folder
-            callback.save_weights = functools.partial(write_whole, write=self._save)
+            callback.save_weights = functools.partial(atomic_write, write=self._save)
         result = None
         with PromptInterruption() as interruption:
             life = self._lifecycle = Lifecycle(audience, interruption)
             life.usual_phase = ("train", self.n_epochs, self.n_batches)
             life.n_phases = self.n_phases
-            with audience.until_end(lambda: {**life.run_metrics}):
+            with audience.ending_once(lambda: {**life.run_metrics}):
                 try:
                     life.tell(self._start(bound))
                     with suppress(Stopped), interruption.acting():
@@ -231,7 +231,7 @@ class Pipeline(Component):
 
 
 def _wrapped(body: Body, announce: Callable[[Any, Body, inspect.BoundArguments], Any]) -> Body:
-    """Give the method `body` as one that is called through `announce`."""
+    """Give the method `body` as one that is called through `dispatch`."""
     signature = inspect.signature(body)
 
     @functools.wraps(body)

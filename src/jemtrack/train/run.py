@@ -1,4 +1,4 @@
-"""A run: phases before listeners and callbacks, announced once, ended once, and resumed."""
+"""A run: phases before trackers and callbacks, announced once, ended once, and resumed."""
 
 import copy
 import logging
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from jemtrack.errors import Interrupted, TrainingDivergedError
-from jemtrack.train.checkpoint import Checkpoints, InMemory
-from jemtrack.train.checkpoint_manager import Snapshots
-from jemtrack.train.dispatcher import Audience
+from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
+from jemtrack.train.checkpoint_manager import CheckpointManager
+from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import (
-    from_first,
-    highest,
-    is_first,
-    join_batch_norms,
-    n_processes,
-    process_number,
+    all_reduce_max,
+    broadcast,
+    is_rank_zero,
+    rank,
+    synchronize_batch_norms,
+    world_size,
 )
 from jemtrack.train.events import (
     BatchEnd,
@@ -32,15 +32,15 @@ from jemtrack.train.events import (
     Status,
     new_session,
 )
-from jemtrack.train.handlers import Callback, Listener
+from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.interruption import Interruption
-from jemtrack.train.launch import Place
+from jemtrack.train.launch import Runtime
 from jemtrack.train.loop import fit
 from jemtrack.train.optimizers import scale_learning_rates
 from jemtrack.train.phase import Models, Phase
 from jemtrack.train.random_streams import turn_random_state
 from jemtrack.train.recipe import Divergence
-from jemtrack.train.serialization import write_whole
+from jemtrack.train.serialization import atomic_write
 from jemtrack.train.state import TrainState, objective_state
 
 log = logging.getLogger("jemtrack")
@@ -57,26 +57,26 @@ class Run:
     the models are.
 
     Where several processes train together, each has a `Run` like this one: the first alone has
-    checkpoints and listeners, and the others need none.
+    checkpoints and trackers, and the others need none.
     """
 
     name: str
     parameters: Mapping[str, Any]
     state: TrainState
     phases: Sequence[Phase]
-    listeners: Sequence[Listener] = ()
+    trackers: Sequence[Tracker] = ()
     callbacks: Sequence[Callback] = ()
     checkpoints: Checkpoints | None = None
     divergence: Divergence = field(default_factory=Divergence)
     save_weights: Callable[[Path, Models], None] | None = None
     folder: Path = Path()
-    place: Place = field(default_factory=lambda: Place(torch.device("cpu")))
+    place: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu")))
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def train(self) -> dict[str, float]:
         """Train to the end; give the run's metrics: the last epoch's, unless a callback says other.
 
-        Every way out announces the end of what has started once, closes the listeners and raises
+        Every way out announces the end of what has started once, closes the trackers and raises
         what was raised: the batch at hand is finished first where a signal asks for the end.
 
         Raises:
@@ -85,24 +85,26 @@ class Run:
             InputError: when an objective or a callback gives a metric that nobody declared.
             OSError: when a checkpoint cannot be written.
         """
-        listeners = self.listeners if is_first() else ()
-        self._audience = Audience(listeners, self.callbacks, self.state)
-        kept = self.checkpoints or (InMemory() if self.divergence.action == "retry" else None)
-        self._snapshots = Snapshots(kept, self.state, self.phases, self.callbacks, listeners)
+        trackers = self.trackers if is_rank_zero() else ()
+        self._audience = EventDispatcher(trackers, self.callbacks, self.state)
+        kept = self.checkpoints or (
+            MemoryCheckpoint() if self.divergence.action == "retry" else None
+        )
+        self._snapshots = CheckpointManager(kept, self.state, self.phases, self.callbacks, trackers)
         for callback in self.callbacks:
             callback.run_folder = self.folder
             if self.save_weights:
                 callback.save_weights = self._save_weights
         if self.divergence.action == "retry":
             self._fresh = [copy.deepcopy(objective_state(phase)) for phase in self.phases]
-        with Interruption() as interruption, self._audience.until_end(lambda: self.state.latest):
-            join_batch_norms(self.state.models, self.place.device)
+        with Interruption() as interruption, self._audience.ending_once(lambda: self.state.latest):
+            synchronize_batch_norms(self.state.models, self.place.device)
             self._resume()
             self._train(interruption)
         return self.state.latest
 
     def _train(self, interruption: Interruption) -> None:
-        self._audience.announce(self._start())
+        self._audience.dispatch(self._start())
         if self.divergence.action == "retry" and not self.state.step:
             self._snapshots.take(self.run_id)
         while True:
@@ -119,7 +121,7 @@ class Run:
                 if isinstance(event, PhaseEnd) and self._is_last(number):
                     # Whoever goes on from here has nothing left to train.
                     self._snapshots.take(self.run_id)
-                self._audience.announce(event)
+                self._audience.dispatch(event)
                 if isinstance(event, EpochEnd):
                     self._agree()
                 if isinstance(event, BatchEnd | EpochEnd):
@@ -153,12 +155,12 @@ class Run:
         saved = self._snapshots.newest()
         if saved is None:
             self.state.enter(self._phase)
-            if not is_first():
-                turn_random_state(process_number())
+            if not is_rank_zero():
+                turn_random_state(rank())
             return
         self.run_id = saved["run_id"]
         self._snapshots.restore(saved)
-        self._snapshots.restore_listeners(saved)
+        self._snapshots.restore_trackers(saved)
         position = self.state.position
         skipped = ", ".join(phase.name for phase in self.phases[: position.phase])
         log.info(
@@ -181,14 +183,14 @@ class Run:
             message = f"{error}; it went back {state.retries} times, as often as it may"
             raise TrainingDivergedError(message, error.losses) from error
         position, retries, scale = state.position, state.retries + 1, state.lr_scale * how.lr_factor
-        self._audience.announce_ends(Status.FAILED, str(error))
+        self._audience.dispatch_ends(Status.FAILED, str(error))
         self._refresh_objectives(saved["state"]["position"][0] + 1)
         self._snapshots.restore(saved)
         scale_learning_rates(state.optimizers, state.schedulers, scale / state.lr_scale)
         state.retries, state.lr_scale = retries, scale
-        turn_random_state(retries * n_processes() + process_number())
+        turn_random_state(retries * world_size() + rank())
         back_to, losses = state.position, error.losses
-        self._audience.announce(
+        self._audience.dispatch(
             Diverged(position, back_to, state.epochs, state.step, losses, retries, scale)
         )
         # A kill from here on does not give the run its chances back.
@@ -202,13 +204,13 @@ class Run:
 
     def _agree(self) -> None:
         """Have all processes do what the first one's callbacks want."""
-        wishes = from_first((self.state.stop, self.state.stop_phase))
+        wishes = broadcast((self.state.stop, self.state.stop_phase))
         self.state.stop, self.state.stop_phase = wishes
 
     def _save_or_stop(self, interruption: Interruption) -> None:
         """Save where it is due, stop where a signal asks for it: all processes after one batch."""
         due = self._snapshots.due()
-        wish = highest(interruption.number or int(due), self.place.device)
+        wish = all_reduce_max(interruption.number or int(due), self.place.device)
         if wish:
             self._snapshots.take(self.run_id)
         if wish > 1:
@@ -218,5 +220,5 @@ class Run:
         """Write the served models for a callback; the file is never seen half written."""
         save = self.save_weights
         assert save
-        if is_first():
-            write_whole(path, lambda unfinished: save(unfinished, self.state.served))
+        if is_rank_zero():
+            atomic_write(path, lambda unfinished: save(unfinished, self.state.served))

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside `path`, which then takes its name; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_stem(f"{path.stem}.unfinished")

@@ -40,14 +40,14 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Place:
+class DataLocation:
     """Somewhere to look: its name for messages, and the copies of a file that it may have."""
 
     name: str
     copies: Callable[[DataFile], Iterator[Copy]]
 
 
-def given_place(form: Form, given: Path) -> Place:
+def given_location(form: Form, given: Path) -> DataLocation:
     """Look in what the user named: the file itself, a wheel, or a folder that holds either.
 
     A folder is searched two levels deep, so that torchvision's (`MNIST/raw/`) and the one
@@ -68,10 +68,10 @@ def given_place(form: Form, given: Path) -> Place:
         for wheel in wheels:
             yield from _in_wheel(wheel, file.name)
 
-    return Place(str(given), copies)
+    return DataLocation(str(given), copies)
 
 
-def package_place(form: Form) -> Place | None:
+def package_location(form: Form) -> DataLocation | None:
     """Look in an installed Python package, which is found without importing it."""
     if form.package is None:
         return None
@@ -82,17 +82,17 @@ def package_place(form: Form) -> Place | None:
         for root in (spec and spec.submodule_search_locations) or ():
             yield from _on_disk(Path(root) / folder / file.name)
 
-    return Place(f"the installed package {package}", copies)
+    return DataLocation(f"the installed package {package}", copies)
 
 
-def system_place(form: Form) -> Place | None:
+def system_location(form: Form) -> DataLocation | None:
     """Look where a Linux distribution's package puts the files."""
     if (folder := form.system_folder) is None:
         return None
-    return Place(str(folder), lambda file: _on_disk(folder / file.name))
+    return DataLocation(str(folder), lambda file: _on_disk(folder / file.name))
 
 
-def publisher_place(form: Form) -> Place | None:
+def publisher_location(form: Form) -> DataLocation | None:
     """Look at the publisher's address."""
     if (base := form.url) is None:
         return None
@@ -101,7 +101,7 @@ def publisher_place(form: Form) -> Place | None:
         url = f"{base.rstrip('/')}/{file.name}"
         yield Copy(url, partial(_download, url))
 
-    return Place(base, copies)
+    return DataLocation(base, copies)
 
 
 def _on_disk(path: Path) -> Iterator[Copy]:
@@ -171,16 +171,16 @@ def fetch_source(source: Source, data_root: Path, given: Path | None = None) -> 
     """Do what `fetch` does, for a source that need not be in the registry."""
     folder = data_root / source.name
     for form in source.forms:
-        if not form.flaws(folder):
+        if not form.problems(folder):
             return form.paths(folder)
     findings = _Findings()
     if given is not None:
         for form in source.forms:
-            if _bring(form, given_place(form, given), folder, findings):
+            if _bring(form, given_location(form, given), folder, findings):
                 return form.paths(folder)
         if findings.wrong:  # the user named it, so no other copy can be what they meant
             raise InputError(_not_found(source, findings))
-    for find_place in (package_place, system_place, publisher_place):
+    for find_place in (package_location, system_location, publisher_location):
         for form in source.forms:
             place = find_place(form)
             if place is not None and _bring(form, place, folder, findings):
@@ -188,7 +188,7 @@ def fetch_source(source: Source, data_root: Path, given: Path | None = None) -> 
     raise InputError(_not_found(source, findings))
 
 
-def _bring(form: Form, place: Place, folder: Path, findings: _Findings) -> bool:
+def _bring(form: Form, place: DataLocation, folder: Path, findings: _Findings) -> bool:
     """Bring the files that `folder` lacks from `place`: all of them, or none."""
     with _scratch_beside(folder) as scratch:
         for file in form.files:
@@ -199,7 +199,7 @@ def _bring(form: Form, place: Place, folder: Path, findings: _Findings) -> bool:
     return True
 
 
-def _bring_file(file: DataFile, place: Place, scratch: Path, findings: _Findings) -> bool:
+def _bring_file(file: DataFile, place: DataLocation, scratch: Path, findings: _Findings) -> bool:
     target = scratch / file.name
     copies = list(place.copies(file))
     for copy in copies:

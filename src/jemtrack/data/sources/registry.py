@@ -41,7 +41,7 @@ class Form:
         """Where the files lie, in the order that the reader takes them in."""
         return [folder / file.name for file in self.files]
 
-    def flaws(self, folder: Path) -> list[str]:
+    def problems(self, folder: Path) -> list[str]:
         """Say what is wrong with the copies in `folder`; an empty list where they are whole."""
         found = [
             flaw(path, file) for path, file in zip(self.paths(folder), self.files, strict=True)
@@ -72,11 +72,11 @@ def read_source(source: Source, folder: Path) -> SourceImages:
     """
     fewest: list[str] = []
     for form in source.forms:
-        flaws = form.flaws(folder)
-        if not flaws:
+        problems = form.problems(folder)
+        if not problems:
             return form.read(form.paths(folder))
         # The form that lacks the least is the one that the user meant to have.
-        fewest = flaws if not fewest or len(flaws) < len(fewest) else fewest
+        fewest = problems if not fewest or len(problems) < len(fewest) else fewest
     raise InputError(f"{source.name}: {'; '.join(fewest)}. Mend it with {source.mend}")
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameters
-from jemtrack.train.distributed import whole_batch
+from jemtrack.train.distributed import all_gather
 from jemtrack.train.metrics import declare_metric
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
@@ -19,6 +19,6 @@ class CrossEntropy:
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Give `loss`, and `cross_entropy`, the same number for the record (detached)."""
-        logits_BC = whole_batch(models["network"](batch.images_BCHW))
-        cross_entropy = functional.cross_entropy(logits_BC, whole_batch(batch.labels_B))
+        logits_BC = all_gather(models["network"](batch.images_BCHW))
+        cross_entropy = functional.cross_entropy(logits_BC, all_gather(batch.labels_B))
         return {"loss": cross_entropy, CROSS_ENTROPY: cross_entropy.detach()}

@@ -18,7 +18,7 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.options import MaxEntropyOptions
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameters
-from jemtrack.train.distributed import whole_batch
+from jemtrack.train.distributed import all_gather
 from jemtrack.train.metrics import declare_metric
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
@@ -52,9 +52,9 @@ class MaxEntropyObjective(MaxEntropyOptions, ABC):
         network = cast(JointEnergyModel, models["network"])
         logits_BC, log_density_B = _logits_and_log_density(network, batch)
         # The penalty compares each image with the mean of its batch.
-        labels_B = whole_batch(batch.labels_B)
-        cross_entropy = functional.cross_entropy(whole_batch(logits_BC), labels_B)
-        entropy_penalty = self._penalty(whole_batch(log_density_B))
+        labels_B = all_gather(batch.labels_B)
+        cross_entropy = functional.cross_entropy(all_gather(logits_BC), labels_B)
+        entropy_penalty = self._penalty(all_gather(log_density_B))
         return {
             "loss": cross_entropy + self.entropy_weight * entropy_penalty,
             CROSS_ENTROPY: cross_entropy.detach(),

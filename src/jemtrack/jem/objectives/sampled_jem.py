@@ -21,7 +21,7 @@ from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.jem.sampling.replay_buffer import Chains, ReplayBuffer
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameters
-from jemtrack.train.distributed import own_share, whole_batch, whole_size
+from jemtrack.train.distributed import all_gather, global_batch_size, local_shard
 from jemtrack.train.metrics import declare_metric
 from jemtrack.train.random_streams import generator
 
@@ -134,19 +134,19 @@ class SampledJEMLoss:
         self, network: JointEnergyModel, images_BCHW: Tensor, stream: torch.Generator
     ) -> Tensor:
         """Draw as many samples of p(x) as there are images."""
-        n = whole_size(images_BCHW)
+        n = global_batch_size(images_BCHW)
         if not self.options.class_conditional:
             return self._run(network, network.log_density, self.buffer.draw(n, stream), stream)
         labels_B = torch.randint(
             self.buffer.n_classes, (n,), generator=stream, device=stream.device
         )
-        return self._samples_of(network, own_share(labels_B), stream)
+        return self._samples_of(network, local_shard(labels_B), stream)
 
     def _samples_of(
         self, network: JointEnergyModel, labels_B: Tensor, stream: torch.Generator
     ) -> Tensor:
         """Draw a sample of p(x|y) for each label."""
-        chains = self.buffer.draw_of_classes(whole_batch(labels_B), stream)
+        chains = self.buffer.draw_of_classes(all_gather(labels_B), stream)
 
         def joint(images_BCHW: Tensor) -> Tensor:
             return _log_joint(network.logits(images_BCHW), labels_B)
@@ -162,16 +162,16 @@ class SampledJEMLoss:
     ) -> Tensor:
         """Let the chains run and keep where they end; give this process's."""
         with evaluation_mode(network):
-            samples_BCHW = self.sampler(log_density, chains.images_BCHW, stream, own_share)
-        self.buffer.put(chains.places_B, whole_batch(samples_BCHW))
+            samples_BCHW = self.sampler(log_density, chains.images_BCHW, stream, local_shard)
+        self.buffer.put(chains.places_B, all_gather(samples_BCHW))
         return samples_BCHW
 
     def _losses(
         self, outputs: dict[str, tuple[Tensor, Tensor]], labels_B: Tensor
     ) -> dict[str, Tensor]:
         options = self.options
-        whole = {name: whole_batch(density_B) for name, (_, density_B) in outputs.items()}
-        labels_B, logits_BC = whole_batch(labels_B), whole_batch(outputs["labelled"][0])
+        whole = {name: all_gather(density_B) for name, (_, density_B) in outputs.items()}
+        labels_B, logits_BC = all_gather(labels_B), all_gather(outputs["labelled"][0])
         cross_entropy = functional.cross_entropy(logits_BC, labels_B)
         data_B = whole.get("data", whole["labelled"])
         samples_B = whole.get("samples", whole.get("own class"))
@@ -180,7 +180,7 @@ class SampledJEMLoss:
         if options.p_x_weight:
             loss = loss - options.p_x_weight * (data_B.mean() - samples_B.mean())
         if options.p_x_y_weight:
-            sampled_BC = whole_batch(outputs["own class"][0])
+            sampled_BC = all_gather(outputs["own class"][0])
             gap_B = _log_joint(logits_BC, labels_B) - _log_joint(sampled_BC, labels_B)
             loss = loss - options.p_x_y_weight * gap_B.mean()
         if options.energy_weight:

@@ -11,8 +11,8 @@ from jemtrack.jem.networks.model_file import save_model
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.components import CALLBACK, load_components
-from jemtrack.train.handlers import Callback, Listener, build_callback
-from jemtrack.train.launch import Place
+from jemtrack.train.handlers import Callback, Tracker, build_callback
+from jemtrack.train.launch import Runtime
 from jemtrack.train.phase import Models, Phase
 from jemtrack.train.recipe import Recipe
 from jemtrack.train.run import Run
@@ -44,7 +44,7 @@ class Training:
     notes: Mapping[str, str]
     parameters: Mapping[str, Any]
     folder: Path
-    place: Place
+    place: Runtime
     callbacks: Sequence[Callback] = ()
     state: TrainState = field(init=False)
 
@@ -52,7 +52,7 @@ class Training:
         self.state = TrainState({NETWORK: self.network})
 
     def train(
-        self, listeners: Sequence[Listener], checkpoints: Checkpoints | None
+        self, trackers: Sequence[Tracker], checkpoints: Checkpoints | None
     ) -> dict[str, float]:
         """Train to the end; give the last epoch's metrics.
 
@@ -65,7 +65,7 @@ class Training:
             parameters=self.parameters,
             state=self.state,
             phases=self.phases,
-            listeners=listeners,
+            trackers=trackers,
             callbacks=[*self.callbacks, *self._recipe_callbacks()],
             checkpoints=checkpoints,
             divergence=self.recipe.divergence,
