@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from jemtrack.errors import InputError
-from jemtrack.project.code import code_files
+from jemtrack.project.code import code_deps
 
 PROJECT = Path(__file__).parents[2]
 STAGES = {
@@ -30,11 +30,11 @@ def write(sources: dict[str, str]) -> None:
 
 
 def names(module: str) -> list[str]:
-    return [path.removeprefix("src/").removesuffix(".py") for path in code_files([module], "own")]
+    return [path.removeprefix("src/").removesuffix(".py") for path in code_deps([module], "own")]
 
 
 def real(stage: str) -> list[str]:
-    return [path.removeprefix("src/jemtrack/") for path in code_files([STAGES[stage]])]
+    return [path.removeprefix("src/jemtrack/") for path in code_deps([STAGES[stage]])]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_imports_are_followed_through_packages_and_cycles():
 
 
 def test_modules_from_elsewhere_bring_nothing():
-    assert code_files(["os.path", "torch", "ownership", "own.absent"], "own") == []
+    assert code_deps(["os.path", "torch", "ownership", "own.absent"], "own") == []
 
 
 def test_a_module_written_meanwhile_is_seen():
@@ -110,7 +110,7 @@ def test_a_file_that_is_not_python_is_named():
     write({"own/start.py": "import own.broken", "own/broken.py": "def f(:"})
 
     with pytest.raises(InputError, match=r"src/own/broken.py, line 1.*valid Python"):
-        code_files(["own.start"], "own")
+        code_deps(["own.start"], "own")
 
 
 @pytest.mark.parametrize(

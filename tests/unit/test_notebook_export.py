@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty package, but for two modules and their package; the root is where one stands."""
-    for name in ("__init__.py", "cli.py", "stages/__init__.py", "stages/trainer.py"):
+    for name in ("__init__.py", "commands/main.py", "stages/__init__.py", "stages/trainer.py"):
         path = tmp_path / "src" / "jemtrack" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -12,12 +12,13 @@ import torch
 from jemtrack.data.images import DataSplits
 from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
+from jemtrack.files import file_digest
 from jemtrack.jem.family import FAMILY
 from jemtrack.jem.training.batches import pick_labelled
 from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
 from jemtrack.jem.training.training import Training
 from jemtrack.project.runtime import checkpoint_seconds
-from jemtrack.project.scratch import file_digest, locked, remove_old, scratch_folder, scratch_key
+from jemtrack.project.scratch import locked, remove_old, scratch_folder, scratch_key
 from jemtrack.recipe.read import RecipeFile, read_recipe
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
