@@ -123,15 +123,14 @@ def test_a_changed_parameter_runs_its_stage_and_what_follows(reproduced: Project
 
 
 def test_changed_code_runs_the_stages_that_use_it(reproduced: Project):
-    for path in ("commands/main.py", "workflows/default.py", "project/merge.py", "trackers/console.py"):
+    watchers = ("commands/main.py", "project/merge.py", "recipe/check.py", "trackers/console.py")
+    for path in (*watchers, "workflows/default.py"):
         reproduced.edit(f"src/jemtrack/{path}", '"""\n', '"""\n# changed\n')
     (reproduced.path / "README.md").write_text("changed")
     reproduced.run("jemtrack", "data", "mnist5k")
     assert reproduced.repro() == []
 
-    reproduced.edit(
-        "src/jemtrack/evaluation/measures/calibration.py", "import numpy", "import numpy "
-    )
+    reproduced.edit("src/jemtrack/evaluation/comparison.py", "import numpy", "import numpy ")
     assert reproduced.repro() == ["EvaluateX"]
 
     objective = "src/jemtrack/jem/objectives/max_entropy_l1.py"

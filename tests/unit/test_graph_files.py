@@ -202,6 +202,7 @@ def test_a_stage_needs_no_parameters(root):
             "Bare": {
                 "cmd": "zntrack run test_graph_files.Bare --name Bare --no-save-lockfile",
                 "deps": ["nodes/Made/log.txt"],
+                "params": [{"versions.yaml": None}],
                 "outs": ["nodes/Bare/node-meta.json", "nodes/Bare/resources.json"],
             }
         }
@@ -230,7 +231,7 @@ def test_one_class_under_two_names_makes_two_stages(root):
         "narrow": 1,
         "MaxEntropyL1": TrainArgs().width,
     }
-    assert stages["wide_l1"]["params"] == ["wide_l1"]
+    assert stages["wide_l1"]["params"] == ["wide_l1", {"versions.yaml": None}]
     assert "nodes/wide_l1/model.safetensors" in stages["wide_l1"]["outs"]
     assert stages["narrow"]["cmd"].endswith("MaxEntropyL1 --name narrow --no-save-lockfile")
 
@@ -287,7 +288,7 @@ def test_a_broken_file_is_named_and_nothing_is_written(root, name, text, message
     with pytest.raises(InputError, match=message):
         Made().write_graph()
 
-    assert sorted(path.name for path in root.iterdir()) == sorted(["src", name])
+    assert sorted(path.name for path in root.iterdir()) == sorted(["pyproject.toml", "src", name])
     assert Path(name).read_text() == text
 
 

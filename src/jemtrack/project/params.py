@@ -16,6 +16,7 @@ import yaml
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import problems, shown, suggestion
+from jemtrack.project.code import PACKAGE, source_folder
 from jemtrack.project.schemas import SCHEMAS, Schema, schema_problems
 
 DVC = Path("dvc.yaml")
@@ -25,7 +26,7 @@ VERSIONS = Path("versions.yaml")
 
 # The packages whose version can change a figure, as parameters of every stage.
 DECISIVE = ("numpy", "torch")
-_DISTRIBUTION = "jemtrack"
+_HERE = Path(__file__).resolve().parents[1]
 
 # Under this name a stage's entry in zntrack.json remembers what the graph wrote of it, so that
 # the next writing can tell a change by hand from a change of the graph.
@@ -255,7 +256,7 @@ def installed_versions(listed: Iterable[str] = ()) -> dict[str, str]:
     A part such as `+cpu`, which says how a package was built, is left out. jemtrack counts where
     it is installed; where its source is in the project, each stage depends on its own code.
     """
-    own = () if Path(__file__).is_relative_to(Path.cwd()) else (_DISTRIBUTION,)
+    own = () if (source_folder() / PACKAGE).resolve() == _HERE else (PACKAGE,)
     found = {}
     for name in sorted({*DECISIVE, *own, *listed}):
         with contextlib.suppress(PackageNotFoundError):
