@@ -16,6 +16,7 @@ import marshal
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -81,7 +82,9 @@ def warm_commands(**environment: str) -> Path:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # Ctrl-C is for the tests: the server ends with them
     )
+    atexit.register(shutil.rmtree, folder)
     atexit.register(server.communicate)  # which closes its stdin
     assert server.stdout.readline() == "ready\n"
     return folder
@@ -107,7 +110,10 @@ def serve(address: str) -> list[str] | None:
         for key, _ in selector.select():
             if key.fileobj is listening:
                 connection, _ = listening.accept()
-                request = received(connection)
+                try:
+                    request = received(connection)
+                except EOFError:
+                    continue  # the program was killed while it asked
                 if (pid := os.fork()) == 0:
                     selector.close()
                     listening.close()
