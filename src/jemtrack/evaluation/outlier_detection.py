@@ -1,6 +1,6 @@
-"""How well each model's scores tell its images from outliers, and which models differ in it.
+"""How well each model's scores detect outliers, and which models differ in it.
 
-Letters: R resamples.
+Letters: N images, R resamples.
 """
 
 from collections.abc import Mapping
@@ -8,25 +8,26 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from jemtrack.evaluation.comparison import with_correction
 from jemtrack.evaluation.measures.detection import MEASURES, Detection
-from jemtrack.evaluation.statistics.paired_tests import paired_bootstrap
+from jemtrack.evaluation.statistics.paired_tests import paired_bootstrap, with_correction
 from jemtrack.evaluation.statistics.resampling import N_RESAMPLES, bootstrap, percentile_interval
 
 # By model and score, the scores of a set of images, (N,).
-Scores = Mapping[str, Mapping[str, Tensor]]
+Scores = Mapping[str, Mapping[str, np.ndarray]]
+Key = tuple[str, str, str]
 _AUROC = MEASURES.index("auroc")
 
 
 class OutlierDetection:
-    """Tells the images from each partner's outliers, by every score of every model.
+    """Separates the images from each partner's outliers, by every score of every model.
 
     Args:
         images: the scores of the images, by model and score.
         outliers: by partner, those of its outliers.
         seed: of the bootstrap; models share the resamples.
+        n_resamples: of the bootstrap.
+        level: of confidence.
 
     Attributes:
         figures: a row a model, partner and score: `model`, `partner`, `score`, the measures of
@@ -35,9 +36,6 @@ class OutlierDetection:
         pairs: a row a partner, score and pair of models, with the columns of
             `jemtrack.evaluation.comparison.Comparison.pairs` and `partner` and `score`; the
             difference is that of AUROC.
-
-    Raises:
-        InputError: when there are no images or outliers, or a score is NaN.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class OutlierDetection:
         n_resamples: int = N_RESAMPLES,
         level: float = 0.95,
     ) -> None:
-        self.detections = {
+        self.detections: dict[Key, Detection] = {
             (model, partner, score): Detection(images_N, of_partner[model][score])
             for partner, of_partner in outliers.items()
             for model, scores in images.items()
@@ -57,7 +55,7 @@ class OutlierDetection:
         }
         self._level = level
         self._values = {key: each.measures() for key, each in self.detections.items()}
-        self._resampled: dict[tuple[str, str, str], np.ndarray] = {}
+        self._resampled: dict[Key, np.ndarray] = {}
         for partner in outliers:
             # Of one partner all have equally many images: a resample serves every model.
             some = {key: each for key, each in self.detections.items() if key[1] == partner}
@@ -75,30 +73,30 @@ class OutlierDetection:
         )
 
     def auroc(self, model: str) -> dict[str, dict[str, float]]:
-        """Give a model's AUROC by partner and score."""
-        found: dict[str, dict[str, float]] = {}
+        """Group a model's AUROC by partner and score."""
+        by_partner: dict[str, dict[str, float]] = {}
         for (of_model, partner, score), values in self._values.items():
             if of_model == model:
-                found.setdefault(partner, {})[score] = values["auroc"]
-        return found
+                by_partner.setdefault(partner, {})[score] = values["auroc"]
+        return by_partner
 
-    def roc(self) -> pd.DataFrame:
-        """Give the ROC curves: rows of `Detection.roc` with `model`, `partner` and `score`."""
+    def roc(self, model: str) -> pd.DataFrame:
+        """Compute a model's ROC curves: rows of `Detection.roc` with `partner` and `score`."""
         curves = [
-            detection.roc().assign(model=model, partner=partner, score=score)
-            for (model, partner, score), detection in self.detections.items()
+            detection.roc().assign(partner=partner, score=score)
+            for (of_model, partner, score), detection in self.detections.items()
+            if of_model == model
         ]
         return pd.concat(curves, ignore_index=True)
 
-    def _figures(self, key: tuple[str, str, str]) -> dict[str, float | str]:
-        model, partner, score = key
+    def _figures(self, key: Key) -> dict[str, float | str]:
         bounds: dict[str, float] = {}
         for name, resampled_R in zip(MEASURES, self._resampled[key].T, strict=True):
             low, high = percentile_interval(resampled_R, self._level)
             bounds |= {f"{name}_low": low, f"{name}_high": high}
         n_images, n_outliers = self.detections[key].sizes
         return {
-            **{"model": model, "partner": partner, "score": score},
+            **dict(zip(("model", "partner", "score"), key, strict=True)),
             **self._values[key],
             **bounds,
             **{"n_images": n_images, "n_outliers": n_outliers},
@@ -111,9 +109,8 @@ class OutlierDetection:
             self._resampled[first][:, _AUROC] - self._resampled[second][:, _AUROC],
             self._level,
         )
-        which = {"measure": "auroc", "first": one, "second": two}
         return {
-            **which,
+            **{"measure": "auroc", "first": one, "second": two},
             **found._asdict(),
             **{"test": "paired bootstrap", "partner": partner, "score": score},
         }
