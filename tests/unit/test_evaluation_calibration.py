@@ -9,17 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
-from stated import classified
+from stated import accuracy, brier, classified, ece, ece_bin_centre, nll, reliability_table
 from torchmetrics.functional.classification import multiclass_calibration_error
-
-from jemtrack.evaluation.measures.calibration import (
-    accuracy,
-    brier,
-    ece,
-    ece_bin_centre,
-    nll,
-    reliability_table,
-)
 
 few = settings(max_examples=40)
 

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from stated import classified
+from stated import classified, nll
 
-from jemtrack.evaluation.measures.calibration import nll
 from jemtrack.evaluation.measures.temperature import HIGHEST, LOWEST, fit_temperature
 
 few = settings(max_examples=30)

@@ -48,6 +48,7 @@ class Report(Stage):
         facts = json.loads(self.facts.read_text())
         tables = {name: read_tables(getattr(self, name)) for name in FOLDERS}
         results = EvaluationResults(json.loads(self.metrics.read_text()), **tables)
+        code, changed_files = code_version()
         content = PageContent(
             title=f"{self.metrics.parent.name}: {len(results.models)} models on {facts['dataset']}",
             facts=_in_words(facts),
@@ -65,7 +66,8 @@ class Report(Stage):
                 for path in self.sample_metrics
                 for model, values in json.loads(path.read_text()).items()
             },
-            code=code_version(),
+            code=code,
+            changed_files=changed_files,
             md5=facts["md5"],
             parameters={
                 stage: dict(_dotted(values))
@@ -84,18 +86,18 @@ class Report(Stage):
         return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
 
 
-def code_version() -> str:
+def code_version() -> tuple[str, list[str]]:
     """Name the commit, and the source files that differ from it.
 
     DVC has rerun what depends on a file that changed, so this is the code of all results.
     """
     commit = _git("rev-parse", "--short=12", "HEAD")
     if commit is None:
-        return "unknown, as there is no git repository here"
+        return "unknown: there is no git repository here", []
     # A graph in a folder of its own shares the project's code.
     where = ["--untracked-files=all", "--", "src", ":(top)src"]
-    changed = [line[3:] for line in (_git("status", "--porcelain", *where) or "").splitlines()]
-    return f"commit {commit}" + (f" with changes in {', '.join(changed)}" if changed else "")
+    status = _git("status", "--porcelain", *where) or ""
+    return f"commit {commit}", [line[3:] for line in status.splitlines()]
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,7 +1,7 @@
 """The page of an evaluation's results: its tables and pictures, put into the template."""
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -56,7 +56,8 @@ class PageContent:
             `strength`, `accuracy`, `low`, `high`, `count`; or none.
         grids: by model, a PNG file of samples with a row a class.
         samples: by model, what was measured on its samples.
-        code: which code made the results.
+        code: the commit of the code that made the results.
+        changed_files: source files that differed from it.
         md5: of each model's file, by model.
         parameters: by stage, values by dotted name.
     """
@@ -68,6 +69,7 @@ class PageContent:
     n_resamples: int
     robustness: pd.DataFrame
     code: str
+    changed_files: Sequence[str] = ()
     grids: Mapping[str, bytes] = field(default_factory=dict)
     samples: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     md5: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +98,7 @@ def render(content: PageContent) -> str:
     results, tables, robustness = content.results, content.results.tables, content.robustness
     return environment.from_string(TEMPLATE).render(
         title=content.title,
-        facts={**content.facts, "code": content.code},
+        facts=content.facts,
         verdicts=verdicts(results, robustness),
         significant=SIGNIFICANT,
         level=f"{content.level:.0%}",
@@ -106,10 +108,19 @@ def render(content: PageContent) -> str:
         **_detection(tables, content.n_resamples),
         **_robustness(robustness, results.models),
         sample_metrics=_side_by_side(content.samples, "{:.4g}".format),
-        grids={model: b64encode(png).decode() for model, png in content.grids.items()},
+        grids={
+            model: b64encode(content.grids[model]).decode()
+            for model in results.models
+            if model in content.grids
+        },
         pictures=_pictures(results, robustness),
+        colours=pictures.COLOURS,
+        image_sets=_names(results.energies, "images"),
+        scores=_names(results.roc, "score"),
         code=content.code,
-        models=_words(["model", "MD5 of model.safetensors"], content.md5) if content.md5 else None,
+        changed_files=content.changed_files,
+        models=results.models,
+        md5=_words(["model", "MD5 of model.safetensors"], content.md5) if content.md5 else None,
         parameters={
             stage: _words(["parameter", "value"], values)
             for stage, values in content.parameters.items()
@@ -129,6 +140,11 @@ def _pictures(results: EvaluationResults, robustness: pd.DataFrame) -> dict[str,
         "robustness": pictures.robustness(corrupted, results.models) if len(corrupted) else [],
     }
     return {name: [pictures.as_svg(each) for each in figures] for name, figures in panels.items()}
+
+
+def _names(tables: Mapping[str, pd.DataFrame], column: str) -> list[str]:
+    """List what a column of any of the tables names, in order."""
+    return list(dict.fromkeys(name for table in tables.values() for name in table[column]))
 
 
 def _in_order(

@@ -1,7 +1,8 @@
 """The pictures of an evaluation: matplotlib figures of its tables.
 
 A picture is a list of panels, each its own figure, so that a page lays out as many side by side as
-it is wide. A model has the same colour in all of them, and so has an image set.
+it is wide. A model, image set or score has the same colour in all panels, one of `COLOURS` by its
+place, which the page shows in a legend.
 """
 
 import io
@@ -91,7 +92,7 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
         axis.step([*table["bin_left"], 1.0], [*share, 0.0], where="post", color=_GREY, lw=0.8)
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
         axis.set_aspect("equal")
-        axis.set_title(f"{name}: ECE {table['ece'].iloc[0]:.3f}", loc="left")
+        axis.set_title(f"{name}: ECE {table['ece'].iloc[0]:.3f}", loc="left", fontsize=9)
     return panels
 
 
@@ -119,10 +120,9 @@ def energies(histograms: Mapping[str, pd.DataFrame]) -> list[Figure]:
         for colour, images in zip(_colours(sets), sets, strict=True):
             rows = table[table["images"] == images]
             edges = [*rows["left"], rows["right"].iloc[-1]]
-            axis.stairs(rows["share"], edges, color=colour, label=images, linewidth=1.3)
+            axis.stairs(rows["share"], edges, color=colour, linewidth=1.3)
         axis.set(xlabel="energy, -log p~(x)", ylabel="share of images")
         axis.set_title(name, loc="left")
-        axis.legend(fontsize=8)
     return panels
 
 
@@ -137,16 +137,15 @@ def roc_curves(curves: Mapping[str, pd.DataFrame]) -> list[Figure]:
         for partner, some in table.groupby("partner", sort=False):
             axis = _panel(panels, 2.4, 2.5)
             by_score = some.groupby("score", sort=False)
-            for colour, (score, curve) in zip(COLOURS, by_score, strict=False):
+            for colour, (_, curve) in zip(COLOURS, by_score, strict=False):
                 axis.plot(
                     curve["false_positive_rate"], curve["true_positive_rate"],
-                    color=colour, label=score, linewidth=1.3,
+                    color=colour, linewidth=1.3,
                 )  # fmt: skip
             axis.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=0.8)
             axis.set(xlim=(0, 1), ylim=(0, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
             axis.set_aspect("equal")
             axis.set_title(f"{model}\n{partner}", fontsize=8, loc="left")
-            axis.legend(fontsize=6, loc="lower right")
     return panels
 
 
@@ -183,11 +182,10 @@ def robustness(curves: pd.DataFrame, models: Sequence[str]) -> list[Figure]:
         axis = _panel(panels, 2.6, 2.2)
         for colour, model in zip(_colours(models), models, strict=True):
             rows = some[some["model"] == model]
-            axis.plot(rows["strength"], rows["accuracy"], "o-", color=colour, ms=3, label=model)
+            axis.plot(rows["strength"], rows["accuracy"], "o-", color=colour, ms=3)
             axis.fill_between(rows["strength"], rows["low"], rows["high"], color=colour, alpha=0.15)
         axis.set(ylim=(0, 1.02))
         axis.set_title(str(kind), loc="left", fontsize=8)
-        axis.legend(fontsize=6, loc="lower left")
     return panels
 
 

@@ -45,7 +45,7 @@ def verdict(
     best = best_model(figures, measure)
     row = figures[(figures["measure"] == measure) & (figures["model"] == best)].iloc[0]
     value, low, high = (form(row[name]) for name in ("value", "low", "high"))
-    name = measure if measure == "accuracy" else measure.upper()
+    name = "Accuracy" if measure == "accuracy" else measure.upper()
     involved = _tests_of(tests[tests["measure"] == measure], best)
     compared = ""
     beaten, others = (

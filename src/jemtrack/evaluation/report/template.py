@@ -18,8 +18,11 @@ TEMPLATE = """\
 <details><summary>{{ summary }}</summary>{{ table(content, words) }}</details>
 {%- endmacro %}
 
-{% macro picture(panels) -%}
-<figure><div class="panels">{% for svg in panels %}{{ svg | safe }}{% endfor %}</div>
+{% macro picture(panels, legend=()) -%}
+<figure>{% if legend %}<p class="legend">{% for name in legend %}
+<span><i style="background: {{ colours[loop.index0 % (colours | length)] }}"></i>{{ name }}</span>
+{% endfor %}</p>{% endif %}
+<div class="panels">{% for svg in panels %}{{ svg | safe }}{% endfor %}</div>
 <figcaption>{{ caller() }}</figcaption></figure>
 {%- endmacro %}
 
@@ -55,8 +58,9 @@ the label.{% endcall %}
 {% endmacro %}
 
 {% macro energies() %}
-{% call picture(pictures.energies) %}Distribution of the energies of images, training images and
-outliers. Outliers should lie apart, at higher energy. Energies of two models cannot be compared.
+{% call picture(pictures.energies, image_sets) %}Distribution of the energies of images, training
+images and outliers. Outliers should lie apart, at higher energy. Energies of two models cannot be
+compared.
 {%- endcall %}
 {% endmacro %}
 
@@ -64,8 +68,8 @@ outliers. Outliers should lie apart, at higher energy. Energies of two models ca
 <p>AUROC: the probability that an image of the data set has a higher score than an outlier; .5 is
 guessing, 1 is perfect. No score was fitted to outliers.</p>
 {{ table(auroc) }}
-{% call picture(pictures.roc) %}ROC curves: images above a threshold of the score, over outliers
-above it.{% endcall %}
+{% call picture(pictures.roc, scores) %}ROC curves: images above a threshold of the score, over
+outliers above it.{% endcall %}
 {{ details("All measures", detection) }}
 {% if outlier_tests %}{{ details("All tests between models", outlier_tests) }}{% endif %}
 {% if lowest_p %}<p>With {{ n_resamples }} resamples and this many tests no corrected p-value is
@@ -75,8 +79,8 @@ below {{ lowest_p }}: a larger <code>EvaluateX.params.n_resamples</code> may fin
 
 {% macro robustness() %}
 {{ table(accuracies) }}
-{% call picture(pictures.robustness) %}Accuracy over the strength of a corruption (1 to 5) or the
-radius of an attack (pixels from 0 to 1), with its 95% interval.{% endcall %}
+{% call picture(pictures.robustness, models) %}Accuracy over the strength of a corruption (1 to 5)
+or the radius of an attack (pixels from 0 to 1), with its 95% interval.{% endcall %}
 {% if not attacked %}<p>No attacks: they need the Adversarial Robustness Toolbox, which was not
 installed (<code>pip install 'jemtrack[attacks]'</code>).</p>{% endif %}
 {% endmacro %}
@@ -93,10 +97,11 @@ nor KID, and only compares the models of this page.</p>
 {% endmacro %}
 
 {% macro provenance() %}
-<p>Code: {{ code }}.</p>
-{% if models %}<p>Model files by their MD5, as in <code>dvc.lock</code>; <code>git log -S MD5 --
+<p>Code: {{ code }}
+{%- if changed_files %}, with changes in {{ changed_files | join(", ") }}{% endif %}.</p>
+{% if md5 %}<p>Model files by their MD5, as in <code>dvc.lock</code>; <code>git log -S MD5 --
 dvc.lock</code> finds the commits that have a model.</p>
-{{ table(models, words=True) }}{% endif %}
+{{ table(md5, words=True) }}{% endif %}
 {% for stage, content in parameters.items() %}
 {{ details("Parameters of " ~ stage, content, words=True) }}
 {% endfor %}
@@ -131,6 +136,9 @@ thead th { border-bottom: 2px solid #888; }
 td.best { font-weight: 700; background: #eaf3fb; }
 .interval { color: #666; font-size: .85em; font-weight: 400; }
 figure { margin: .8rem 0; } figcaption { color: #444; font-size: .9rem; max-width: 46rem; }
+.legend { margin: .3rem 0; font-size: .85rem; }
+.legend span { margin-right: 1rem; white-space: nowrap; }
+.legend i { display: inline-block; width: 1.1em; height: .3em; margin: 0 .4em .2em 0; }
 .panels { display: flex; flex-wrap: wrap; gap: .4rem; }
 figure svg { max-width: 100%; height: auto; flex: none; }
 img.pixels { image-rendering: pixelated; width: 100%; max-width: 40rem; }
@@ -138,7 +146,8 @@ img.pixels { image-rendering: pixelated; width: 100%; max-width: 40rem; }
 .first h2 { margin-top: .6rem; border: 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: #0b5394; }
 nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; color: #0b5394; }
-@media print { body { font-size: 10pt; max-width: none; padding: 0; } nav { display: none; }
+@media print { * { print-color-adjust: exact; }
+  body { font-size: 10pt; max-width: none; padding: 0; } nav { display: none; }
   figure, table { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; }
   .panels svg { max-width: 32%; }
   details::details-content { content-visibility: visible; height: auto; } }
@@ -149,8 +158,8 @@ nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; c
 <header>
 <h1>{{ title }}</h1>
 <p class="facts">{% for name, value in facts.items() -%}
-{{ name }} <b>{{ value }}</b>{{ " · " if not loop.last }}
-{%- endfor %}</p>
+{{ name }} <b>{{ value }}</b> ·
+{% endfor %}code <b>{{ code }}{% if changed_files %} with changes{% endif %}</b></p>
 <nav>{% for name, content in sections.items() if content -%}
 <a href="#{{ name | anchor }}">{{ name }}</a>
 {% endfor %}</nav>
