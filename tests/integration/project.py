@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 TRAINERS = ["XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2"]
 MEASURING = ["MeasureRobustness", "DrawSamples", "EvaluateX"]  # what the trainers made
-STAGES = ["PrepareData", *TRAINERS, "PrepareOutliers", *MEASURING]
+STAGES = ["PrepareData", *TRAINERS, "PrepareOutliers", *MEASURING, "Report"]
 # Before the environment's packages, for those whom no run is told by MLflow.
 WITHOUT_MLFLOW = {"PYTHONPATH": str(Path(__file__).parent / "without_mlflow")}
 COPIED = ["src", "notebooks", "pyproject.toml", ".gitignore", ".dvcignore"]

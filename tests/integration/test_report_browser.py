@@ -43,7 +43,7 @@ def browser(*arguments: str) -> str:
 @pytest.fixture
 def page(reproduced: Project, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    shutil.copy(reproduced.path / "nodes" / "EvaluateX" / "report.html", path)
+    shutil.copy(reproduced.path / "nodes" / "Report" / "report.html", path)
     return path
 
 
