@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from jemtrack.evaluation.measures.detection import Detection
-from jemtrack.evaluation.outlier_detection import OutlierDetection
+from jemtrack.evaluation.outlier_detection import detect_outliers
 
 
 def scores(seed, shift=0.0, n=80):
@@ -25,7 +25,7 @@ OUTLIERS = {
 
 
 def detected(**changed):
-    return OutlierDetection(**({"images": IMAGES, "outliers": OUTLIERS, "seed": 0} | changed))
+    return detect_outliers(**({"images": IMAGES, "outliers": OUTLIERS, "seed": 0} | changed))
 
 
 def test_each_figure_is_scikit_learn_s_within_its_interval():
@@ -74,7 +74,7 @@ def test_one_model_has_no_pairs_and_roc_curves_bear_their_names():
     )
 
     assert len(one.pairs) == 0
-    curves = one.roc("good").groupby(["partner", "score"])
+    curves = one.roc["good"].groupby(["partner", "score"])
     assert len(curves) == 4
     for (partner, score), rows in curves:
         expected = Detection(IMAGES["good"][score], OUTLIERS[partner]["good"][score]).roc()

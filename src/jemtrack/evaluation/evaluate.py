@@ -1,8 +1,8 @@
 """From the outputs of several models to all results of an evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -16,7 +16,7 @@ from jemtrack.evaluation.measures.scores import confusion
 from jemtrack.evaluation.measures.selective import risk_coverage
 from jemtrack.evaluation.measures.temperature import scaled_measures
 from jemtrack.evaluation.model_outputs import ModelOutputs
-from jemtrack.evaluation.outlier_detection import OutlierDetection
+from jemtrack.evaluation.outlier_detection import OutlierDetection, detect_outliers
 from jemtrack.evaluation.results import EvaluationResults
 from jemtrack.evaluation.statistics.resampling import N_RESAMPLES
 
@@ -36,20 +36,12 @@ class Statistics:
     level: float = 0.95
 
 
-class Measures(Protocol):
-    """Computes a classifier's metrics and reliability table; see `CalibrationMeasures`."""
-
-    def __call__(self, logits_NC: Tensor, labels_N: Tensor) -> Calibration:
-        """Measure on N images with C logits each."""
-        ...
-
-
 def evaluate(
     outputs: Outputs,
     labels: Mapping[str, Tensor],
     *,
     split: str,
-    measures: Measures,
+    measures: Callable[[Tensor, Tensor], Calibration],
     statistics: Statistics,
 ) -> EvaluationResults:
     """Measure and compare models by their outputs for the same image sets.
@@ -59,7 +51,8 @@ def evaluate(
             images; each other set is a kind of outliers.
         labels: of `MEASURED`, and of `VALID` if temperatures are to be fitted.
         split: what the measured images are called in the histograms of energies.
-        measures: what to measure; if it has `n_bins`, temperatures are judged in as many.
+        measures: what to compute from logits and labels, such as `CalibrationMeasures`; if it has
+            `n_bins`, the ECE at the temperature is in as many.
         statistics: of all intervals and tests.
 
     Raises:
@@ -102,7 +95,7 @@ def evaluate(
             model: risk_coverage(each.confidence_N, each.correct_N)
             for model, each in checked.items()
         },
-        roc={model: detection.roc(model) for model in outputs} if detection else {},
+        roc=detection.roc if detection else {},
     )
 
 
@@ -119,7 +112,7 @@ def _detection(outputs: Outputs, statistics: Statistics) -> OutlierDetection | N
     partners = _outlier_sets(next(iter(outputs.values()), {}))
     if not partners:
         return None
-    return OutlierDetection(
+    return detect_outliers(
         {model: of_model[MEASURED] for model, of_model in scores.items()},
         {
             partner: {model: of_model[partner] for model, of_model in scores.items()}

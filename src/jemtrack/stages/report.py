@@ -51,10 +51,8 @@ class Report(Stage):
         code, changed_files = code_version()
         content = PageContent(
             title=f"{self.metrics.parent.name}: {len(results.models)} models on {facts['dataset']}",
-            facts=_in_words(facts),
+            facts=facts,
             results=results,
-            level=facts["level"],
-            n_resamples=facts["n_resamples"],
             robustness=self._curves(),
             grids={
                 path.stem: path.read_bytes()
@@ -68,7 +66,6 @@ class Report(Stage):
             },
             code=code,
             changed_files=changed_files,
-            md5=facts["md5"],
             parameters={
                 stage: dict(_dotted(values))
                 for stage, values in yaml.safe_load(self.parameters.read_text()).items()
@@ -106,15 +103,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.rstrip()
-
-
-def _in_words(facts: Mapping[str, Any]) -> dict[str, str]:
-    outliers = [f"{count} {name}" for name, count in facts["outliers"].items()]
-    return {
-        "measured on": f"{facts['n_images']} {facts['split']} images of {facts['dataset']}",
-        "noise": "as in training" if facts["noise"] else "none",
-        "outliers": ", ".join(outliers) or "none",
-    }
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

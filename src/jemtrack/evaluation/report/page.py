@@ -48,31 +48,25 @@ class PageContent:
 
     Attributes:
         title: of the page.
-        facts: what was measured on what, by name.
+        facts: what was measured on which images, as `EvaluateX` writes it.
         results: of the evaluation.
-        level: of confidence, of the intervals in `results`.
-        n_resamples: of the bootstrap in `results`.
         robustness: rows with the columns `model`, `group` (corruption or attack), `kind`,
             `strength`, `accuracy`, `low`, `high`, `count`; or none.
         grids: by model, a PNG file of samples with a row a class.
         samples: by model, what was measured on its samples.
         code: the commit of the code that made the results.
         changed_files: source files that differed from it.
-        md5: of each model's file, by model.
         parameters: by stage, values by dotted name.
     """
 
     title: str
-    facts: Mapping[str, str]
+    facts: Mapping[str, Any]
     results: EvaluationResults
-    level: float
-    n_resamples: int
     robustness: pd.DataFrame
     code: str
     changed_files: Sequence[str] = ()
     grids: Mapping[str, bytes] = field(default_factory=dict)
     samples: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    md5: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -101,11 +95,11 @@ def render(content: PageContent) -> str:
         facts=content.facts,
         verdicts=verdicts(results, robustness),
         significant=SIGNIFICANT,
-        level=f"{content.level:.0%}",
+        level=f"{content.facts['level']:.0%}",
         figures=_figures(tables["figures"]),
         metrics=_side_by_side(results.metrics, _number),
         tests=_tests(tables["tests"]),
-        **_detection(tables, content.n_resamples),
+        **_detection(tables, content.facts["n_resamples"]),
         **_robustness(robustness, results.models),
         sample_metrics=_side_by_side(content.samples, "{:.4g}".format),
         grids={
@@ -120,7 +114,7 @@ def render(content: PageContent) -> str:
         code=content.code,
         changed_files=content.changed_files,
         models=results.models,
-        md5=_words(["model", "MD5 of model.safetensors"], content.md5) if content.md5 else None,
+        md5=_words(["model", "MD5 of model.safetensors"], content.facts["md5"]),
         parameters={
             stage: _words(["parameter", "value"], values)
             for stage, values in content.parameters.items()
@@ -169,7 +163,7 @@ def _figures(figures: pd.DataFrame) -> Table:
 
 def _detection(tables: Mapping[str, pd.DataFrame], n_resamples: int) -> dict[str, Any]:
     if "outliers" not in tables:
-        return dict.fromkeys(("auroc", "detection", "outlier_tests", "lowest_p", "n_resamples"))
+        return dict.fromkeys(("auroc", "detection", "outlier_tests", "lowest_p"))
     figures, tests = tables["outliers"], tables["tests_outliers"]
     best = figures.groupby("partner")["auroc"].max()
     auroc = {
@@ -194,7 +188,6 @@ def _detection(tables: Mapping[str, pd.DataFrame], n_resamples: int) -> dict[str
         "detection": Table(header, rows),
         "outlier_tests": _tests(tests),
         "lowest_p": f"{lowest_p:.2f}" if lowest_p >= SIGNIFICANT else None,
-        "n_resamples": n_resamples,
     }
 
 

@@ -72,8 +72,8 @@ guessing, 1 is perfect. No score was fitted to outliers.</p>
 outliers above it.{% endcall %}
 {{ details("All measures", detection) }}
 {% if outlier_tests %}{{ details("All tests between models", outlier_tests) }}{% endif %}
-{% if lowest_p %}<p>With {{ n_resamples }} resamples and this many tests no corrected p-value is
-below {{ lowest_p }}: a larger <code>EvaluateX.params.n_resamples</code> may find more.</p>
+{% if lowest_p %}<p>With {{ facts.n_resamples }} resamples and this many tests no corrected p-value
+is below {{ lowest_p }}: a larger <code>EvaluateX.params.n_resamples</code> may find more.</p>
 {% endif %}
 {% endmacro %}
 
@@ -99,9 +99,9 @@ nor KID, and only compares the models of this page.</p>
 {% macro provenance() %}
 <p>Code: {{ code }}
 {%- if changed_files %}, with changes in {{ changed_files | join(", ") }}{% endif %}.</p>
-{% if md5 %}<p>Model files by their MD5, as in <code>dvc.lock</code>; <code>git log -S MD5 --
+<p>Model files by their MD5, as in <code>dvc.lock</code>; <code>git log -S MD5 --
 dvc.lock</code> finds the commits that have a model.</p>
-{{ table(md5, words=True) }}{% endif %}
+{{ table(md5, words=True) }}
 {% for stage, content in parameters.items() %}
 {{ details("Parameters of " ~ stage, content, words=True) }}
 {% endfor %}
@@ -157,9 +157,12 @@ nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; c
 <body>
 <header>
 <h1>{{ title }}</h1>
-<p class="facts">{% for name, value in facts.items() -%}
-{{ name }} <b>{{ value }}</b> ·
-{% endfor %}code <b>{{ code }}{% if changed_files %} with changes{% endif %}</b></p>
+<p class="facts">measured on
+<b>{{ facts.n_images }} {{ facts.split }} images of {{ facts.dataset }}</b> ·
+noise <b>{{ "as in training" if facts.noise else "none" }}</b> · outliers
+<b>{% for name, count in facts.outliers.items() %}{{ count }} {{ name }}{{ ", " if not loop.last }}
+{%- else %}none{% endfor %}</b> ·
+code <b>{{ code }}{% if changed_files %} with changes{% endif %}</b></p>
 <nav>{% for name, content in sections.items() if content -%}
 <a href="#{{ name | anchor }}">{{ name }}</a>
 {% endfor %}</nav>
