@@ -1,6 +1,6 @@
 """The results of an evaluation, in tables: what `EvaluateX` writes and `Report` reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ def write_tables(tables: Tables, folder: Path) -> None:
         table.to_csv(folder / f"{name}.csv", index=False)
 
 
-def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read the CSV files of a folder, in alphabetical order; a word such as "none" stays one."""
-    return {
-        path.stem: pd.read_csv(path, keep_default_na=False) for path in sorted(folder.glob("*.csv"))
-    }
+def read_tables(folder: Path, order: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+    """Read the CSV files of a folder, first those in `order`; a word such as "none" stays one."""
+    found = {path.stem: path for path in sorted(folder.glob("*.csv"))}
+    names = dict.fromkeys([name for name in order if name in found] + [*found])
+    return {name: pd.read_csv(found[name], keep_default_na=False) for name in names}

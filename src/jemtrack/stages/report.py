@@ -46,8 +46,9 @@ class Report(Stage):
         from jemtrack.evaluation.report.page import PageContent, render
 
         facts = json.loads(self.facts.read_text())
-        tables = {name: read_tables(getattr(self, name)) for name in FOLDERS}
-        results = EvaluationResults(json.loads(self.metrics.read_text()), **tables)
+        metrics = json.loads(self.metrics.read_text())
+        tables = {name: read_tables(getattr(self, name), order=[*metrics]) for name in FOLDERS}
+        results = EvaluationResults(metrics, **tables)
         code, changed_files = code_version()
         content = PageContent(
             title=f"{self.metrics.parent.name}: {len(results.models)} models on {facts['dataset']}",

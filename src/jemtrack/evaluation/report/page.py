@@ -91,8 +91,7 @@ def render(content: PageContent) -> str:
     environment.filters["anchor"] = lambda name: name.lower().replace(" ", "-")
     results, tables, robustness = content.results, content.results.tables, content.robustness
     return environment.from_string(TEMPLATE).render(
-        title=content.title,
-        facts=content.facts,
+        page=content,
         verdicts=verdicts(results, robustness),
         significant=SIGNIFICANT,
         level=f"{content.facts['level']:.0%}",
@@ -111,9 +110,6 @@ def render(content: PageContent) -> str:
         colours=pictures.COLOURS,
         image_sets=_names(results.energies, "images"),
         scores=_names(results.roc, "score"),
-        code=content.code,
-        changed_files=content.changed_files,
-        models=results.models,
         md5=_words(["model", "MD5 of model.safetensors"], content.facts["md5"]),
         parameters={
             stage: _words(["parameter", "value"], values)
@@ -126,11 +122,11 @@ def _pictures(results: EvaluationResults, robustness: pd.DataFrame) -> dict[str,
     corrupted = robustness[robustness["kind"] != "none"] if len(robustness) else robustness
     panels = {
         "intervals": pictures.intervals(results.tables["figures"]),
-        "reliability": pictures.reliability(_in_order(results.calibration, results)),
-        "risk_coverage": pictures.risk_coverage(_in_order(results.risk_coverage, results)),
+        "reliability": pictures.reliability(results.calibration),
+        "risk_coverage": pictures.risk_coverage(results.risk_coverage),
         "confusion": pictures.confusion(results.tables["confusion"]),
-        "energies": pictures.energies(_in_order(results.energies, results)),
-        "roc": pictures.roc_curves(_in_order(results.roc, results)),
+        "energies": pictures.energies(results.energies),
+        "roc": pictures.roc_curves(results.roc),
         "robustness": pictures.robustness(corrupted, results.models) if len(corrupted) else [],
     }
     return {name: [pictures.as_svg(each) for each in figures] for name, figures in panels.items()}
@@ -139,13 +135,6 @@ def _pictures(results: EvaluationResults, robustness: pd.DataFrame) -> dict[str,
 def _names(tables: Mapping[str, pd.DataFrame], column: str) -> list[str]:
     """List what a column of any of the tables names, in order."""
     return list(dict.fromkeys(name for table in tables.values() for name in table[column]))
-
-
-def _in_order(
-    tables: Mapping[str, pd.DataFrame], results: EvaluationResults
-) -> dict[str, pd.DataFrame]:
-    """Sort tables as the models are sorted everywhere else: files are read by their names."""
-    return {model: tables[model] for model in results.models if model in tables}
 
 
 def _figures(figures: pd.DataFrame) -> Table:

@@ -72,15 +72,16 @@ guessing, 1 is perfect. No score was fitted to outliers.</p>
 outliers above it.{% endcall %}
 {{ details("All measures", detection) }}
 {% if outlier_tests %}{{ details("All tests between models", outlier_tests) }}{% endif %}
-{% if lowest_p %}<p>With {{ facts.n_resamples }} resamples and this many tests no corrected p-value
-is below {{ lowest_p }}: a larger <code>EvaluateX.params.n_resamples</code> may find more.</p>
-{% endif %}
+{% if lowest_p %}<p>With {{ page.facts.n_resamples }} resamples and this many tests no corrected
+p-value is below {{ lowest_p }}: a larger <code>EvaluateX.params.n_resamples</code> may find more.
+</p>{% endif %}
 {% endmacro %}
 
 {% macro robustness() %}
 {{ table(accuracies) }}
-{% call picture(pictures.robustness, models) %}Accuracy over the strength of a corruption (1 to 5)
-or the radius of an attack (pixels from 0 to 1), with its 95% interval.{% endcall %}
+{% call picture(pictures.robustness, page.results.models) %}Accuracy over the strength of
+a corruption (1 to 5) or the radius of an attack (pixels from 0 to 1), with its 95% interval.
+{%- endcall %}
 {% if not attacked %}<p>No attacks: they need the Adversarial Robustness Toolbox, which was not
 installed (<code>pip install 'jemtrack[attacks]'</code>).</p>{% endif %}
 {% endmacro %}
@@ -97,8 +98,8 @@ nor KID, and only compares the models of this page.</p>
 {% endmacro %}
 
 {% macro provenance() %}
-<p>Code: {{ code }}
-{%- if changed_files %}, with changes in {{ changed_files | join(", ") }}{% endif %}.</p>
+<p>Code: {{ page.code }}
+{%- if page.changed_files %}, with changes in {{ page.changed_files | join(", ") }}{% endif %}.</p>
 <p>Model files by their MD5, as in <code>dvc.lock</code>; <code>git log -S MD5 --
 dvc.lock</code> finds the commits that have a model.</p>
 {{ table(md5, words=True) }}
@@ -117,7 +118,7 @@ dvc.lock</code> finds the commits that have a model.</p>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
+<title>{{ page.title }}</title>
 <style>
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -156,13 +157,13 @@ nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; c
 </head>
 <body>
 <header>
-<h1>{{ title }}</h1>
+<h1>{{ page.title }}</h1>
 <p class="facts">measured on
-<b>{{ facts.n_images }} {{ facts.split }} images of {{ facts.dataset }}</b> ·
-noise <b>{{ "as in training" if facts.noise else "none" }}</b> · outliers
-<b>{% for name, count in facts.outliers.items() %}{{ count }} {{ name }}{{ ", " if not loop.last }}
-{%- else %}none{% endfor %}</b> ·
-code <b>{{ code }}{% if changed_files %} with changes{% endif %}</b></p>
+<b>{{ page.facts.n_images }} {{ page.facts.split }} images of {{ page.facts.dataset }}</b> ·
+noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> · outliers
+<b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
+{%- if not loop.last %}, {% endif %}{% else %}none{% endfor %}</b> ·
+code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></p>
 <nav>{% for name, content in sections.items() if content -%}
 <a href="#{{ name | anchor }}">{{ name }}</a>
 {% endfor %}</nav>
