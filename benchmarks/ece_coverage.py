@@ -23,10 +23,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from jemtrack.evaluation.comparison import calibration_error
-from jemtrack.evaluation.measures.calibration import reliability_table
+from jemtrack.evaluation.measures.calibration import calibration_error, reliability_table
 from jemtrack.evaluation.statistics.calibration_interval import calibration_error_interval
-from jemtrack.evaluation.statistics.resampling import bootstrap, percentile_interval
+from jemtrack.evaluation.statistics.resampling import (
+    bootstrap,
+    calibration_error_of,
+    percentile_interval,
+)
 
 N_CLASSES, N_BINS = 10, 20
 ENDLESS = 500_000
@@ -62,9 +65,7 @@ class Classifier(NamedTuple):
     def true_error(self) -> float:
         """Give the calibration error in the bins from true probabilities, without labels."""
         stated_NC, chance_N = self.draw(ENDLESS, np.random.default_rng(0))
-        confidence_N = stated_NC.max(axis=1)
-        figure = calibration_error(confidence_N, chance_N, N_BINS)
-        return float(figure(np.ones((1, ENDLESS)))[0])
+        return calibration_error(reliability_table(stated_NC.max(axis=1), chance_N, N_BINS))
 
 
 CLASSIFIERS = [
@@ -83,12 +84,13 @@ def intervals(
     probabilities_NC: torch.Tensor, labels_N: torch.Tensor, seed: int, resample: bool
 ) -> tuple[float, dict[str, tuple[float, float]]]:
     """Give the error that is seen, and its intervals by name."""
-    table = reliability_table(probabilities_NC, labels_N, N_BINS)
-    seen = float(table["ece"].iloc[0])
+    confidence_N, predicted_N = (each.numpy() for each in probabilities_NC.max(dim=1))
+    correct_N = predicted_N == labels_N.numpy()
+    table = reliability_table(confidence_N, correct_N, N_BINS)
+    seen = calibration_error(table)
     found: dict[str, tuple[float, float]] = {"simulated": calibration_error_interval(table, seed)}
     if resample:
-        confidence_N, predicted_N = (each.numpy() for each in probabilities_NC.max(dim=1))
-        figure = calibration_error(confidence_N, predicted_N == labels_N.numpy(), N_BINS)
+        figure = calibration_error_of(table["bin_left"].to_numpy(), confidence_N, correct_N)
         resampled_R = bootstrap({"ece": figure}, len(labels_N), seed, n_resamples=500)["ece"]
         low, high = percentile_interval(resampled_R)
         found["percentile"] = (low, high)

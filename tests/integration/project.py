@@ -17,7 +17,7 @@ from warm_start import warm_commands
 ROOT = Path(__file__).parents[2]
 TRAINERS = ["XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2"]
 MEASURING = ["MeasureRobustness", "DrawSamples", "EvaluateX"]  # what the trainers made
-STAGES = ["PrepareData", *TRAINERS, "PrepareOutliers", *MEASURING]
+STAGES = ["PrepareData", *TRAINERS, "PrepareOutliers", *MEASURING, "Report"]
 SMALL_TRAINERS = ["MaxEntropyL1", "MaxEntropyL2"]
 SMALL_STAGES = ["PrepareData", *SMALL_TRAINERS, "EvaluateX"]
 WORKFLOW = "src/jemtrack/workflows/default.py"

@@ -23,7 +23,7 @@ print(json.dumps({
     "figures": len(lr.table("EvaluateX/tables/figures.csv")),
     "classes": model.class_head.out_features,
     "training": model.training,
-    "report": lr.read("nodes/EvaluateX/report.html")[:15].decode(),
+    "report": lr.read("nodes/Report/report.html")[:15].decode(),
 }))
 """
 

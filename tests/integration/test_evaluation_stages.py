@@ -1,5 +1,6 @@
 """Outliers, robustness, samples and the evaluation over them, run in this process."""
 
+import hashlib
 import importlib.util
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.measure_robustness import MeasureRobustness, RobustnessArgs
 from jemtrack.stages.prepare_outliers import OutlierArgs, PrepareOutliers
+from jemtrack.stages.report import Report
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
@@ -45,6 +47,13 @@ def models(n_epochs: int = 6) -> list[Path]:
     ]
 
 
+def reported(evaluated: EvaluateX, **others: list[Path]) -> str:
+    """Write the page of an evaluation that has run."""
+    names = ("metrics", "facts", "tables", "calibration", "energies", "risk_coverage", "roc")
+    node = Report(**{name: getattr(evaluated, name) for name in names}, **others)
+    return (ran(node) / "report.html").read_text()
+
+
 def outliers(**changed) -> Path:
     node = PrepareOutliers(data=prepared_file(), params=OutlierArgs(n_images=30, **changed))
     return ran(node) / "outliers.safetensors"
@@ -62,23 +71,25 @@ def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
                     params=SampleArgs(n_per_class=3), sampler=LangevinSampler(n_steps=4))
     )  # fmt: skip
 
+    evaluated = EvaluateX(
+        data=prepared_file(), models=trained, outliers=[images], params=EvalArgs(**FEW)
+    )
+
     def evaluate() -> dict[str, bytes]:
-        folder = ran(
-            EvaluateX(
-                data=prepared_file(),
-                models=trained,
-                outliers=[images],
-                robustness=[robust / "curves"],
-                samples=[drawn / "grids"],
-                sample_metrics=[drawn / "metrics.json"],
-                params=EvalArgs(**FEW),
-            )
-        )
+        folder = ran(evaluated)
         return {
             str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != "resources.json"
         }
+
+    def report() -> str:
+        return reported(
+            evaluated,
+            robustness=[robust / "curves"],
+            samples=[drawn / "grids"],
+            sample_metrics=[drawn / "metrics.json"],
+        )
 
     once, again = evaluate(), evaluate()
 
@@ -86,10 +97,17 @@ def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
     names = ("XEntropyAugmented", "MaxEntropyL2")
     for folder in ("calibration", "energies", "risk_coverage", "roc"):
         assert {f"{folder}/{name}.csv" for name in names} <= once.keys()
-    report = once["report.html"].decode()
-    for words in ("Withstanding" if importlib.util.find_spec("art") else "Seeing", "Samples of",
-                  "commit", "params.n_resamples"):  # fmt: skip
-        assert words in report
+    assert "report.html" not in once
+    page = report()
+    assert page == report()
+    group = "attacks" if importlib.util.find_spec("art") else "corruptions"
+    for words in (f"Most robust to {group}", "Samples of MaxEntropyL2", "git repository",
+                  "params.n_resamples", "16 test images of quarters", "30 letters"):  # fmt: skip
+        assert words in page
+    md5 = hashlib.md5(trained[0].read_bytes(), usedforsecurity=False).hexdigest()
+    assert f"<td>{md5}</td>" in page
+    # The trainers' order, in which no folder of files is.
+    assert page.index("Samples of XEntropyAugmented") < page.index("Samples of MaxEntropyL2")
     metrics = metrics_in(Path("nodes/EvaluateX"))
     assert [*metrics] == [*names]
     for found in metrics.values():
@@ -117,13 +135,16 @@ def test_what_is_stored_is_what_the_models_say():
 
 
 def test_an_evaluation_without_other_stages_has_what_needs_none():
-    folder = ran(EvaluateX(data=prepared_file(), models=models()[:1], params=EvalArgs(**FEW)))
+    node = EvaluateX(data=prepared_file(), models=models()[:1], params=EvalArgs(**FEW))
+
+    folder = ran(node)
 
     assert "auroc" not in metrics_in(folder)["XEntropyAugmented"]
     assert not [*(folder / "roc").iterdir()]
-    report = (folder / "report.html").read_text()
-    assert 'id="outliers"' not in report
-    assert "outliers <b>none</b>" in report
+    page = reported(node)
+    assert 'id="out-of-distribution-detection"' not in page
+    assert 'id="samples"' not in page
+    assert "outliers <b>none</b>" in page
 
 
 def test_the_temperature_comes_from_the_validation_images_alone():

@@ -41,7 +41,7 @@ def plots(project: Project, *command: str) -> dict[str, dict]:
 
 def test_all_stages_run_in_order_and_then_rest(whole_reproduced: Project):
     first = (whole_reproduced.path / ".dvc" / "tmp" / "first_repro").read_text().split()
-    assert [first[0], first[-1]] == ["PrepareData", "EvaluateX"]
+    assert [first[0], first[-1]] == ["PrepareData", "Report"]
     assert sorted(first) == sorted(STAGES)
 
     assert whole_reproduced.repro() == []
@@ -51,9 +51,10 @@ def test_all_stages_run_in_order_and_then_rest(whole_reproduced: Project):
     }
     assert graph == {
         '"data.dvc" -> "PrepareData";',
-        *(f'"PrepareData" -> "{stage}";' for stage in STAGES[1:]),
+        *(f'"PrepareData" -> "{stage}";' for stage in STAGES[1:-1]),
         *(f'"{trainer}" -> "{stage}";' for trainer in TRAINERS for stage in MEASURING),
-        *(f'"{stage}" -> "EvaluateX";' for stage in ["PrepareOutliers", *MEASURING[:2]]),
+        '"PrepareOutliers" -> "EvaluateX";',
+        *(f'"{stage}" -> "Report";' for stage in MEASURING),
     }
 
 
@@ -101,7 +102,7 @@ def test_a_changed_parameter_runs_its_stage_and_what_follows(whole_reproduced: P
     whole_reproduced.set("MaxEntropyL2.params.lr", 0.01)
 
     ran = whole_reproduced.repro()
-    assert [ran[0], ran[-1], sorted(ran[1:])] == ["MaxEntropyL2", "EvaluateX", sorted(MEASURING)]
+    assert [ran[0], ran[-1], sorted(ran[1:-1])] == ["MaxEntropyL2", "Report", sorted(MEASURING)]
 
     changes = answer(whole_reproduced, "dvc", "metrics", "diff")
     assert {path.split("/")[1] for path in changes} == {"MaxEntropyL2", *MEASURING}
@@ -134,6 +135,10 @@ def test_changed_code_runs_the_stages_that_use_it(reproduced: Project):
 
     reproduced.edit("src/jemtrack/evaluation/comparison.py", "import numpy", "import numpy ")
     assert reproduced.repro() == ["EvaluateX"]
+
+    reproduced.edit("src/jemtrack/evaluation/report/summary.py", "Most accurate", "Most correct")
+    assert reproduced.repro() == ["Report"]
+    assert "Most correct" in (reproduced.path / "nodes/Report/report.html").read_text()
 
     objective = "src/jemtrack/jem/objectives/max_entropy_l1.py"
     reproduced.edit(objective, "deviation_B.abs()", "5 * deviation_B.abs()")

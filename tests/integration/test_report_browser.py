@@ -43,7 +43,7 @@ def browser(*arguments: str) -> str:
 @pytest.fixture
 def page(whole_reproduced: Project, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    shutil.copy(whole_reproduced.path / "nodes" / "EvaluateX" / "report.html", path)
+    shutil.copy(whole_reproduced.path / "nodes" / "Report" / "report.html", path)
     return path
 
 

@@ -1,9 +1,13 @@
-"""Probabilities and labels as the measures get them: random ones, tied ones, degenerate ones."""
+"""Probabilities and labels: random, tied, degenerate; the measures of them."""
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from jemtrack.evaluation.measures.calibration import calibration_error
+from jemtrack.evaluation.measures.calibration import reliability_table as table_of_confidence
+from jemtrack.evaluation.measures.scores import brier_by_image, nll_by_image
 
 
 @st.composite
@@ -38,3 +42,32 @@ def stated(draw, max_classes=5):
         "all wrong": (probabilities_NC.argmax(dim=1) + 1) % logits_NC.shape[1],
     }
     return probabilities_NC, labels[draw(st.sampled_from(sorted(labels)))]
+
+
+def correct(scores_NC, labels_N):
+    return (scores_NC.argmax(dim=1) == labels_N).numpy()
+
+
+def accuracy(probabilities_NC, labels_N):
+    return correct(probabilities_NC, labels_N).mean()
+
+
+def nll(logits_NC, labels_N):
+    return nll_by_image(logits_NC, labels_N).mean()
+
+
+def brier(probabilities_NC, labels_N):
+    return brier_by_image(probabilities_NC, labels_N).mean()
+
+
+def reliability_table(probabilities_NC, labels_N, *bins):
+    confidence_N = probabilities_NC.amax(dim=1).numpy()
+    return table_of_confidence(confidence_N, correct(probabilities_NC, labels_N), *bins)
+
+
+def ece(probabilities_NC, labels_N, *bins):
+    return calibration_error(reliability_table(probabilities_NC, labels_N, *bins))
+
+
+def ece_bin_centre(probabilities_NC, labels_N, *bins):
+    return calibration_error(reliability_table(probabilities_NC, labels_N, *bins), "bin_centre")

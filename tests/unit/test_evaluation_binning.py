@@ -7,13 +7,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from profiles import at_most
-from stated import stated
+from stated import brier, ece, reliability_table, stated
 from torchmetrics.functional.classification import binary_calibration_error
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.binning import bin_indices, equal_mass, equal_width
 from jemtrack.evaluation.measures.brier_decomposition import brier_decomposition
-from jemtrack.evaluation.measures.calibration import brier, ece, ece_class_wise, reliability_table
+from jemtrack.evaluation.measures.calibration import class_wise_calibration_error
 
 few = at_most(30)
 n_bins_ = st.integers(1, 25)
@@ -73,7 +73,7 @@ def test_class_wise_error_is_the_mean_of_torchmetrics_binary_errors(data, n_bins
         for class_, probability_N in enumerate(probabilities_NC.T.contiguous())
     ]
 
-    measured = ece_class_wise(probabilities_NC, labels_N, n_bins)
+    measured = class_wise_calibration_error(probabilities_NC, labels_N, n_bins)
 
     assert measured == pytest.approx(float(sum(theirs)) / len(theirs), abs=1e-5)
 
@@ -82,10 +82,12 @@ def test_class_wise_error_is_the_mean_of_torchmetrics_binary_errors(data, n_bins
 def test_probabilities_of_0_and_1(binning):
     probabilities_NC = torch.eye(3).double()[[0, 1, 2, 2]]
 
-    assert ece_class_wise(probabilities_NC, torch.tensor([0, 1, 2, 2]), 5, binning) == 0
-    assert ece_class_wise(probabilities_NC, torch.tensor([1, 2, 0, 0]), 5, binning) == (
-        pytest.approx((2 / 4 + 2 / 4 + 4 / 4) / 3)
+    assert (
+        class_wise_calibration_error(probabilities_NC, torch.tensor([0, 1, 2, 2]), 5, binning) == 0
     )
+    assert class_wise_calibration_error(
+        probabilities_NC, torch.tensor([1, 2, 0, 0]), 5, binning
+    ) == (pytest.approx((2 / 4 + 2 / 4 + 4 / 4) / 3))
     assert ece(probabilities_NC, torch.tensor([1, 2, 0, 0]), 5, binning) == 1
 
 

@@ -10,17 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from profiles import at_most
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
-from stated import classified
+from stated import accuracy, brier, classified, ece, ece_bin_centre, nll, reliability_table
 from torchmetrics.functional.classification import multiclass_calibration_error
-
-from jemtrack.evaluation.measures.calibration import (
-    accuracy,
-    brier,
-    ece,
-    ece_bin_centre,
-    nll,
-    reliability_table,
-)
 
 few = at_most(40)
 

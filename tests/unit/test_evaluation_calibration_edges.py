@@ -4,18 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from stated import accuracy, brier, ece, ece_bin_centre, nll, reliability_table, stated
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.measures.calibration import (
-    accuracy,
-    brier,
-    ece,
-    ece_bin_centre,
-    nll,
-    reliability_table,
-)
+from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.comparison import compare_classifiers
+from jemtrack.evaluation.measures.inputs import LabelledLogits
 
 
 def one_hot(labels_N, n_classes):
@@ -90,7 +86,7 @@ def test_a_class_that_never_occurs_changes_nothing():
 def test_empty_bins_have_no_row():
     probabilities_NC = torch.tensor([[0.5, 0.5], [0.0, 1.0]], dtype=torch.float64)
 
-    table = reliability_table(probabilities_NC, torch.tensor([0, 1]), n_bins=4)
+    table = reliability_table(probabilities_NC, torch.tensor([0, 1]), 4)
 
     assert table.bin_left.tolist() == [0.5, 0.75]
 
@@ -98,13 +94,14 @@ def test_empty_bins_have_no_row():
 def test_one_bin_is_the_gap_of_the_means():
     probabilities_NC = torch.tensor([[0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)
 
-    assert ece(probabilities_NC, torch.tensor([0, 0]), n_bins=1) == pytest.approx(0.3)
+    assert ece(probabilities_NC, torch.tensor([0, 0]), 1) == pytest.approx(0.3)
 
 
 def test_nll_is_finite_for_extreme_logits():
     extreme = torch.finfo(torch.float32).max
+    logits_NC = torch.tensor([[extreme, -extreme]])
 
-    measured = nll(torch.tensor([[extreme, -extreme]]), torch.tensor([1]))
+    measured = CalibrationMeasures()(logits_NC, torch.tensor([1])).metrics["nll"]
 
     assert measured == pytest.approx(2 * extreme)
 
@@ -112,15 +109,23 @@ def test_nll_is_finite_for_extreme_logits():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_low_precision_is_accepted(dtype):
     logits_NC = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
-    probabilities_NC = logits_NC.softmax(dim=1)
+    labels_N = torch.arange(64) % 10
 
-    assert 0 <= ece(probabilities_NC.requires_grad_(), torch.arange(64) % 10) <= 1
+    metrics = CalibrationMeasures()(logits_NC.requires_grad_(), labels_N).metrics
+
+    exact_NC = logits_NC.detach().double()
+    assert metrics["ece"] == ece(exact_NC.softmax(dim=1), labels_N)
+    rounded = LabelledLogits.from_probabilities(logits_NC.softmax(dim=1), labels_N)
+    assert (rounded.probabilities_NC - exact_NC.softmax(dim=1)).abs().max() < 0.01
 
 
 def test_rounding_above_one_is_not_passed_on():
     """In float32 a softmax may come out as 1.0000001."""
     above = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
-    table = reliability_table(torch.stack([above, 1 - above])[None], torch.tensor([0]))
+    rounded = LabelledLogits.from_probabilities(
+        torch.stack([above, 1 - above])[None], torch.tensor([0])
+    )
+    table = reliability_table(rounded.probabilities_NC, rounded.labels_N)
 
     assert table[["bin_right", "confidence", "ece"]].to_numpy().tolist() == [[1, 1, 0]]
 
@@ -140,21 +145,37 @@ HALVES = torch.full((3, 2), 0.5)
         (HALVES, torch.tensor([0, -1, 1]), "no label"),
         (torch.tensor([[math.nan, 1], [0, 1]]), torch.tensor([0, 1]), "1 of 2 images"),
         (torch.tensor([[math.inf, 1], [0, 1]]), torch.tensor([0, 1]), "infinite or NaN"),
-        (torch.tensor([[3.0, -2.0]]), torch.tensor([0]), "softmax"),
-        (torch.tensor([[0.2, 0.3]]), torch.tensor([0]), "softmax"),
     ],
 )
-@pytest.mark.parametrize("measure", [accuracy, brier, ece, ece_bin_centre, reliability_table])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        LabelledLogits.from_probabilities,
+        LabelledLogits,
+        CalibrationMeasures(),
+        lambda logits_NC, labels_N: compare_classifiers({"one": logits_NC}, labels_N, seed=0),
+    ],
+)
 def test_bad_input_is_refused(measure, probabilities_NC, labels_N, message):
     with pytest.raises(InputError, match=message):
         measure(probabilities_NC, labels_N)
 
 
-def test_nll_refuses_what_the_others_refuse():
-    with pytest.raises(InputError, match="no images"):
-        nll(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
-    with pytest.raises(InputError, match="infinite or NaN"):
-        nll(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))
+@pytest.mark.parametrize("probabilities", [[3.0, -2.0], [0.2, 0.3]])
+def test_what_are_no_probabilities_is_refused(probabilities):
+    with pytest.raises(InputError, match=r"sum to 1 .*: pass logits as they are"):
+        LabelledLogits.from_probabilities(torch.tensor([probabilities]), torch.tensor([0]))
+
+
+@settings(max_examples=30)
+@given(stated())
+def test_probabilities_come_back_from_their_logarithms(data):
+    probabilities_NC, labels_N = data
+
+    checked = LabelledLogits.from_probabilities(probabilities_NC, labels_N)
+
+    torch.testing.assert_close(checked.probabilities_NC, probabilities_NC)
+    assert checked.confidence_N == pytest.approx(probabilities_NC.amax(dim=1).numpy())
 
 
 @pytest.mark.parametrize("n_bins", [0, -3])

@@ -8,17 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profiles import at_most
 from scipy.stats import binomtest
-from stated import stated
+from stated import correct, ece, reliability_table, stated
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.comparison import calibration_error
 from jemtrack.evaluation.measures.binning import equal_mass, equal_width
-from jemtrack.evaluation.measures.calibration import ece, reliability_table
+from jemtrack.evaluation.measures.calibration import reliability_table as table_of_confidence
 from jemtrack.evaluation.statistics.calibration_interval import (
     calibration_error_interval,
     with_intervals,
 )
-from jemtrack.evaluation.statistics.resampling import bootstrap, percentile_interval
+from jemtrack.evaluation.statistics.resampling import (
+    bootstrap,
+    calibration_error_of,
+    percentile_interval,
+)
 
 few = at_most(20)
 N_BINS, N_SETS = 10, 60
@@ -65,7 +68,8 @@ def test_it_holds_the_truth_as_often_as_it_says(true_accuracy):
 def test_the_percentile_bootstrap_never_holds_that_of_a_calibrated_model():
     """Which is why there is another interval."""
     for seed, (confidence_N, right_N, _) in zip(range(20), tables(300, lambda c: c), strict=False):
-        figure = calibration_error(confidence_N, right_N, N_BINS)
+        table = table_of_confidence(confidence_N, right_N, N_BINS)
+        figure = calibration_error_of(table["bin_left"].to_numpy(), confidence_N, right_N)
         resampled_R = bootstrap({"ece": figure}, 300, seed, 200)["ece"]
         assert percentile_interval(resampled_R).low > 0
 
@@ -126,14 +130,23 @@ def test_the_figure_for_resampling_is_the_error_itself():
     stream = torch.Generator().manual_seed(0)
     probabilities_NC = torch.rand(200, 4, generator=stream).double().softmax(1)
     labels_N = torch.randint(4, (200,), generator=stream)
-    confidence_N, predicted_N = (each.numpy() for each in probabilities_NC.max(1))
-
-    figure = calibration_error(confidence_N, predicted_N == labels_N.numpy(), 20)
+    confidence_N, correct_N = probabilities_NC.amax(1).numpy(), correct(probabilities_NC, labels_N)
+    figure, of_equal_mass = (
+        calibration_error_of(
+            reliability_table(probabilities_NC, labels_N, 20, binning)["bin_left"].to_numpy(),
+            confidence_N,
+            correct_N,
+        )
+        for binning in (equal_width, equal_mass)
+    )
     drawn = np.random.default_rng(0).integers(200, size=200)
     counts = np.stack([np.ones(200), np.bincount(drawn, minlength=200)])
 
     expected = [ece(probabilities_NC, labels_N), ece(probabilities_NC[drawn], labels_N[drawn])]
     assert figure(counts) == pytest.approx(expected)
+    assert of_equal_mass(counts)[0] == pytest.approx(
+        ece(probabilities_NC, labels_N, 20, equal_mass)
+    )
 
 
 def test_what_is_no_table_or_level_is_refused():

@@ -6,13 +6,14 @@ import statistics
 
 import pytest
 import torch
+from stated import accuracy, brier, correct, ece, ece_bin_centre, nll, reliability_table
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.measures import calibration
 from jemtrack.evaluation.measures.binning import equal_mass
 from jemtrack.evaluation.measures.brier_decomposition import brier_decomposition
-from jemtrack.evaluation.measures.scores import correct, top_k_accuracy
+from jemtrack.evaluation.measures.calibration import class_wise_calibration_error
+from jemtrack.evaluation.measures.scores import top_k_accuracy
 from jemtrack.evaluation.measures.selective import aurc, excess_aurc
 from jemtrack.parameters import build
 
@@ -28,20 +29,20 @@ def test_metrics_are_those_of_the_functions():
     parts = brier_decomposition(probabilities_NC, LABELS_N, 7)
     given = (probabilities_NC, LABELS_N, 7)
     assert measured.metrics == {
-        "accuracy": calibration.accuracy(probabilities_NC, LABELS_N),
+        "accuracy": accuracy(probabilities_NC, LABELS_N),
         "top_k_accuracy": top_k_accuracy(LOGITS_NC, LABELS_N, 2),
-        "nll": calibration.nll(LOGITS_NC, LABELS_N),
-        "brier": calibration.brier(probabilities_NC, LABELS_N),
+        "nll": nll(LOGITS_NC.double(), LABELS_N),
+        "brier": brier(probabilities_NC, LABELS_N),
         "brier_reliability": parts.reliability,
         "brier_resolution": parts.resolution,
-        "ece": calibration.ece(*given),
-        "ece_bin_centre": calibration.ece_bin_centre(*given),
-        "ece_equal_mass": calibration.ece(*given, equal_mass),
-        "ece_class_wise": calibration.ece_class_wise(*given),
-        "aurc": aurc(probabilities_NC.max(dim=1).values, right_N),
-        "excess_aurc": excess_aurc(probabilities_NC.max(dim=1).values, right_N),
+        "ece": ece(*given),
+        "ece_bin_centre": ece_bin_centre(*given),
+        "ece_equal_mass": ece(*given, equal_mass),
+        "ece_class_wise": class_wise_calibration_error(*given),
+        "aurc": aurc(probabilities_NC.amax(dim=1).numpy(), right_N),
+        "excess_aurc": excess_aurc(probabilities_NC.amax(dim=1).numpy(), right_N),
     }
-    rows = calibration.reliability_table(*given)
+    rows = reliability_table(*given)
     assert measured.reliability[[*rows]].equals(rows)
     assert {"accuracy_low", "accuracy_high"} < {*measured.reliability}
 

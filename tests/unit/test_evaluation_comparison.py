@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from stated import accuracy, brier, correct, ece, nll
 
 from jemtrack.errors import InputError
+from jemtrack.evaluation.calibration_measures import CalibrationMeasures
 from jemtrack.evaluation.comparison import MEASURES, compare_classifiers
-from jemtrack.evaluation.measures.calibration import accuracy, brier, ece, nll
-from jemtrack.evaluation.measures.scores import correct
 from jemtrack.evaluation.statistics.paired_tests import holm, mcnemar
 
 
@@ -27,7 +27,9 @@ def test_figures_are_the_measures_with_intervals_around_them():
     expected = [f(probabilities_NC, labels_N) for f in (accuracy, brier, ece)]
     found = figures.set_index("measure")["value"]
     assert found[["accuracy", "brier", "ece"]].tolist() == pytest.approx(expected)
-    assert found["nll"] == pytest.approx(nll(logits_NC, labels_N))
+    assert found["nll"] == pytest.approx(nll(logits_NC.double(), labels_N))
+    metrics = CalibrationMeasures()(logits_NC, labels_N).metrics
+    assert found.to_dict() == {measure: metrics[measure] for measure in MEASURES}
     assert (figures["low"] < figures["value"]).all()
     assert (figures["value"] < figures["high"]).all()
 
@@ -49,7 +51,7 @@ def test_pairs_say_which_models_differ_and_by_which_test():
     assert row[["difference", "low", "high", "p_value"]].tolist() == pytest.approx(test)
     assert row["test"] == "McNemar"
     assert by_pair.loc[("good", "bad", "nll"), "difference"] == pytest.approx(
-        nll(logits_NC, labels_N) - nll(models["bad"], labels_N)
+        nll(logits_NC.double(), labels_N) - nll(models["bad"].double(), labels_N)
     )
 
 
@@ -100,3 +102,10 @@ def test_one_image_of_a_sure_model_has_figures(label):
 def test_no_models_are_refused():
     with pytest.raises(InputError, match="no models"):
         compare_classifiers({}, torch.tensor([0]), seed=0)
+
+
+def test_the_models_must_be_of_the_same_images():
+    with pytest.raises(InputError, match="one label an image, got 2 images and labels of shape"):
+        compare_classifiers(
+            {"one": torch.ones(3, 2), "two": torch.ones(2, 2)}, torch.tensor([0, 1, 0]), seed=0
+        )

@@ -8,7 +8,6 @@ from hypothesis.extra.numpy import arrays
 from profiles import at_most
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.detection import MEASURES, Detection
 from jemtrack.evaluation.statistics.resampling import bootstrap
 
@@ -128,16 +127,3 @@ def test_the_bootstrap_s_spread_of_auroc_is_its_closed_form():
     variance = (area * (1 - area) + 399 * (first - area**2) + 299 * (second - area**2)) / 120_000
     assert resampled_R4.shape == (500, len(MEASURES))
     assert resampled_R4[:, 0].std() == pytest.approx(variance**0.5, rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("images", "outliers", "said"),
-    [
-        ([], [1.0], "the images' scores"),
-        ([1.0], [], "the outliers' scores"),
-        ([np.nan], [1.0], "NaN"),
-    ],
-)
-def test_what_does_not_fit_is_refused(images, outliers, said):
-    with pytest.raises(InputError, match=said):
-        Detection(np.array(images), np.array(outliers))

@@ -137,8 +137,3 @@ def test_holm_by_hand():
 def test_what_is_no_p_value_is_refused(p_values):
     with pytest.raises(InputError, match="p-values must be from 0 to 1"):
         holm(p_values)
-
-
-def test_the_models_must_be_of_the_same_images():
-    with pytest.raises(InputError, match="what is correct must be one number an image"):
-        mcnemar(np.ones(3), np.ones(2))

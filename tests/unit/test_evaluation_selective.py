@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from profiles import at_most
 from sklearn.metrics import auc
 
-from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.selective import aurc, excess_aurc, risk_coverage
 
 few = at_most(30)
@@ -79,17 +78,3 @@ def test_all_right_and_all_wrong(right, expected):
 
     assert aurc(confidence_N, np.array(right)) == expected
     assert excess_aurc(confidence_N, np.array(right)) == 0
-
-
-@pytest.mark.parametrize(
-    ("confidence", "right", "said"),
-    [
-        ([0.5], [True, False], "one number an image"),
-        ([], [], "no images"),
-        ([np.nan], [True], "NaN"),
-        ([[0.5]], [[True]], "one number an image"),
-    ],
-)
-def test_what_does_not_fit_is_refused(confidence, right, said):
-    with pytest.raises(InputError, match=said):
-        aurc(np.array(confidence, dtype=float), np.array(right, dtype=bool))

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profiles import at_most
 from scipy.optimize import minimize_scalar
-from stated import classified
+from stated import classified, nll
 
-from jemtrack.evaluation.measures.calibration import nll
 from jemtrack.evaluation.measures.temperature import HIGHEST, LOWEST, fit_temperature
 
 few = at_most(30)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jemtrack.project.provenance import provenance
+from jemtrack.stages.report import code_version
 
 
 def git(*arguments: str) -> str:
@@ -28,28 +28,30 @@ def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changed", "of_main", "of_other"),
+    ("changed", "named"),
     [
-        ("src/code.py", True, True),
-        ("params.yaml", True, False),
-        ("workflows/mnist/params.yaml", False, True),
-        ("dvc.lock", False, False),
+        ("src/code.py", ["src/code.py"]),
+        ("src/new.py", ["src/new.py"]),
+        ("params.yaml", []),
+        ("workflows/mnist/params.yaml", []),
+        ("dvc.lock", []),
     ],
 )
-def test_what_a_graph_runs_by_makes_it_another_than_the_commit(
-    changed, of_main, of_other, graphs, monkeypatch
+@pytest.mark.parametrize("folder", [".", "workflows/mnist"])
+def test_source_files_that_differ_from_the_commit_are_named(
+    folder, changed, named, graphs, monkeypatch
 ):
-    commit = git("rev-parse", "--short=12", "HEAD")
-    assert provenance() == {"commit": commit}
+    """Parameters are all on the page; a graph in a folder of its own shares the project's code."""
+    commit = f"commit {git('rev-parse', '--short=12', 'HEAD')}"
+    monkeypatch.chdir(graphs / folder)
+    assert code_version() == (commit, [])
 
-    Path(changed).write_text("a: 2\n")
+    (graphs / changed).write_text("a: 2\n")
 
-    assert provenance() == {"commit": f"{commit}, with changes" if of_main else commit}
-    monkeypatch.chdir(graphs / "workflows" / "mnist")
-    assert provenance() == {"commit": f"{commit}, with changes" if of_other else commit}
+    assert code_version() == (commit, named)
 
 
 def test_where_there_is_no_repository_none_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    assert provenance() == {"commit": "not known: there is no git repository here"}
+    assert code_version() == ("unknown: there is no git repository here", [])

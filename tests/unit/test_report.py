@@ -1,5 +1,6 @@
 """The evaluation's page: whole, without the network, and what its words say."""
 
+import functools
 import re
 from html.parser import HTMLParser
 
@@ -9,25 +10,15 @@ import torch
 from matplotlib.figure import Figure
 
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.evaluate import MEASURED, TRAIN, Statistics, evaluate
 from jemtrack.evaluation.model_outputs import ModelOutputs
 from jemtrack.evaluation.report import pictures
-from jemtrack.evaluation.report.page import Cell, Section, page
-from jemtrack.evaluation.report.sections import evaluation_page
-from jemtrack.evaluation.report.verdicts import (
+from jemtrack.evaluation.report.page import PageContent, render
+from jemtrack.evaluation.report.summary import (
     best_model,
     detection_verdict,
     robustness_verdicts,
     verdict,
-)
-from jemtrack.evaluation.results import (
-    Findings,
-    OtherFindings,
-    Statistics,
-    compared,
-    confusions,
-    histogram,
-    outlier_detection,
-    selective_curve,
 )
 
 EMPTY = {"area", "br", "col", "hr", "img", "input", "link", "meta"}
@@ -64,8 +55,8 @@ class Whole(HTMLParser):
             self.words.append(data)
 
 
-def said(seed, sure, n=200, own=True):
-    """What a model says that is the surer of the label, the higher `sure`."""
+def outputs_of(seed, sure, n=200, own=True):
+    """A model's outputs, the more confident of the label, the higher `sure`."""
     stream = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, 4, generator=stream)
     if own:
@@ -74,23 +65,20 @@ def said(seed, sure, n=200, own=True):
     return ModelOutputs(logits, logits.logsumexp(1), mass, distance)
 
 
-def findings(models=("Good", "Bad"), partners=("letters", "uniform"), n_resamples=200):
+@functools.cache
+def results(models=("Good", "Bad"), partners=("letters", "uniform"), same=False):
     sure = dict(zip(models, (4.0, 0.5), strict=False))
-    measured = {name: said(i, sure[name]) for i, name in enumerate(models)}
-    statistics = Statistics(seed=0, n_resamples=n_resamples)
-    outliers = {
-        partner: {name: said(9 + i, 0, 90, own=False) for i, name in enumerate(models)}
-        for partner in partners
-    }
-    calibrations = {n: CalibrationMeasures()(s.logits_NC, LABELS) for n, s in measured.items()}
-    return Findings(
-        metrics={name: {**each.metrics, "auroc": {}} for name, each in calibrations.items()},
-        calibration={name: each.reliability for name, each in calibrations.items()},
-        comparison=compared(measured, LABELS, statistics),
-        detection=outlier_detection(measured, outliers, statistics),
-        energies={n: histogram(s, s, {}, "test") for n, s in measured.items()},
-        risk_coverage={name: selective_curve(each, LABELS) for name, each in measured.items()},
-        confusion=confusions(measured, LABELS),
+    outputs = {}
+    for i, name in enumerate(models):
+        measured = outputs_of(1, 2.0) if same else outputs_of(i, sure[name])
+        outliers = {partner: outputs_of(9 + i, 0, 90, own=False) for partner in partners}
+        outputs[name] = {MEASURED: measured, TRAIN: measured, **outliers}
+    return evaluate(
+        outputs,
+        {MEASURED: LABELS},
+        split="test",
+        measures=CalibrationMeasures(),
+        statistics=Statistics(seed=0, n_resamples=200),
     )
 
 
@@ -106,19 +94,30 @@ def robustness(models=("Good", "Bad"), attacks=True):
     return pd.DataFrame(rows)
 
 
-def whole_page(found=None, **changed):
-    others = {
+FACTS = {
+    "dataset": "quarters", "split": "test", "n_images": 200, "noise": True, "level": 0.95,
+    "outliers": {"letters": 90, "uniform": 90}, "n_resamples": 200, "md5": {"Good": "0123"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the pictures, which take seconds to draw."""
+    monkeypatch.setattr(pictures, "as_svg", lambda figure: "<svg></svg>")
+
+
+def whole_page(**changed):
+    content = {
+        "title": "EvaluateX: <digits>",
+        "facts": FACTS,
+        "results": results(),
         "robustness": robustness(),
         "grids": {"Good": b"png"},
         "samples": {"Good": {"x": 1.0}},
+        "code": "commit abc",
+        "parameters": {"Good": {"params.lr": "0.001", "params.note": "<b>"}},
     }
-    return evaluation_page(
-        title="EvaluateX: <digits>",
-        facts={"measured on": "200 images", "commit": "abc"},
-        findings=found or findings(),
-        others=OtherFindings(**(others | changed)),
-        parameters={"Good": {"params.lr": "0.001", "params.note": "<b>"}},
-    )
+    return render(PageContent(**(content | changed)))
 
 
 def test_the_page_is_whole_and_needs_no_network():
@@ -132,26 +131,55 @@ def test_the_page_is_whole_and_needs_no_network():
     assert not re.search(r"url\((?!#)|@import", text)
     assert "<digits>" not in text
     assert "<b></td>" not in text
-    for words in ("measured on", "200 images", "commit", "params.lr", "0.001", "No attacks"):
-        assert (words in " ".join(read.words)) == (words != "No attacks")
+    for words in (
+        "200 test images of quarters",
+        "90 letters, 90 uniform",
+        "at 95%",
+        "commit abc",
+        "0123",
+        "params.lr",
+        "0.001",
+    ):
+        assert words in " ".join(read.words)
+    assert "No attacks" not in " ".join(read.words)
+    for title in ("Most accurate", "Best calibrated", "Best out-of-distribution detection"):
+        assert f"<li><b>{title}: Good" in text
 
 
-def test_links_lead_to_the_sections():
+def test_links_lead_to_the_sections(undrawn):
     text = whole_page()
 
     links = re.findall(r'<a href="#([^"]+)">', text)
     assert links == re.findall(r'<section id="([^"]+)"', text)
-    assert links[0] == "in-short"
-    assert {"figures", "calibration", "outliers", "robustness", "samples", "made-by"} <= {*links}
+    assert links == [
+        "summary", "measures", "calibration", "selective-classification", "confusion", "energies",
+        "out-of-distribution-detection", "robustness", "samples", "provenance",
+    ]  # fmt: skip
 
 
-def test_equal_findings_make_equal_pages():
+def test_equal_results_make_equal_pages():
     assert whole_page() == whole_page()
 
 
-def test_what_was_not_measured_has_no_section():
+def test_every_figure_stands_on_the_page(undrawn):
+    found = results()
+
+    words = " ".join(Whole(whole_page(results=found)).words)
+
+    for row in found.tables["figures"].to_dict("records"):
+        assert all(f"{row[name]:.4f}" in words for name in ("value", "low", "high"))
+    for row in found.tables["outliers"].to_dict("records"):
+        assert all(
+            f"{row[name]:.3f}" in words for name in ("auroc", "aupr_in", "aupr_out", "fpr95")
+        )
+    for metrics in found.metrics.values():
+        numbers = [value for value in metrics.values() if not isinstance(value, dict)]
+        assert all(f"{value:.4f}" in words for value in numbers)
+
+
+def test_what_was_not_measured_has_no_section(undrawn):
     text = whole_page(
-        findings(models=("Good",), partners=()),
+        results=results(models=("Good",), partners=()),
         robustness=pd.DataFrame(),
         grids={},
         samples={},
@@ -159,62 +187,79 @@ def test_what_was_not_measured_has_no_section():
 
     Whole(text)
     sections = re.findall(r'<section id="([^"]+)"', text)
-    assert not {"outliers", "robustness", "samples"} & {*sections}
-    assert "tell it from" not in text
+    assert not {"out-of-distribution-detection", "robustness", "samples"} & {*sections}
+    assert "ignificantly" not in text
 
 
-def test_without_attacks_the_page_says_what_they_need():
+def test_without_attacks_the_page_says_what_they_need(undrawn):
     assert "jemtrack[attacks]" in whole_page(robustness=robustness(attacks=False))
+
+
+def test_code_that_differs_from_the_commit_is_named(undrawn):
+    words = "".join(Whole(whole_page(changed_files=["src/a.py", "src/b.py"])).words)
+
+    assert "commit abc with changes" in words
+    assert "commit abc, with changes in src/a.py, src/b.py." in words
+    assert "with changes" not in whole_page()
+
+
+@pytest.mark.parametrize(("n_resamples", "said"), [(100, True), (1000, False)])
+def test_more_tests_than_the_resamples_can_tell_apart_are_said_to_be(undrawn, n_resamples, said):
+    """Ten tests of 100 resamples: no corrected p-value is below 10 / 101."""
+    text = whole_page(facts=FACTS | {"n_resamples": n_resamples})
+
+    assert ("no corrected\np-value is below 0.10" in text) == said
 
 
 @pytest.mark.parametrize(
     ("measure", "best"), [("accuracy", "Good"), ("nll", "Good"), ("brier", "Good")]
 )
-def test_a_sure_difference_is_said_to_be_one(measure, best):
-    comparison = findings().comparison
+def test_a_significant_difference_is_said_to_be_one(measure, best):
+    tables = results().tables
 
-    assert best_model(comparison.figures, measure) == best
-    line = verdict(comparison, measure, "Use", "{:.2f}".format)
-    assert line.startswith(f"*Use: Good* ({measure} ")
-    assert line.endswith("It is surely better than Bad.")
+    assert best_model(tables["figures"], measure) == best
+    title, text = verdict(tables["figures"], tables["tests"], measure, "Use", "{:.2f}".format)
+    assert title == "Use: Good."
+    assert text.lower().startswith(f"{measure} ")
+    assert text.endswith("Significantly better than Bad.")
 
 
 def test_what_the_images_do_not_tell_is_said_not_to_be_told():
-    same = {name: said(1, 2.0) for name in ("One", "Two", "Three")}
-    comparison = compared(same, LABELS, Statistics(0, 200))
+    tables = results(("One", "Two", "Three"), same=True).tables
 
-    line = verdict(comparison, "accuracy", "Use", str)
-    assert line.endswith("These images do not tell it from Two and Three.")
+    _, text = verdict(tables["figures"], tables["tests"], "accuracy", "Use", str)
+    assert text.endswith("Not significantly different from Two and Three.")
 
 
 def test_the_best_score_is_named_with_its_hardest_outliers():
-    found = findings().detection
-    line = detection_verdict(found.figures, found.pairs)
+    tables = results().tables
+    title, text = detection_verdict(tables["outliers"], tables["tests_outliers"])
 
-    assert "*Noticing what it has never seen: Good* by log_density" in line
-    assert "2 kinds of outliers" in line
-    assert line.endswith("surely better than all others on letters and uniform.")
+    assert title == "Best out-of-distribution detection: Good by log_density."
+    assert "2 kinds of outliers" in text
+    assert text.endswith("significantly better than all other models on letters and uniform.")
 
 
 def test_robustness_names_the_best_by_mean_accuracy():
     corrupted, attacked = robustness_verdicts(robustness())
 
     assert corrupted == (
-        "*Seeing through corruptions: Good* (mean accuracy: Good 90.0%, Bad 80.0%)."
+        "Most robust to corruptions: Good.",
+        "Mean accuracy: Good 90.0%, Bad 80.0%.",
     )
-    assert attacked.startswith("*Withstanding attacks: Good*")
+    assert attacked[0] == "Most robust to attacks: Good."
     assert robustness_verdicts(pd.DataFrame()) == []
 
 
-def test_a_line_between_asterisks_is_bold_and_nothing_is_markup():
-    section = Section("A & B")
-    section.points(["*<i>x</i>* rest"])
-    section.table(["<h>"], [[Cell("<c>", "<d>")]], under="<s>")
+def test_nothing_that_a_user_names_is_markup():
+    name = "<i>&x</i>"
+    rows = robustness(models=("Good", "Bad")).replace({"blur": name})
 
-    text = page("t", {}, [section])
-    assert "<b>&lt;i&gt;x&lt;/i&gt;</b> rest" in text
-    assert all(f"&lt;{name}&gt;" in text for name in "hcds")
-    assert section.anchor == "a-b"
+    text = whole_page(title=name, robustness=rows, parameters={name: {name: name}}, code=name)
+
+    Whole(text)
+    assert name not in text
+    assert text.count("&lt;i&gt;&amp;x&lt;/i&gt;") > 7
 
 
 def test_a_picture_s_words_are_words_and_escaped():

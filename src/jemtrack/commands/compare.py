@@ -9,9 +9,10 @@ from rich.table import Table
 
 from jemtrack.commands.show import table_console
 from jemtrack.errors import InputError
-from jemtrack.evaluation.comparison import compare_classifiers, rows_of
+from jemtrack.evaluation.comparison import compare_classifiers
 from jemtrack.evaluation.model_outputs import StoredOutputs
-from jemtrack.evaluation.statistics.paired_tests import SIGNIFICANT, holm
+from jemtrack.evaluation.results import SIGNIFICANT
+from jemtrack.evaluation.statistics.paired_tests import with_correction
 from jemtrack.project.revisions import Revision
 
 SEED = 1
@@ -60,8 +61,7 @@ def changes_since(baseline: Revision, others: Sequence[Revision]) -> pd.DataFram
             raise InputError(f"{revision} has no trainer that {baseline} has")
         for trainer in shared:
             rows += _changes(trainer, before, after, str(revision))
-    table = pd.DataFrame(rows)
-    return table.assign(p_corrected=holm(table["p_value"].to_numpy(dtype=float)))
+    return with_correction(rows)
 
 
 def _changes(
@@ -80,13 +80,13 @@ def _changes(
             "value": float(values["after", pair["measure"]]),
             **{name: pair[name] for name in ("difference", "low", "high", "p_value", "test")},
         }
-        for pair in rows_of(compared.pairs)
+        for pair in compared.pairs.to_dict("records")
     ]
 
 
 def _table(trainer: str, rows: pd.DataFrame, baseline: str) -> Table:
     table = Table(trainer, baseline, "revision", "value", "difference", "interval", "p, corrected")
-    for row in rows_of(rows):
+    for row in rows.to_dict("records"):
         sure = row["p_corrected"] < SIGNIFICANT
         table.add_row(
             row["measure"],

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jemtrack.evaluation.measures.scores import correct
+from jemtrack.evaluation.measures.inputs import LabelledLogits
 
 Norm = Literal["linf", "l2"]
 _ORDERS = {"linf": np.inf, "l2": 2}
@@ -23,7 +23,7 @@ _LARGEST_PIXEL = 255
 
 
 def attacks_are_there() -> bool:
-    """Say whether the toolbox is installed."""
+    """Whether the toolbox is installed."""
     return importlib.util.find_spec("art") is not None
 
 
@@ -35,7 +35,7 @@ class UnitRangeClassifier(nn.Module):
         self.model = model
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Give the logits, (B, classes)."""
+        """Compute the logits, (B, classes)."""
         logits: Tensor = self.model(2 * images_BCHW - 1)
         return logits
 
@@ -52,7 +52,7 @@ def correct_under_attack(
     seed: int,
     batch_size: int = 500,
 ) -> np.ndarray:
-    """Say of each image whether the model classifies it right after the attack, as bool (N,).
+    """Attack each image, and return whether the model still classifies it right, bool (N,).
 
     `images_NCHW` are uint8; the model maps images in [-1, 1] to logits, and is in evaluation
     mode. The attack knows the labels, starts at a random point within the radius and takes
@@ -89,4 +89,4 @@ def correct_under_attack(
         logits = [
             classify(part.to(device)).cpu() for part in torch.split(attacked_NCHW, batch_size)
         ]
-    return correct(torch.cat(logits), labels_N)
+    return LabelledLogits(torch.cat(logits), labels_N).correct_N

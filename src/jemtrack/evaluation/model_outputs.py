@@ -1,73 +1,91 @@
-"""What a model said of a set of images: computed once, measured by all, kept in one file.
+"""What a model computes for a set of images: measured by all, kept in one file.
 
 Letters: N images, C classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.measures.outlier_scores import outlier_scores
+from jemtrack.evaluation.measures.inputs import check_logits
 
 SCORES = ("log_density", "max_probability", "negative_entropy", "approximate_mass", "mahalanobis")
 
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """Of N images: logits (N, C), log p~(x), approximate mass and Mahalanobis score (N,)."""
+    """Of N images: logits (N, C), log p~(x), approximate mass and Mahalanobis score (N,).
+
+    Raises:
+        InputError: when there is no image, the fields do not fit together, a logit is not finite
+            or another value is NaN.
+    """
 
     logits_NC: Tensor
     log_density_N: Tensor
     approximate_mass_N: Tensor
     mahalanobis_N: Tensor
 
-    def scores(self) -> dict[str, Tensor]:
-        """Give the `SCORES` of each image, (N,): higher is more alike to the training images."""
-        found = outlier_scores(self.logits_NC, self.log_density_N)
-        measured = {"approximate_mass": self.approximate_mass_N, "mahalanobis": self.mahalanobis_N}
-        return {**found, **{name: each.detach().cpu().double() for name, each in measured.items()}}
+    def __post_init__(self) -> None:
+        """Check all fields, and move them to the CPU."""
+        check_logits(self.logits_NC)
+        n_images = len(self.logits_NC)
+        for name, values in self.tensors().items():
+            if name != "logits_NC" and values.shape != (n_images,):
+                raise InputError(
+                    f"{name} must be one number an image, got shape {tuple(values.shape)} for "
+                    f"{n_images} images"
+                )
+            if values.isnan().any():
+                raise InputError(f"{name} must be numbers, got NaN: the model has diverged")
+            vars(self)[name] = values.detach().cpu().contiguous()
 
+    def scores(self) -> dict[str, np.ndarray]:
+        """Compute the `SCORES` of each image, float64 (N,): higher is more typical of training.
 
-@dataclass(frozen=True)
-class Look:
-    """What one model said of all image sets of an evaluation.
+        `log_density` is log p~(x) (Liu et al., "Energy-based Out-of-distribution Detection",
+        2020); `max_probability` the highest class probability, 1/C to 1 (Hendrycks and Gimpel, "A
+        Baseline for Detecting Misclassified and Out-of-Distribution Examples", 2017);
+        `negative_entropy` that of the class probabilities, in nats, -log C to 0.
+        """
+        log_probabilities_NC = self.logits_NC.double().log_softmax(dim=1)
+        probabilities_NC = log_probabilities_NC.exp()
+        scores_N = (
+            self.log_density_N,
+            probabilities_NC.max(dim=1).values,
+            (probabilities_NC * log_probabilities_NC).sum(dim=1),
+            self.approximate_mass_N,
+            self.mahalanobis_N,
+        )
+        return {name: each.double().numpy() for name, each in zip(SCORES, scores_N, strict=True)}
 
-    Attributes:
-        measured: the labelled images that the measures are of.
-        train: some of the training images.
-        valid_logits_NC: of the validation images, the logits alone; None where there are none.
-        outliers: by partner, images that no model was trained on.
-    """
-
-    measured: ModelOutputs
-    train: ModelOutputs
-    valid_logits_NC: Tensor | None
-    outliers: Mapping[str, ModelOutputs]
-
-
-_LABELS = "labels"
-_FIELDS = ("logits_NC", "log_density_N", "approximate_mass_N", "mahalanobis_N")
+    def tensors(self) -> dict[str, Tensor]:
+        """List the fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class StoredOutputs(NamedTuple):
-    """By model, what it said of N images, and their labels (N,)."""
+    """The outputs of each model for the same N images, and their labels (N,)."""
 
     outputs: dict[str, ModelOutputs]
     labels_N: Tensor
 
 
+_LABELS = "labels"
+
+
 def save_outputs(outputs: Mapping[str, ModelOutputs], labels_N: Tensor, path: Path) -> None:
     """Write a safetensors file; equal outputs make equal bytes."""
     tensors = {_LABELS: labels_N.cpu().contiguous()}
-    for model, said in outputs.items():
-        for name in _FIELDS:
-            tensors[f"{model}/{name}"] = getattr(said, name).detach().cpu().contiguous()
+    for model, each in outputs.items():
+        tensors |= {f"{model}/{name}": values for name, values in each.tensors().items()}
     path.write_bytes(save(tensors))
 
 
@@ -82,9 +100,9 @@ def load_outputs(content: bytes, where: str) -> StoredOutputs:
         labels_N = tensors.pop(_LABELS)
         models = sorted({name.partition("/")[0] for name in tensors})
         outputs = {
-            model: ModelOutputs(*(tensors[f"{model}/{name}"] for name in _FIELDS))
+            model: ModelOutputs(*(tensors[f"{model}/{each.name}"] for each in fields(ModelOutputs)))
             for model in models
         }
     except (SafetensorError, KeyError) as error:
-        raise InputError(f"{where}: is no whole file of models' outputs ({error})") from error
+        raise InputError(f"{where}: is not a whole file of models' outputs ({error})") from error
     return StoredOutputs(outputs, labels_N)

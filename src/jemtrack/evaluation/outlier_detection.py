@@ -1,32 +1,26 @@
-"""How well each model's scores tell its images from outliers, and which models differ in it.
+"""How well each model's scores detect outliers, and which models differ in it.
 
-Letters: R resamples.
+Letters: N images, R resamples.
 """
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from jemtrack.evaluation.comparison import with_correction
 from jemtrack.evaluation.measures.detection import MEASURES, Detection
-from jemtrack.evaluation.statistics.paired_tests import paired_bootstrap
+from jemtrack.evaluation.statistics.paired_tests import paired_bootstrap, with_correction
 from jemtrack.evaluation.statistics.resampling import N_RESAMPLES, bootstrap, percentile_interval
 
 # By model and score, the scores of a set of images, (N,).
-Scores = Mapping[str, Mapping[str, Tensor]]
+Scores = Mapping[str, Mapping[str, np.ndarray]]
 _AUROC = MEASURES.index("auroc")
 
 
-class OutlierDetection:
-    """Tells the images from each partner's outliers, by every score of every model.
-
-    Args:
-        images: the scores of the images, by model and score.
-        outliers: by partner, those of its outliers.
-        seed: of the bootstrap; models share the resamples.
+class OutlierDetection(NamedTuple):
+    """How well models separate the images from each partner's outliers, by each score.
 
     Attributes:
         figures: a row a model, partner and score: `model`, `partner`, `score`, the measures of
@@ -35,85 +29,72 @@ class OutlierDetection:
         pairs: a row a partner, score and pair of models, with the columns of
             `jemtrack.evaluation.comparison.Comparison.pairs` and `partner` and `score`; the
             difference is that of AUROC.
-
-    Raises:
-        InputError: when there are no images or outliers, or a score is NaN.
+        roc: by model, rows of `Detection.roc` with `partner` and `score`.
     """
 
-    def __init__(
-        self,
-        images: Scores,
-        outliers: Mapping[str, Scores],
-        *,
-        seed: int,
-        n_resamples: int = N_RESAMPLES,
-        level: float = 0.95,
-    ) -> None:
-        self.detections = {
-            (model, partner, score): Detection(images_N, of_partner[model][score])
-            for partner, of_partner in outliers.items()
+    figures: pd.DataFrame
+    pairs: pd.DataFrame
+    roc: dict[str, pd.DataFrame]
+
+    def auroc(self, model: str) -> dict[str, dict[str, float]]:
+        """Select a model's AUROC by partner and score."""
+        rows = self.figures[self.figures["model"] == model]
+        return {
+            str(partner): dict(zip(some["score"], some["auroc"].tolist(), strict=True))
+            for partner, some in rows.groupby("partner", sort=False)
+        }
+
+
+def detect_outliers(
+    images: Scores,
+    outliers: Mapping[str, Scores],
+    *,
+    seed: int,
+    n_resamples: int = N_RESAMPLES,
+    level: float = 0.95,
+) -> OutlierDetection:
+    """Measure how well each score of each model separates images from each partner's outliers.
+
+    Args:
+        images: the scores of the images, by model and score.
+        outliers: by partner, those of its outliers.
+        seed: of the bootstrap; models share the resamples.
+        n_resamples: of the bootstrap.
+        level: of confidence.
+    """
+    rows, pairs = [], []
+    roc: dict[str, list[pd.DataFrame]] = {model: [] for model in images}
+    for partner, of_partner in outliers.items():
+        detections = {
+            (model, score): Detection(images_N, of_partner[model][score])
             for model, scores in images.items()
             for score, images_N in scores.items()
         }
-        self._level = level
-        self._values = {key: each.measures() for key, each in self.detections.items()}
-        self._resampled: dict[tuple[str, str, str], np.ndarray] = {}
-        for partner in outliers:
-            # Of one partner all have equally many images: a resample serves every model.
-            some = {key: each for key, each in self.detections.items() if key[1] == partner}
-            if some:
-                sizes = next(iter(some.values())).sizes
-                self._resampled |= bootstrap(some, sizes, seed, n_resamples)
-        self.figures = pd.DataFrame([self._figures(key) for key in self.detections])
-        self.pairs = with_correction(
-            [
-                self._pair(one, two, partner, score)
-                for partner in outliers
-                for score in next(iter(images.values()), {})
-                for one, two in combinations(images, 2)
-            ]
-        )
+        # Of one partner all have equally many images: a resample serves every model.
+        sizes = next(iter(detections.values())).sizes
+        resampled = bootstrap(detections, sizes, seed, n_resamples)
+        values = {key: each.measures() for key, each in detections.items()}
+        for (model, score), detection in detections.items():
+            which = {"model": model, "partner": partner, "score": score}
+            bounds = _bounds(resampled[model, score], level)
+            counts = dict(zip(("n_images", "n_outliers"), sizes, strict=True))
+            rows.append({**which, **values[model, score], **bounds, **counts})
+            roc[model].append(detection.roc().assign(partner=partner, score=score))
+        for score in next(iter(images.values())):
+            for one, two in combinations(images, 2):
+                first, second = resampled[one, score][:, _AUROC], resampled[two, score][:, _AUROC]
+                difference = values[one, score]["auroc"] - values[two, score]["auroc"]
+                test = paired_bootstrap(difference, first - second, level)
+                which = {"measure": "auroc", "first": one, "second": two}
+                of = {"test": "paired bootstrap", "partner": partner, "score": score}
+                pairs.append({**which, **test._asdict(), **of})
+    curves = {model: pd.concat(parts, ignore_index=True) for model, parts in roc.items()}
+    return OutlierDetection(pd.DataFrame(rows), with_correction(pairs), curves)
 
-    def auroc(self, model: str) -> dict[str, dict[str, float]]:
-        """Give a model's AUROC by partner and score."""
-        found: dict[str, dict[str, float]] = {}
-        for (of_model, partner, score), values in self._values.items():
-            if of_model == model:
-                found.setdefault(partner, {})[score] = values["auroc"]
-        return found
 
-    def roc(self) -> pd.DataFrame:
-        """Give the ROC curves: rows of `Detection.roc` with `model`, `partner` and `score`."""
-        curves = [
-            detection.roc().assign(model=model, partner=partner, score=score)
-            for (model, partner, score), detection in self.detections.items()
-        ]
-        return pd.concat(curves, ignore_index=True)
-
-    def _figures(self, key: tuple[str, str, str]) -> dict[str, float | str]:
-        model, partner, score = key
-        bounds: dict[str, float] = {}
-        for name, resampled_R in zip(MEASURES, self._resampled[key].T, strict=True):
-            low, high = percentile_interval(resampled_R, self._level)
-            bounds |= {f"{name}_low": low, f"{name}_high": high}
-        n_images, n_outliers = self.detections[key].sizes
-        return {
-            **{"model": model, "partner": partner, "score": score},
-            **self._values[key],
-            **bounds,
-            **{"n_images": n_images, "n_outliers": n_outliers},
-        }
-
-    def _pair(self, one: str, two: str, partner: str, score: str) -> dict[str, float | str]:
-        first, second = (one, partner, score), (two, partner, score)
-        found = paired_bootstrap(
-            self._values[first]["auroc"] - self._values[second]["auroc"],
-            self._resampled[first][:, _AUROC] - self._resampled[second][:, _AUROC],
-            self._level,
-        )
-        which = {"measure": "auroc", "first": one, "second": two}
-        return {
-            **which,
-            **found._asdict(),
-            **{"test": "paired bootstrap", "partner": partner, "score": score},
-        }
+def _bounds(resampled_RK: np.ndarray, level: float) -> dict[str, float]:
+    bounds: dict[str, float] = {}
+    for name, resampled_R in zip(MEASURES, resampled_RK.T, strict=True):
+        low, high = percentile_interval(resampled_R, level)
+        bounds |= {f"{name}_low": low, f"{name}_high": high}
+    return bounds

@@ -1,9 +1,10 @@
-"""What a model says of a set of images, batch by batch.
+"""The predictions of a model for a set of images, batch by batch.
 
-Letters: N images, B batch, C classes.
+An evaluation needs more than these: `jemtrack.jem.scores`. Letters: N images, B batch, C classes,
+F features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,7 @@ def predict(
     seed: int,
     batch_size: int = 500,
 ) -> Predictions:
-    """Classify `images` in evaluation mode, with noise of `sigma` that `seed` decides.
+    """Classify `images` in evaluation mode, with noise of `sigma` that `seed` determines.
 
     Neither the device nor `batch_size` changes the noise. Afterwards the model is in the mode
     it was in.
@@ -43,10 +44,21 @@ def predict(
     device, parts = next(model.parameters()).device, []
     with evaluation_mode(model):
         for noisy_BCHW in noisy_batches(images.images_NCHW, sigma, seed, batch_size):
-            said = model.logits_and_log_density(noisy_BCHW.to(device))
-            parts.append([part.cpu() for part in said])
+            outputs = model.logits_and_log_density(noisy_BCHW.to(device))
+            parts.append([part.cpu() for part in outputs])
     logits, log_densities = zip(*parts, strict=True)
     return Predictions(torch.cat(logits), torch.cat(log_densities))
+
+
+@torch.inference_mode()
+def trunk_features(model: JointEnergyModel, batches: Iterable[Tensor]) -> Tensor:
+    """Compute the features (N, F) of batches as the model sees them, on the CPU.
+
+    The model runs in evaluation mode; afterwards it is in the mode it was in.
+    """
+    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        return torch.cat([model.trunk(images_BCHW.to(device)).cpu() for images_BCHW in batches])
 
 
 def noisy_batches(
@@ -54,7 +66,7 @@ def noisy_batches(
 ) -> Iterator[Tensor]:
     """Yield uint8 images as a model sees them, (B, C, H, W) on the CPU: in [-1, 1], with noise.
 
-    `seed` decides the noise of standard deviation `sigma`, and `batch_size` does not change it.
+    `seed` determines the noise of standard deviation `sigma`; `batch_size` does not change it.
     """
     noise = generator(seed, "evaluation noise")
     for images_BCHW in torch.split(images_NCHW, batch_size):
@@ -62,7 +74,7 @@ def noisy_batches(
 
 
 def _noise(shape: torch.Size, stream: torch.Generator) -> Tensor:
-    """Draw an image's noise whatever images are drawn with it.
+    """Draw noise such that an image's does not depend on the images drawn with it.
 
     PyTorch draws normal numbers in blocks of 16, so an image takes whole blocks.
     """
@@ -72,7 +84,7 @@ def _noise(shape: torch.Size, stream: torch.Generator) -> Tensor:
 
 
 def validation_metrics(predictions: Predictions, labels_N: Tensor) -> dict[str, float]:
-    """Give accuracy, mean negative log likelihood (nats) and mean log p~(x)."""
+    """Compute accuracy, mean negative log likelihood (nats) and mean log p~(x)."""
     logits_NC, labels_N = predictions.logits_NC, labels_N.cpu()
     return {
         "valid_accuracy": (logits_NC.argmax(1) == labels_N).double().mean().item(),

@@ -38,7 +38,7 @@ class Revision:
     """A commit, branch, tag or experiment, by any name that git or DVC knows.
 
     Args:
-        name: None is the workspace as it lies there.
+        name: None is the workspace as it is.
         repo: the folder of a graph, or the address of a project; None is this folder. Paths are
             relative to it.
 
@@ -53,7 +53,7 @@ class Revision:
         return self.name or "workspace"
 
     def read(self, path: str | Path) -> bytes:
-        """Give the content of a file, such as `params.yaml` or `nodes/EvaluateX/report.html`."""
+        """Read a file, such as `params.yaml` or `nodes/Report/report.html`."""
         folder = Path(self.repo or ".").resolve()
         if self.name is None and folder.is_dir():
             try:
@@ -78,28 +78,28 @@ class Revision:
         return bytes(found)
 
     def _place(self, folder: Path, path: str | Path) -> tuple[str | None, str]:
-        """Give the project, and where in it the file is, which is how DVC reads it."""
+        """Find the project and the path within it, by which DVC reads the file."""
         if not folder.is_dir():  # an address
             return self.repo, str(path)
         root = Path(Repo.find_root(folder)).resolve()
         return str(root), (folder / path).relative_to(root).as_posix()
 
     def metrics(self, stage: str = EVALUATION) -> dict[str, Any]:
-        """Give the metrics of a stage; those of an evaluation are by model."""
+        """Read the metrics of a stage; those of an evaluation are by model."""
         found: dict[str, Any] = json.loads(self.read(NODES / stage / "metrics.json"))
         return found
 
     def params(self) -> dict[str, Any]:
-        """Give the parameters of all stages."""
+        """Read the parameters of all stages."""
         found: dict[str, Any] = yaml.safe_load(self.read("params.yaml"))
         return found
 
     def table(self, path: str) -> pd.DataFrame:
-        """Give a CSV file under `nodes/`, such as `EvaluateX/tables/figures.csv`."""
+        """Read a CSV file under `nodes/`, such as `EvaluateX/tables/figures.csv`."""
         return pd.read_csv(io.BytesIO(self.read(NODES / path)), keep_default_na=False)
 
     def model(self, trainer: str) -> JointEnergyModel:
-        """Give the model that a trainer made, in evaluation mode, on the CPU."""
+        """Load the model of a trainer, in evaluation mode, on the CPU."""
         content = self.read(NODES / trainer / "model.safetensors")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.safetensors")
@@ -108,6 +108,6 @@ class Revision:
         return model.eval()
 
     def outputs(self, stage: str = EVALUATION) -> StoredOutputs:
-        """Give what each model said of the evaluated images."""
+        """Load the outputs of each model for the evaluated images."""
         path = NODES / stage / "outputs.safetensors"
         return load_outputs(self.read(path), f"{path} of {self}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jemtrack.data.images import DataSplits
 from jemtrack.evaluation.measures.feature_distance import squared_mmd
-from jemtrack.jem.inference import noisy_batches
+from jemtrack.jem.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
@@ -23,19 +23,20 @@ from jemtrack.train.hardware import DeviceName, chosen_device
 from jemtrack.train.launch import keep_freed_memory
 from jemtrack.train.random_streams import generator
 
+_AT_ONCE = 500  # images in one forward pass
 _SCALE = 4  # screen pixels a pixel
 _SMALLEST = 1e-3  # standard deviation of a feature: one that no test image has counts for little
 
 
 @parameters
 class SampleArgs:
-    """Which chains are run.
+    """The Langevin chains to run.
 
     Attributes:
         n_per_class: chains of each class.
         start: uniform noise in [-1, 1], or class_gaussians: draws from a Gaussian that has the
             mean and covariance of the class's training images.
-        device: auto is a GPU where there is one, else the CPU.
+        device: auto is a GPU if there is one, else the CPU.
     """
 
     n_per_class: Annotated[int, Field(ge=1)] = 10
@@ -44,19 +45,19 @@ class SampleArgs:
 
 
 class DrawSamples(Stage):
-    """Lets models draw images of each class, by Langevin chains.
+    """Draws images of each class from models, by Langevin chains.
 
     Attributes:
         data: the file of prepared images.
-        models: the trainers' model files; a trainer's folder gives its name here.
-        features: the model file of the classifier whose features, each in units of its standard
-            deviation over the test images, tell how far samples and test images are apart, and
-            that says whether it takes a sample for its class.
+        models: the trainers' model files; a trainer's folder is the model's name.
+        features: the model file of a classifier that judges the samples: how often it predicts
+            their class, and how far its features, each in units of its standard deviation over
+            the test images, are from those of test images.
         params: which chains.
         sampler: how a chain goes.
-        metrics: an object a trainer.
-        grids: an image a trainer, with a row a class.
-        energies: the energies along the chains, a file a trainer.
+        metrics: an object a model.
+        grids: an image a model, with a row a class.
+        energies: the energies along the chains, a file a model.
     """
 
     data: Path = zntrack.deps_path()
@@ -71,16 +72,16 @@ class DrawSamples(Stage):
     energies: Path = plot(zntrack.nwd / "energies", x="step", y="energy")
 
     def compute(self) -> None:
-        """Run each model's chains from the same starts, and look at where they end."""
+        """Run each model's chains from the same starts, and measure where they end."""
         keep_freed_memory()
         data = DataSplits.load(self.data)
         labels_N = torch.arange(data.n_classes).repeat_interleave(self.params.n_per_class)
         start_NCHW = self._starts(data, labels_N)
         device = chosen_device(self.params.device)
         judge, _, notes = load_model(self.features)
-        judge.eval().to(device)
+        judge.to(device)
         seen = noisy_batches(data.test.images_NCHW, float(notes["sigma"]), data.seed)
-        test_NF, _ = _judged(judge, torch.cat([*seen]))
+        test_NF = trunk_features(judge, seen)
         scale_F = test_NF.std(dim=0).clamp_min(_SMALLEST)
         self.grids.mkdir(parents=True, exist_ok=True)
         self.energies.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,8 @@ class DrawSamples(Stage):
             drawn = class_samples(model, self.sampler, labels_N, start_NCHW, data.seed)
             drawn.energies.to_csv(self.energies / f"{name}.csv", index=False)
             _write_grid(drawn, self.params.n_per_class, self.grids / f"{name}.png")
-            features_NF, predicted_N = _judged(judge, drawn.images_NCHW)
+            features_NF = trunk_features(judge, torch.split(drawn.images_NCHW, _AT_ONCE))
+            predicted_N = _predicted(judge, features_NF)
             metrics[name] = {
                 "feature_distance": squared_mmd(features_NF / scale_F, test_NF / scale_F),
                 "recognised": float((predicted_N == labels_N).double().mean()),
@@ -109,12 +111,11 @@ class DrawSamples(Stage):
 
 
 @torch.inference_mode()
-def _judged(judge: JointEnergyModel, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the features (N, F) and the predicted classes (N,)."""
+def _predicted(judge: JointEnergyModel, features_NF: Tensor) -> Tensor:
+    """Classify images by their features, (N,), on the CPU."""
     device = next(judge.parameters()).device
-    features = [judge.trunk(part.to(device)) for part in torch.split(images_NCHW, 500)]
-    features_NF = torch.cat(features)
-    return features_NF.cpu(), judge.class_head(features_NF).argmax(dim=1).cpu()
+    logits_NC: Tensor = judge.class_head(features_NF.to(device))
+    return logits_NC.argmax(dim=1).cpu()
 
 
 def _write_grid(drawn: Samples, columns: int, path: Path) -> None:

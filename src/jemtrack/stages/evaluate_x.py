@@ -1,30 +1,34 @@
 """The stage EvaluateX."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import zntrack
 from pydantic import Field
+from torch import Tensor
 
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.data.outliers import load_outliers
 from jemtrack.errors import InputError
 from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.evaluate import MEASURED, TRAIN, VALID, Statistics, evaluate
 from jemtrack.evaluation.model_outputs import save_outputs
-from jemtrack.evaluation.results import Findings, Statistics, find_out
-from jemtrack.jem.scores import ImageSets, looks
+from jemtrack.evaluation.results import FOLDERS, write_tables
+from jemtrack.jem.scores import run_models
 from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS
-from jemtrack.project.provenance import provenance, read_others, stage_parameters
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.train.hardware import DeviceName, chosen_device
 from jemtrack.train.launch import keep_freed_memory
+from jemtrack.train.random_streams import generator
 
 
 @parameters
 class EvalArgs:
-    """What the models are measured on.
+    """The images that models are measured on, and the statistics.
 
     Attributes:
         split: the test, the training or the validation images of the data set.
@@ -32,10 +36,10 @@ class EvalArgs:
             `sigma`; or show the images as they are.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.
         n_train_images: training images whose energies are set beside those of the others, and
-            whose features say what is usual.
+            whose features the Mahalanobis score measures distances to.
         n_resamples: of the bootstrap.
         level: of confidence, of all intervals.
-        device: auto is a GPU where there is one, else the CPU.
+        device: auto is a GPU if there is one, else the CPU.
     """
 
     split: Literal["test", "train", "valid"] = "test"
@@ -52,32 +56,27 @@ class EvaluateX(Stage):
 
     Attributes:
         data: the file of prepared images.
-        models: the trainers' model files; a trainer's folder gives its name here.
+        models: the trainers' model files; a trainer's folder is the model's name.
         outliers: files of images that the models have never seen, by PrepareOutliers.
-        robustness: folders of curves, by MeasureRobustness, for the report.
-        samples: folders of image grids, by DrawSamples, for the report.
-        sample_metrics: files of what was measured on them, for the report.
         params: what to measure on.
         operation: what to measure, a dataclass called with logits and labels.
-        metrics: an object a trainer.
-        calibration: a reliability diagram's rows, a file a trainer.
-        energies: how energies are spread, a file a trainer.
-        risk_coverage: risk over coverage, a file a trainer.
-        roc: the ROC curves of each score against each kind of outliers, a file a trainer.
-        tables: all measures with their intervals, and all tests between trainers.
-        outputs: what each model said of the images, for `jemtrack compare`.
-        report: one page with all of it.
+        metrics: an object a model.
+        facts: what was measured on which images, and the MD5 of each model file.
+        calibration: the rows of a reliability diagram, a file a model.
+        energies: histograms of energies, a file a model.
+        risk_coverage: risk over coverage, a file a model.
+        roc: the ROC curves of each score against each kind of outliers, a file a model.
+        tables: all measures with their intervals, all tests between models, and confusions.
+        outputs: the outputs of each model for the images, for `jemtrack compare`.
     """
 
     data: Path = zntrack.deps_path()
     models: list[Path] = zntrack.deps_path()
     outliers: list[Path] = zntrack.deps_path(default_factory=list)
-    robustness: list[Path] = zntrack.deps_path(default_factory=list)
-    samples: list[Path] = zntrack.deps_path(default_factory=list)
-    sample_metrics: list[Path] = zntrack.deps_path(default_factory=list)
     params: EvalArgs = zntrack.deps(default_factory=EvalArgs)
     operation: Any = zntrack.deps(default_factory=CalibrationMeasures)
     metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    facts: Path = zntrack.outs_path(zntrack.nwd / "facts.json")
     calibration: Path = plot(
         zntrack.nwd / "calibration", x="confidence", y="accuracy", template="confidence"
     )
@@ -88,83 +87,66 @@ class EvaluateX(Stage):
     )
     tables: Path = zntrack.outs_path(zntrack.nwd / "tables")
     outputs: Path = zntrack.outs_path(zntrack.nwd / "outputs.safetensors")
-    report: Path = zntrack.outs_path(zntrack.nwd / "report.html")
 
     def compute(self) -> None:
-        """Let each model look at all images, once; measure, compare, and write it down."""
+        """Run each model on all image sets, once; measure, compare and write the results."""
         keep_freed_memory()
-        data = DataSplits.load(self.data)
-        images = chosen_images(self.name, self.params, data)
-        sets = ImageSets.of(data, images, self.params.n_train_images, self._outliers())
-        looked = dict(
-            looks(
-                self.models,
-                sets,
-                noise=self.params.noise,
-                seed=data.seed,
-                batch_size=self.params.images_per_pass,
-                device=chosen_device(self.params.device),
-            )
+        params, data = self.params, DataSplits.load(self.data)
+        images = chosen_images(self.name, params, data)
+        train = _drawn(data, params.n_train_images)
+        outliers = self._outliers()
+        sets = {**outliers, MEASURED: images.images_NCHW, TRAIN: train.images_NCHW}
+        labels = {MEASURED: images.labels_N}
+        if len(data.valid) and params.split != "valid":
+            sets[VALID], labels[VALID] = data.valid.images_NCHW, data.valid.labels_N
+        outputs = run_models(
+            self.models,
+            sets,
+            train,
+            noise=params.noise,
+            seed=data.seed,
+            batch_size=params.images_per_pass,
+            device=chosen_device(params.device),
         )
-        findings = find_out(
-            looked,
-            images.labels_N,
-            sets.valid.labels_N if sets.valid and self.params.split != "valid" else None,
-            split=self.params.split,
+        results = evaluate(
+            outputs,
+            labels,
+            split=params.split,
             measures=self.operation,
-            statistics=Statistics(data.seed, self.params.n_resamples, self.params.level),
+            statistics=Statistics(data.seed, params.n_resamples, params.level),
         )
-        self.metrics.write_text(json.dumps(findings.metrics, indent=2) + "\n")
-        measured = {name: look.measured for name, look in looked.items()}
+        self.metrics.write_text(json.dumps(results.metrics, indent=2) + "\n")
+        for name in FOLDERS:
+            write_tables(getattr(results, name), getattr(self, name))
+        measured = {model: of_sets[MEASURED] for model, of_sets in outputs.items()}
         save_outputs(measured, images.labels_N, self.outputs)
-        self._write_tables(findings)
-        self._write_report(findings, data, sets)
+        self._write_facts(data.dataset, len(images), outliers)
 
-    def _outliers(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _outliers(self) -> dict[str, Tensor]:
+        outliers: dict[str, Tensor] = {}
         for path in self.outliers:
-            found |= load_outliers(path)
-        return found
+            outliers |= load_outliers(path)
+        return outliers
 
-    def _write_tables(self, findings: Findings) -> None:
-        for folder, tables in (
-            (self.calibration, findings.calibration),
-            (self.energies, findings.energies),
-            (self.risk_coverage, findings.risk_coverage),
-            (self.roc, findings.roc),
-            (self.tables, findings.tables),
-        ):
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, table in tables.items():
-                table.to_csv(folder / f"{name}.csv", index=False)
-
-    def _write_report(self, findings: Findings, data: DataSplits, sets: ImageSets) -> None:
-        # What draws takes a second to import.
-        from jemtrack.evaluation.report.sections import evaluation_page
-
-        others = read_others(self.robustness, self.samples, self.sample_metrics)
-        inputs = [*self.models, self.data, *self.outliers, *self.robustness, *self.samples]
-        stages = [self.name, *(path.parent.name for path in inputs)]
-        written = evaluation_page(
-            title=f"{self.name}: {data.dataset}, {len(findings.models)} models",
-            facts={**self._measured_on(data, sets), **provenance()},
-            findings=findings,
-            others=others,
-            parameters=stage_parameters(stages),
-        )
-        self.report.write_text(written)
-
-    def _measured_on(self, data: DataSplits, sets: ImageSets) -> dict[str, str]:
-        return {
-            "measured on": f"{len(sets.measured)} {self.params.split} images of {data.dataset}",
-            "noise": "as in training" if self.params.noise else "none",
-            "outliers": ", ".join(f"{len(images)} {name}" for name, images in sets.outliers.items())
-            or "none",
+    def _write_facts(self, dataset: str, n_images: int, outliers: dict[str, Tensor]) -> None:
+        facts = {
+            "dataset": dataset,
+            "split": self.params.split,
+            "n_images": n_images,
+            "noise": self.params.noise,
+            "outliers": {name: len(images) for name, images in outliers.items()},
+            "n_resamples": self.params.n_resamples,
+            "level": self.params.level,
+            "md5": {
+                path.parent.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+                for path in self.models
+            },
         }
+        self.facts.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def chosen_images(stage: str, params: EvalArgs, data: DataSplits) -> LabelledImages:
-    """Give the images that the parameters of `stage` choose.
+    """Select the images that the parameters of `stage` name.
 
     Raises:
         InputError: when there are none.
@@ -176,3 +158,9 @@ def chosen_images(stage: str, params: EvalArgs, data: DataSplits) -> LabelledIma
             f"{params.split!r}: the data were prepared with n_valid 0"
         )
     return images
+
+
+def _drawn(data: DataSplits, n_images: int) -> LabelledImages:
+    """Draw training images, by the data's seed."""
+    stream = generator(data.seed, "evaluated training images")
+    return data.train[torch.randperm(len(data.train), generator=stream)[:n_images]]

@@ -15,8 +15,7 @@ from pydantic import Field
 from jemtrack.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.evaluation.attacks import attacks_are_there, correct_under_attack
-from jemtrack.evaluation.comparison import rows_of
-from jemtrack.evaluation.measures.scores import correct
+from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.inference import predict
 from jemtrack.jem.networks.model_file import load_model
@@ -31,17 +30,17 @@ Radii = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 @parameters
 class RobustnessArgs:
-    """What is done to the test images.
+    """The corruptions and attacks of test images.
 
     Attributes:
         n_images: of the test images, drawn by chance; all where there are fewer.
         corruptions: which kinds, each at five strengths.
-        linf_radii: of attacks that change each value by at most so much, of 0 to 1.
+        linf_radii: of attacks that change each value, 0 to 1, by at most so much.
         l2_radii: of attacks that change the image by at most so much altogether.
         n_attacked: of the images; an attack takes as long as its steps.
-        n_steps: of an attack. Attacks need the extra `attacks`, and are left out without it.
+        n_steps: of an attack. Attacks need the extra `attacks`, and are skipped without it.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.
-        device: auto is a GPU where there is one, else the CPU.
+        device: auto is a GPU if there is one, else the CPU.
     """
 
     n_images: Annotated[int, Field(ge=1)] = 1000
@@ -59,10 +58,10 @@ class MeasureRobustness(Stage):
 
     Attributes:
         data: the file of prepared images.
-        models: the trainers' model files; a trainer's folder gives its name here.
+        models: the trainers' model files; a trainer's folder is the model's name.
         params: what is done to the images.
-        metrics: an object a trainer.
-        curves: accuracy by kind and strength, a file a trainer.
+        metrics: an object a model.
+        curves: accuracy by kind and strength, a file a model.
     """
 
     data: Path = zntrack.deps_path()
@@ -92,8 +91,9 @@ class MeasureRobustness(Stage):
         model.eval().to(chosen_device(self.params.device))
         sigma, at_once = float(notes["sigma"]), self.params.images_per_pass
         for kind, strength, shown in self._corrupted(images, data.seed):
-            said = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
-            yield _row("corruption", kind, strength, correct(said.logits_NC, images.labels_N))
+            logits_NC, _ = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
+            right_N = LabelledLogits(logits_NC, images.labels_N).correct_N
+            yield _row("corruption", kind, strength, right_N)
         if not attacks_are_there():
             return
         some = images[torch.arange(min(self.params.n_attacked, len(images)))]
@@ -132,13 +132,13 @@ def _row(group: str, kind: str, strength: float, right_N: np.ndarray) -> dict[st
 
 
 def _means(table: pd.DataFrame) -> dict[str, float]:
-    """Give the accuracy of images as they are, corrupted ones (all, each kind), attacked ones."""
+    """Average the accuracy of clean images, corrupted ones (all, each kind) and attacked ones."""
     corrupted = table[(table["group"] == "corruption") & (table["kind"] != "none")]
     by_kind = corrupted.groupby("kind", sort=False)["accuracy"].mean()
     means = {"accuracy": float(table["accuracy"].iloc[0])}
     if len(by_kind):
         means["corrupted"] = float(by_kind.mean())
         means |= {str(kind): float(mean) for kind, mean in by_kind.items()}
-    for row in rows_of(table[table["group"] == "attack"]):
+    for row in table[table["group"] == "attack"].to_dict("records"):
         means[f"{row['kind']}_{row['strength']:g}"] = row["accuracy"]
     return means

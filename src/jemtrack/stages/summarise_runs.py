@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,13 +30,13 @@ class SummaryArgs:
 
 
 class SummariseRuns(Stage):
-    """Gives mean, spread and interval of each figure over several evaluations.
+    """Computes mean, spread and interval of each figure over several evaluations.
 
     Attributes:
         evaluations: the metrics files of EvaluateX, one a run; the runs' trainers have names
             that end in -seed1, -seed2 and so on, or -fold1, or are the same in all.
         params: what the runs differ in.
-        metrics: an object a trainer with the means.
+        metrics: an object a model with the means.
         table: mean, standard deviation, interval and number of runs of each figure.
     """
 
@@ -48,19 +47,17 @@ class SummariseRuns(Stage):
 
     def compute(self) -> None:
         """Put the runs' figures side by side."""
-        contents = [json.loads(path.read_text()) for path in self.evaluations]
-        runs = [dict(_figures(_by_trainer(content))) for content in contents]
+        runs = [_figures(json.loads(path.read_text())) for path in self.evaluations]
         rows = []
-        for key in dict.fromkeys(key for run in runs for key in run):
-            values = [run[key] for run in runs if key in run]
+        for model, measure in dict.fromkeys(key for run in runs for key in run):
+            values = [run[model, measure] for run in runs if (model, measure) in run]
             if len(values) < len(runs):
                 raise InputError(
-                    f"{self.name}: {'.'.join(key)} is not in all of "
+                    f"{self.name}: {model}.{measure} is not in all of "
                     f"{', '.join(map(str, self.evaluations))}: run them by equal parameters"
                 )
-            model, *measure = key
-            found = _OVER[self.params.runs](values)
-            rows.append({"model": model, "measure": ".".join(measure), **found._asdict()})
+            spread = _OVER[self.params.runs](values)
+            rows.append({"model": model, "measure": measure, **spread._asdict()})
         table = pd.DataFrame(rows)
         table.to_csv(self.table, index=False)
         means = {
@@ -70,14 +67,13 @@ class SummariseRuns(Stage):
         self.metrics.write_text(json.dumps(means, indent=2) + "\n")
 
 
-def _by_trainer(content: dict[str, Any]) -> dict[str, Any]:
-    """Take from the models' names what tells the runs apart: `MaxEntropyL1-seed2`."""
-    return {_MARK.sub("", name): figures for name, figures in content.items()}
+def _figures(metrics: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Flatten the metrics of a run, by model and dotted measure.
 
-
-def _figures(content: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
-    for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _figures(value, (*above, name))
-        else:
-            yield (*above, name), float(value)
+    What tells the runs apart is taken from the models' names: `MaxEntropyL1-seed2`.
+    """
+    return {
+        (_MARK.sub("", model), str(measure)): float(value)
+        for model, figures in metrics.items()
+        for measure, value in pd.json_normalize(figures).iloc[0].items()
+    }

@@ -1,4 +1,4 @@
-"""The graph of the main job: PrepareData -> three trainers -> EvaluateX."""
+"""The graph of the main job: PrepareData -> three trainers -> EvaluateX -> Report."""
 
 from typing import Any
 
@@ -10,28 +10,34 @@ from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.measure_robustness import MeasureRobustness
 from jemtrack.stages.prepare_data import PrepareData
 from jemtrack.stages.prepare_outliers import OutlierArgs, PrepareOutliers
+from jemtrack.stages.report import Report
 from jemtrack.stages.stage import Stage
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
 
 def measuring_stages(data: Any, models: list[Any], outliers: OutlierArgs) -> list[Stage]:
-    """Declare the outliers, the robustness, the samples, and the evaluation that shows them all.
+    """Declare the outliers, the robustness, the samples, the evaluation and the report on them all.
 
-    `data` and `models` are outs of the stages that make them, inside the graph they are declared
-    in; the first model is the classifier that judges the samples.
+    `data` and `models` are outs of the graph's other stages; the first model is the classifier
+    that judges the samples.
     """
     prepared = PrepareOutliers(data=data, params=outliers)
     robustness = MeasureRobustness(data=data, models=models)
     samples = DrawSamples(data=data, models=models, features=models[0])
-    evaluated = EvaluateX(
-        data=data,
-        models=models,
-        outliers=[prepared.images],
+    evaluated = EvaluateX(data=data, models=models, outliers=[prepared.images])
+    report = Report(
+        metrics=evaluated.metrics,
+        facts=evaluated.facts,
+        tables=evaluated.tables,
+        calibration=evaluated.calibration,
+        energies=evaluated.energies,
+        risk_coverage=evaluated.risk_coverage,
+        roc=evaluated.roc,
         robustness=[robustness.curves],
         samples=[samples.grids],
         sample_metrics=[samples.metrics],
     )
-    return [prepared, robustness, samples, evaluated]
+    return [prepared, robustness, samples, evaluated, report]
 
 
 def nodes() -> list[Stage]:

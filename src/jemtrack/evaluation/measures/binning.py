@@ -1,6 +1,6 @@
 """Bins of confidence, of equal width or of equally many images.
 
-A way to bin gives the edges, from 0 to 1 and ascending; each bin holds its left edge, the last
+A `Binning` computes the edges, ascending from 0 to 1; each bin holds its left edge, the last
 one holds 1 as well.
 
 Letters: N images, E edges.
@@ -16,7 +16,7 @@ Binning = Callable[[np.ndarray, int], np.ndarray]
 
 
 def equal_width(confidence_N: np.ndarray, n_bins: int) -> np.ndarray:
-    """Give the edges of `n_bins` bins of equal width; `confidence_N` changes nothing.
+    """Compute the edges of `n_bins` bins of equal width, whatever `confidence_N` is.
 
     Raises:
         InputError: when `n_bins` is below 1.
@@ -26,7 +26,7 @@ def equal_width(confidence_N: np.ndarray, n_bins: int) -> np.ndarray:
 
 
 def equal_mass(confidence_N: np.ndarray, n_bins: int) -> np.ndarray:
-    """Give the edges of at most `n_bins` bins with equally many images, or one more or less.
+    """Compute the edges of at most `n_bins` bins with equally many images, or one more or less.
 
     Images of equal confidence stay together, whatever their order: they share a bin, which then
     holds more, and there may be fewer bins.
@@ -44,7 +44,7 @@ def equal_mass(confidence_N: np.ndarray, n_bins: int) -> np.ndarray:
 
 
 def bin_indices(confidence_N: np.ndarray, edges_E: np.ndarray) -> np.ndarray:
-    """Give the bin of each image, from 0."""
+    """Find the bin of each image, from 0."""
     return np.searchsorted(edges_E[1:-1], confidence_N, side="right")
 
 

@@ -1,4 +1,4 @@
-"""What a Brier score is made of: how honest, how sharp, how hard.
+"""The parts of a Brier score: reliability, resolution and uncertainty.
 
 Letters: N images, C classes.
 """
@@ -9,7 +9,6 @@ import numpy as np
 from torch import Tensor
 
 from jemtrack.evaluation.measures.binning import Binning, bin_indices, equal_width
-from jemtrack.evaluation.measures.inputs import checked_probabilities
 
 
 @dataclass(frozen=True)
@@ -31,23 +30,19 @@ class BrierDecomposition:
 
     @property
     def brier(self) -> float:
-        """Give the score that they make up."""
+        """Their sum, the score itself."""
         return self.reliability - self.resolution + self.uncertainty + self.remainder
 
 
 def brier_decomposition(
     probabilities_NC: Tensor, labels_N: Tensor, n_bins: int = 20, binning: Binning = equal_width
 ) -> BrierDecomposition:
-    """Decompose the Brier score class by class, by bins of the class's probability, and add up.
+    """Decompose the Brier score of each class by bins of its probability, and sum over classes.
 
     Murphy, "A new vector partition of the probability score" (1973), for one class; the two
     terms within bins are those of Stephenson, Coelho and Jolliffe, "Two extra components in the
     Brier score decomposition" (2008). The sum over the classes is the score of several classes.
-
-    Raises:
-        InputError: when there is no image, or the input does not fit together.
     """
-    probabilities_NC, labels_N = checked_probabilities(probabilities_NC, labels_N)
     terms_C4 = [
         _terms(probability_N, (labels_N == class_).double().numpy(), n_bins, binning)
         for class_, probability_N in enumerate(probabilities_NC.T.numpy())

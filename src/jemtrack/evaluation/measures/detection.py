@@ -1,4 +1,4 @@
-"""How well a score tells images of the training kind from outliers.
+"""Out-of-distribution detection: how well a score separates images from outliers.
 
 A score is higher where an image is more alike to the training images. Images of equal score
 cannot be told apart: they pass a threshold together, whatever their order.
@@ -11,9 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
-
-from jemtrack.evaluation.measures.inputs import checked_values
 
 MEASURES = ("auroc", "aupr_in", "aupr_out", "fpr95")
 TRUE_POSITIVE_RATE = 0.95
@@ -27,7 +24,7 @@ class Passed(NamedTuple):
 
 
 class Detection:
-    """Tells images from outliers by their scores; called, it gives the four `MEASURES`.
+    """Detects outliers by their scores; a call computes the four `MEASURES`.
 
     - `auroc`: chance that an image has a higher score than an outlier, ties counting half
       (Fawcett, "An introduction to ROC analysis", 2006).
@@ -40,28 +37,21 @@ class Detection:
       networks", 2018, section 4); 0 is best.
 
     Args:
-        image_scores_I: scores of images like those that were trained on.
-        outlier_scores_O: scores of images unlike them.
-
-    Raises:
-        InputError: when there are no images or no outliers, or a score is NaN.
+        image_scores_I: of images like the training images; float64, not NaN.
+        outlier_scores_O: of images unlike them.
     """
 
-    def __init__(
-        self, image_scores_I: Tensor | np.ndarray, outlier_scores_O: Tensor | np.ndarray
-    ) -> None:
-        (images_I,) = checked_values("the images' scores", image_scores_I)
-        (outliers_O,) = checked_values("the outliers' scores", outlier_scores_O)
-        self.sizes = (len(images_I), len(outliers_O))
-        scores_N = np.concatenate([images_I, outliers_O])
+    def __init__(self, image_scores_I: np.ndarray, outlier_scores_O: np.ndarray) -> None:
+        self.sizes = (len(image_scores_I), len(outlier_scores_O))
+        scores_N = np.concatenate([image_scores_I, outlier_scores_O])
         self._order_N = np.argsort(-scores_N, kind="stable")
         descending_N = scores_N[self._order_N]
-        self._is_image_N = self._order_N < len(images_I)
+        self._is_image_N = self._order_N < len(image_scores_I)
         # Not a difference: that of two infinite scores is none.
         self._last_T = np.flatnonzero(np.append(descending_N[1:] != descending_N[:-1], True))
 
     def __call__(self, counts_RN: np.ndarray | None = None) -> np.ndarray:
-        """Give the measures, (R, 4), where each of the N (images first) was drawn so often.
+        """Compute the measures, (R, 4), of resamples: how often each of N (images first) was drawn.
 
         Without counts, they are those of the scores themselves, (1, 4). A `bootstrap` takes this
         as a figure, and `sizes` as its numbers of images.
@@ -70,11 +60,11 @@ class Detection:
         return np.column_stack([_auroc(passed), *_average_precisions(passed), _fpr95(passed)])
 
     def measures(self) -> dict[str, float]:
-        """Give the measures by name."""
+        """Compute the measures by name."""
         return dict(zip(MEASURES, self()[0].tolist(), strict=True))
 
     def roc(self, n_points: int = 200) -> pd.DataFrame:
-        """Give at most `n_points` rows of `false_positive_rate` and `true_positive_rate`.
+        """Compute at most `n_points` rows of `false_positive_rate` and `true_positive_rate`.
 
         They ascend from (0, 0) to (1, 1), evenly spread along the curve; images are positive.
         """
@@ -94,7 +84,7 @@ class Detection:
 
 
 def _new(passed_RT: np.ndarray) -> np.ndarray:
-    """Give how many have exactly each score."""
+    """Count those that have exactly each score."""
     return np.diff(passed_RT, axis=1, prepend=0)
 
 
@@ -107,7 +97,7 @@ def _auroc(passed: Passed) -> np.ndarray:
 
 
 def _average_precisions(passed: Passed) -> tuple[np.ndarray, np.ndarray]:
-    """Give that of the images from the highest score on, of the outliers from the lowest."""
+    """Compute that of images, from the highest score on, and of outliers, from the lowest."""
     images_RT, outliers_RT = passed
     new_images_RT, new_outliers_RT = _new(images_RT), _new(outliers_RT)
     n_images_R1, n_outliers_R1 = images_RT[:, -1:], outliers_RT[:, -1:]

@@ -1,4 +1,4 @@
-"""How energies are spread over image sets, in the same bins.
+"""Histograms of the energies of several image sets, in the same bins.
 
 Letters: N images.
 """
@@ -7,29 +7,22 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
-
-from jemtrack.evaluation.measures.inputs import checked_values
 
 N_BINS = 60
-_TAIL = 0.005  # of each set; what lies beyond all of these stands in the outermost bins
+_TAIL = 0.005  # of each set; what lies beyond all of these is in the outermost bins
 
 
-def energy_histograms(log_densities: Mapping[str, Tensor], n_bins: int = N_BINS) -> pd.DataFrame:
+def energy_histograms(
+    log_densities: Mapping[str, np.ndarray], n_bins: int = N_BINS
+) -> pd.DataFrame:
     """Count the images of each set by their energy E(x) = -log p~(x).
 
     Rows by set and bin, with the columns `images` (the set's name), `energy` (the bin's centre),
     `left`, `right` and `share` of the set. The bins are of equal width and the same for all
     sets; the outermost two also hold the few images beyond them. The energies of two models
     cannot be compared: each has its own unknown constant.
-
-    Raises:
-        InputError: when a set has no images, or a log density is NaN.
     """
-    energies = {}
-    for name, log_density_N in log_densities.items():
-        (values_N,) = checked_values(f"the log densities of {name}", log_density_N)
-        energies[name] = -values_N
+    energies = {name: -log_density_N for name, log_density_N in log_densities.items()}
     bounds = [np.quantile(each_N, [_TAIL, 1 - _TAIL]) for each_N in energies.values()]
     low, high = min(each[0] for each in bounds), max(each[1] for each in bounds)
     edges = np.linspace(low, high if high > low else low + 1.0, n_bins + 1)

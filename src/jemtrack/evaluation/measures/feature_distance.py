@@ -9,7 +9,7 @@ from jemtrack.errors import InputError
 
 
 def squared_mmd(one_MF: Tensor, other_NF: Tensor) -> float:
-    """Give the squared maximum mean discrepancy with the kernel (x.y / F + 1)^3, without bias.
+    """Estimate the squared maximum mean discrepancy with the kernel (x.y / F + 1)^3, without bias.
 
     It is 0 on average where both sets are of one distribution, and may be below. Unlike a
     Fréchet distance it can be estimated from few images. On the features of the Inception
@@ -32,7 +32,7 @@ def squared_mmd(one_MF: Tensor, other_NF: Tensor) -> float:
 
 
 def _without_itself(features_NF: Tensor) -> Tensor:
-    """Give the mean of the kernel over pairs of two different images."""
+    """Average the kernel over pairs of two different images."""
     kernel_NN = _kernel(features_NF, features_NF)
     count = len(features_NF)
     return (kernel_NN.sum() - kernel_NN.trace()) / (count * (count - 1))

@@ -1,4 +1,4 @@
-"""How far an image's features are from those of each class, as the training images spread.
+"""The Mahalanobis score: how far an image's features are from those of the nearest class.
 
 Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial
 Attacks" (2018), without its perturbation of the image: a Gaussian a class on the features, all
@@ -13,17 +13,17 @@ from jemtrack.errors import InputError
 
 
 class Mahalanobis:
-    """Scores images by their features; higher is more alike to the images that it was made of.
+    """Scores images by their features; higher is more typical of the images it was fitted on.
 
     The covariance is Ledoit and Wolf's estimate (2004), which can be inverted where there are
-    fewer images than features. A class without images has no mean, and counts for nothing.
+    fewer images than features. A class without images has no mean and is left out.
 
     Args:
         features_NF: of training images.
         labels_N: their classes.
 
     Raises:
-        InputError: when the two do not fit together or there is no image.
+        InputError: when the two do not fit together, there is no image or a feature is not finite.
     """
 
     def __init__(self, features_NF: Tensor, labels_N: Tensor) -> None:
@@ -34,6 +34,8 @@ class Mahalanobis:
                 "expected the features and the label of one image or more, got shapes "
                 f"{tuple(features_NF.shape)} and {tuple(labels_N.shape)}"
             )
+        if not features_NF.isfinite().all():
+            raise InputError("the features are infinite or NaN: the model has diverged")
         seen_NF = features_NF.detach().cpu().double().numpy()
         _, index_N = np.unique(labels_N.cpu().numpy(), return_inverse=True)
         parts = [seen_NF[index_N == k] for k in range(index_N.max() + 1)]
@@ -44,7 +46,7 @@ class Mahalanobis:
         self._precision_FF = torch.from_numpy(np.linalg.pinv(covariance_FF, hermitian=True))
 
     def __call__(self, features_NF: Tensor) -> Tensor:
-        """Give minus the squared distance to the nearest class mean, (N,), float64 on the CPU."""
+        """Compute minus the squared distance to the nearest class mean, float64 (N,) on the CPU."""
         features_NF = features_NF.detach().cpu().double()
         nearest_N = torch.full((len(features_NF),), torch.inf, dtype=torch.float64)
         for mean_F in self._means_KF:

@@ -1,151 +1,255 @@
-"""The parts of a page: sections of paragraphs, tables and pictures, put into one HTML file."""
+"""The page of an evaluation's results: its tables and pictures, put into the template."""
 
-import re
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from jinja2 import Environment
-from markupsafe import Markup, escape
-from matplotlib.figure import Figure
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
-from jemtrack.evaluation.report.pictures import as_svg
+from jemtrack.evaluation.report import pictures
+from jemtrack.evaluation.report.summary import best_model, verdicts
+from jemtrack.evaluation.report.template import TEMPLATE
+from jemtrack.evaluation.results import SIGNIFICANT, EvaluationResults
 
-PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-       margin: 0 auto; padding: 1rem; max-width: 62rem; }
-h1 { font-size: 1.7rem; margin: .5rem 0; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .4rem; }
-p, li { max-width: 46rem; }
-.facts { color: #444; } .facts b { color: #1a1a1a; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e2e2e2;
-         white-space: nowrap; }
-th:first-child, td:first-child, .words td { text-align: left; }
-thead th { border-bottom: 2px solid #888; }
-td.best { font-weight: 700; background: #eaf3fb; }
-.interval { color: #666; font-size: .85em; }
-figure { margin: .8rem 0; } figcaption { color: #444; font-size: .9rem; max-width: 46rem; }
-.panels { display: flex; flex-wrap: wrap; gap: .4rem; }
-figure svg { max-width: 100%; height: auto; flex: none; }
-img.pixels { image-rendering: pixelated; width: 100%; max-width: 40rem; }
-.short { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: #f6f9fc; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: #0b5394; }
-nav a { margin-right: .8rem; white-space: nowrap; }
-@media print { body { font-size: 10pt; max-width: none; padding: 0; } nav { display: none; }
-  figure, table { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; }
-  .panels svg { max-width: 32%; }
-  details::details-content { content-visibility: visible; height: auto; } }
-@media (max-width: 40rem) { body { padding: .7rem; } h1 { font-size: 1.35rem; } }
-</style>
-</head>
-<body>
-<header>
-<h1>{{ title }}</h1>
-<p class="facts">{% for name, value in facts.items() -%}
-{{ name }} <b>{{ value }}</b>{{ " · " if not loop.last }}
-{%- endfor %}</p>
-<nav>{% for section in sections -%}
-<a href="#{{ section.anchor }}">{{ section.title }}</a>
-{% endfor %}</nav>
-</header>
-<main>
-{% for section in sections %}
-<section id="{{ section.anchor }}"{% if loop.first %} class="short"{% endif %}>
-<h2>{{ section.title }}</h2>
-{% for part in section.parts %}{{ part }}
-{% endfor %}</section>
-{% endfor %}
-</main>
-</body>
-</html>
-"""
-
-TABLE = """\
-<div class="scroll"><table{% if words %} class="words"{% endif %}>
-<thead><tr>{% for name in header %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in rows %}
-<tr>{% for cell in row %}<td{% if cell.best %} class="best"{% endif %}>{{ cell.text }}
-{%- if cell.interval %} <span class="interval">{{ cell.interval }}</span>{% endif %}</td>
-{%- endfor %}</tr>{% endfor %}
-</tbody></table></div>"""
-
-
-_HTML = Environment(autoescape=True, keep_trailing_newline=True)
+_LABELS = {
+    "top_k_accuracy": "top-k accuracy",
+    "nll": "NLL (nats)",
+    "brier": "Brier score",
+    "brier_reliability": "Brier reliability (lower is better)",
+    "brier_resolution": "Brier resolution (higher is better)",
+    "ece": "ECE",
+    "ece_bin_centre": "ECE, bin centres",
+    "ece_equal_mass": "ECE, equal mass",
+    "ece_class_wise": "ECE, class-wise",
+    "aurc": "AURC",
+    "excess_aurc": "excess AURC",
+    "nll_at_temperature": "NLL at the temperature",
+    "brier_at_temperature": "Brier score at the temperature",
+    "ece_at_temperature": "ECE at the temperature",
+    "auroc": "AUROC",
+    "feature_distance": "distance to test images",
+    "recognised": "classified as their class",
+    "energy": "median energy",
+    "none": "no corruption",
+}
+_DETECTION = {
+    "auroc": "AUROC",
+    "aupr_in": "AUPR, images",
+    "aupr_out": "AUPR, outliers",
+    "fpr95": "FPR at 95% TPR",
+}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A table's cell: its text, the interval beside it, and whether it is the best of its row."""
+class PageContent:
+    """What a page shows.
+
+    Attributes:
+        title: of the page.
+        facts: what was measured on which images, as `EvaluateX` writes it.
+        results: of the evaluation.
+        robustness: rows with the columns `model`, `group` (corruption or attack), `kind`,
+            `strength`, `accuracy`, `low`, `high`, `count`; or none.
+        grids: by model, a PNG file of samples with a row a class.
+        samples: by model, what was measured on its samples.
+        code: the commit of the code that made the results.
+        changed_files: source files that differed from it.
+        parameters: by stage, values by dotted name.
+    """
+
+    title: str
+    facts: Mapping[str, Any]
+    results: EvaluationResults
+    robustness: pd.DataFrame
+    code: str
+    changed_files: Sequence[str] = ()
+    grids: Mapping[str, bytes] = field(default_factory=dict)
+    samples: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+class Cell(NamedTuple):
+    """A table's cell: its text, the interval beside it, and whether it is to stand out."""
 
     text: str
     interval: str = ""
     best: bool = False
 
 
-@dataclass
-class Section:
-    """A part of the page under a title; what is added stands in that order."""
+class Table(NamedTuple):
+    """The names of the columns, and the cells of each row."""
 
-    title: str
-    parts: list[Markup] = field(default_factory=list)
-
-    @property
-    def anchor(self) -> str:
-        """Give the name by which a link leads here."""
-        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
-
-    def text(self, words: str) -> None:
-        """Add a paragraph."""
-        self.parts.append(Markup("<p>{}</p>").format(words))
-
-    def points(self, lines: Sequence[str]) -> None:
-        """Add a list; what stands between two asterisks is bold."""
-        items = [Markup("<li>{}</li>").format(_with_bold(line)) for line in lines]
-        self.parts.append(Markup("<ul>{}</ul>").format(Markup("").join(items)))
-
-    def table(
-        self,
-        header: Sequence[str],
-        rows: Sequence[Sequence[Cell]],
-        *,
-        words: bool = False,
-        under: str = "",
-    ) -> None:
-        """Add a table, of words or of numbers; `under` names what must be clicked to see it."""
-        made = Markup(_HTML.from_string(TABLE).render(header=header, rows=rows, words=words))
-        if under:
-            made = Markup("<details><summary>{}</summary>{}</details>").format(under, made)
-        self.parts.append(made)
-
-    def picture(self, panels: Sequence[Figure], caption: str) -> None:
-        """Add a picture; as many of its panels are side by side as the page is wide."""
-        drawn = Markup("").join(Markup(as_svg(panel)) for panel in panels)
-        self._figure(Markup('<div class="panels">{}</div>').format(drawn), caption)
-
-    def image(self, png_base64: str, caption: str) -> None:
-        """Add an image of pixels that stay squares, from a PNG file in base64."""
-        source = Markup('<img class="pixels" alt="{}" src="data:image/png;base64,{}">')
-        self._figure(source.format(caption, png_base64), caption)
-
-    def _figure(self, content: Markup, caption: str) -> None:
-        whole = Markup("<figure>{}<figcaption>{}</figcaption></figure>")
-        self.parts.append(whole.format(content, caption))
+    header: list[str]
+    rows: list[list[Cell]]
 
 
-def page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
-    """Give the HTML of a page that needs no network and no file beside it."""
-    return _HTML.from_string(PAGE).render(title=title, facts=facts, sections=sections)
+def render(content: PageContent) -> str:
+    """Write the HTML of the whole page; what was not measured has no section."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["anchor"] = lambda name: name.lower().replace(" ", "-")
+    results, tables, robustness = content.results, content.results.tables, content.robustness
+    return environment.from_string(TEMPLATE).render(
+        page=content,
+        verdicts=verdicts(results, robustness),
+        significant=SIGNIFICANT,
+        level=f"{content.facts['level']:.0%}",
+        figures=_figures(tables["figures"]),
+        metrics=_side_by_side(results.metrics, _number),
+        tests=_tests(tables["tests"]),
+        **_detection(tables, content.facts["n_resamples"]),
+        **_robustness(robustness, results.models),
+        sample_metrics=_side_by_side(content.samples, "{:.4g}".format),
+        grids={
+            model: b64encode(content.grids[model]).decode()
+            for model in results.models
+            if model in content.grids
+        },
+        pictures=_pictures(results, robustness),
+        colours=pictures.COLOURS,
+        image_sets=_names(results.energies, "images"),
+        scores=_names(results.roc, "score"),
+        md5=_words(["model", "MD5 of model.safetensors"], content.facts["md5"]),
+        parameters={
+            stage: _words(["parameter", "value"], values)
+            for stage, values in content.parameters.items()
+        },
+    )
 
 
-def _with_bold(line: str) -> Markup:
-    parts = [escape(part) for part in line.split("*")]
-    bold = [Markup("<b>{}</b>").format(part) if at % 2 else part for at, part in enumerate(parts)]
-    return Markup("").join(bold)
+def _pictures(results: EvaluationResults, robustness: pd.DataFrame) -> dict[str, list[str]]:
+    corrupted = robustness[robustness["kind"] != "none"] if len(robustness) else robustness
+    panels = {
+        "intervals": pictures.intervals(results.tables["figures"]),
+        "reliability": pictures.reliability(results.calibration),
+        "risk_coverage": pictures.risk_coverage(results.risk_coverage),
+        "confusion": pictures.confusion(results.tables["confusion"]),
+        "energies": pictures.energies(results.energies),
+        "roc": pictures.roc_curves(results.roc),
+        "robustness": pictures.robustness(corrupted, results.models) if len(corrupted) else [],
+    }
+    return {name: [pictures.as_svg(each) for each in figures] for name, figures in panels.items()}
+
+
+def _names(tables: Mapping[str, pd.DataFrame], column: str) -> list[str]:
+    """List what a column of any of the tables names, in order."""
+    return list(dict.fromkeys(name for table in tables.values() for name in table[column]))
+
+
+def _figures(figures: pd.DataFrame) -> Table:
+    best = {measure: best_model(figures, measure) for measure in figures["measure"].unique()}
+    return _side_by_side(
+        {
+            str(model): {
+                row["measure"]: _with_interval(row, "value", row["model"] == best[row["measure"]])
+                for row in rows.to_dict("records")
+            }
+            for model, rows in figures.groupby("model", sort=False)
+        }
+    )
+
+
+def _detection(tables: Mapping[str, pd.DataFrame], n_resamples: int) -> dict[str, Any]:
+    if "outliers" not in tables:
+        return dict.fromkeys(("auroc", "detection", "outlier_tests", "lowest_p"))
+    figures, tests = tables["outliers"], tables["tests_outliers"]
+    best = figures.groupby("partner")["auroc"].max()
+    auroc = {
+        str(partner): {
+            f"{row['score']}, {row['model']}": _with_interval(
+                row, "auroc", row["auroc"] == best[partner]
+            )
+            for row in rows.sort_values("score", kind="stable", key=_first_seen).to_dict("records")
+        }
+        for partner, rows in figures.groupby("partner", sort=False)
+    }
+    rows = [
+        [*(Cell(row[name]) for name in ("model", "partner", "score"))]
+        + [_with_interval(row, name) for name in _DETECTION]
+        + [Cell(str(row[name])) for name in ("n_images", "n_outliers")]
+        for row in figures.to_dict("records")
+    ]
+    header = ["model", "outliers", "score", *_DETECTION.values(), "images", "outliers"]
+    lowest_p = min(len(tests) / (n_resamples + 1), 1)
+    return {
+        "auroc": _side_by_side(auroc),
+        "detection": Table(header, rows),
+        "outlier_tests": _tests(tests),
+        "lowest_p": f"{lowest_p:.2f}" if lowest_p >= SIGNIFICANT else None,
+    }
+
+
+def _first_seen(names: pd.Series) -> pd.Series:
+    """Rank names by where they first occur."""
+    return pd.Series(pd.factorize(names)[0], index=names.index)
+
+
+def _robustness(curves: pd.DataFrame, models: list[str]) -> dict[str, Any]:
+    if not len(curves):
+        return {"accuracies": None, "attacked": False}
+    means = curves.groupby(["kind", "model"])["accuracy"].mean().to_dict()
+    columns: dict[str, dict[str, Cell]] = {model: {} for model in models}
+    for kind in curves["kind"].unique():
+        highest = max(means[kind, model] for model in models)
+        for model, column in columns.items():
+            value = means[kind, model]
+            column[kind] = Cell(_number(value), best=value == highest)
+    accuracies = _side_by_side(columns, corner="mean accuracy over the strengths")
+    return {"accuracies": accuracies, "attacked": (curves["group"] == "attack").any()}
+
+
+def _tests(pairs: pd.DataFrame) -> Table | None:
+    """List all tests, the significant ones marked; None if there is one model only."""
+    header = ["measure", "first", "second", "first less second", "p", "p, corrected", "test"]
+    rows = [
+        [
+            Cell(" ".join(row[name] for name in ("measure", "partner", "score") if name in row)),
+            *(Cell(row["first"]), Cell(row["second"])),
+            Cell(f"{row['difference']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}"),
+            Cell(_p_value(row["p_value"])),
+            Cell(_p_value(row["p_corrected"]), best=row["p_corrected"] < SIGNIFICANT),
+            Cell(row["test"]),
+        ]
+        for row in pairs.to_dict("records")
+    ]
+    return Table(header, rows) if rows else None
+
+
+def _side_by_side(
+    columns: Mapping[str, Mapping[str, Any]],
+    form: Callable[[Any], str] = str,
+    corner: str = "",
+) -> Table:
+    """Make a table with a column a key and a row for each name in any of them."""
+    names = dict.fromkeys(
+        name
+        for column in columns.values()
+        for name, value in column.items()
+        if not isinstance(value, Mapping)
+    )
+    rows = []
+    for name in names:
+        values = [column.get(name, Cell("")) for column in columns.values()]
+        cells = [each if isinstance(each, Cell) else Cell(form(each)) for each in values]
+        rows.append([Cell(_LABELS.get(name, name)), *cells])
+    return Table([corner, *columns], rows)
+
+
+def _words(header: list[str], values: Mapping[str, str]) -> Table:
+    return Table(header, [[Cell(name), Cell(value)] for name, value in values.items()])
+
+
+def _with_interval(row: Mapping[Any, Any], name: str, best: bool = False) -> Cell:
+    """Show a figure with its bounds: `low` and `high`, or those that bear its name."""
+    low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+    form = _number if name == "value" else "{:.3f}".format
+    return Cell(form(row[name]), f"{form(row[low])} to {form(row[high])}", best)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< .001"

@@ -1,8 +1,8 @@
-"""The pictures of an evaluation: matplotlib figures of tables that the measures gave.
+"""The pictures of an evaluation: matplotlib figures of its tables.
 
-A picture is a list of panels, each a figure of its own, so that a page lays them out side by side
-or below one another as it is wide. A model has the same colour in all of them, and so has an
-image set. `as_svg` makes a figure a part of a page.
+A picture is a list of panels, each its own figure, so that a page lays out as many side by side as
+it is wide. A model, image set or score has the same colour in all panels, one of `COLOURS` by its
+place, which the page shows in a legend.
 """
 
 import io
@@ -15,9 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jemtrack.evaluation.comparison import rows_of
-
-# Okabe and Ito's colours, which people who see few colours tell apart, too.
+# Okabe and Ito's colours, which people with colour blindness can tell apart, too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 _GREY = "#777777"
 _STYLE: Any = {
@@ -40,7 +38,7 @@ _styled = mpl.rc_context(_STYLE)
 
 
 def as_svg(figure: Figure) -> str:
-    """Give the picture as an `<svg>` element, without the header of a file of its own."""
+    """Convert a figure to an `<svg>` element, without the header of a file."""
     written = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
@@ -60,7 +58,9 @@ def intervals(figures: pd.DataFrame) -> list[Figure]:
     for measure in measures:
         axis = _panel(panels, 4.2, 0.8 + 0.28 * len(models))
         rows = figures[figures["measure"] == measure].set_index("model").loc[models]
-        for at, (colour, row) in enumerate(zip(_colours(models), rows_of(rows), strict=True)):
+        for at, (colour, row) in enumerate(
+            zip(_colours(models), rows.to_dict("records"), strict=True)
+        ):
             axis.plot([row["low"], row["high"]], [at, at], color=colour, lw=2.5, alpha=0.6)
             axis.plot(row["value"], at, "o", color=colour, markersize=6)
         axis.set_yticks(range(len(models)), models)
@@ -92,7 +92,7 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
         axis.step([*table["bin_left"], 1.0], [*share, 0.0], where="post", color=_GREY, lw=0.8)
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
         axis.set_aspect("equal")
-        axis.set_title(f"{name}: ECE {table['ece'].iloc[0]:.3f}", loc="left")
+        axis.set_title(f"{name}: ECE {table['ece'].iloc[0]:.3f}", loc="left", fontsize=9)
     return panels
 
 
@@ -120,49 +120,45 @@ def energies(histograms: Mapping[str, pd.DataFrame]) -> list[Figure]:
         for colour, images in zip(_colours(sets), sets, strict=True):
             rows = table[table["images"] == images]
             edges = [*rows["left"], rows["right"].iloc[-1]]
-            axis.stairs(rows["share"], edges, color=colour, label=images, linewidth=1.3)
+            axis.stairs(rows["share"], edges, color=colour, linewidth=1.3)
         axis.set(xlabel="energy, -log p~(x)", ylabel="share of images")
         axis.set_title(name, loc="left")
-        axis.legend(fontsize=8)
     return panels
 
 
 @_styled
-def roc_curves(curves: pd.DataFrame) -> list[Figure]:
-    """Draw a panel a model and partner with a curve a score.
+def roc_curves(curves: Mapping[str, pd.DataFrame]) -> list[Figure]:
+    """Draw a panel a model and partner, with a curve a score.
 
-    `curves` has the columns `model`, `partner`, `score`, `false_positive_rate` and
-    `true_positive_rate`.
+    The tables have the columns `partner`, `score`, `false_positive_rate` and `true_positive_rate`.
     """
-    models, partners, scores = (
-        list(dict.fromkeys(curves[name])) for name in ("model", "partner", "score")
-    )
     panels: list[Figure] = []
-    for model in models:
-        for partner in partners:
+    for model, table in curves.items():
+        for partner, some in table.groupby("partner", sort=False):
             axis = _panel(panels, 2.4, 2.5)
-            some = curves[(curves["model"] == model) & (curves["partner"] == partner)]
-            for colour, score in zip(_colours(scores), scores, strict=True):
-                curve = some[some["score"] == score]
+            by_score = some.groupby("score", sort=False)
+            for colour, (_, curve) in zip(COLOURS, by_score, strict=False):
                 axis.plot(
                     curve["false_positive_rate"], curve["true_positive_rate"],
-                    color=colour, label=score, linewidth=1.3,
+                    color=colour, linewidth=1.3,
                 )  # fmt: skip
             axis.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=0.8)
             axis.set(xlim=(0, 1), ylim=(0, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
             axis.set_aspect("equal")
             axis.set_title(f"{model}\n{partner}", fontsize=8, loc="left")
-            axis.legend(fontsize=6, loc="lower right")
     return panels
 
 
 @_styled
-def confusion(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
-    """Draw a panel a model: of each label, the shares taken for each class; errors stand out."""
+def confusion(table: pd.DataFrame) -> list[Figure]:
+    """Draw a panel a model: the share of each label by predicted class; errors stand out.
+
+    `table` has the columns `model`, `label`, `predicted` and `count`.
+    """
     panels: list[Figure] = []
-    for name, table in tables.items():
+    for name, rows in table.groupby("model", sort=False):
         axis = _panel(panels, 3, 3)
-        counts_CC = table.to_numpy()
+        counts_CC = rows.pivot(index="label", columns="predicted", values="count").to_numpy()
         share_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
         axis.imshow(np.sqrt(share_CC), cmap="Blues", vmin=0, vmax=1)
         if len(counts_CC) <= 20:
@@ -172,8 +168,8 @@ def confusion(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
                     column, row, str(counts_CC[row, column]), ha="center", va="center",
                     fontsize=6, color="white" if light else "black",
                 )  # fmt: skip
-        axis.set(xlabel="taken for", ylabel="label")
-        axis.set_title(name, loc="left")
+        axis.set(xlabel="predicted", ylabel="label")
+        axis.set_title(str(name), loc="left")
         axis.grid(visible=False)
     return panels
 
@@ -181,22 +177,20 @@ def confusion(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
 @_styled
 def robustness(curves: pd.DataFrame, models: Sequence[str]) -> list[Figure]:
     """Draw a panel a kind of corruption or attack, with accuracy over strength for each model."""
-    kinds = list(dict.fromkeys(curves["kind"]))
     panels: list[Figure] = []
-    for kind in kinds:
+    for kind, some in curves.groupby("kind", sort=False):
         axis = _panel(panels, 2.6, 2.2)
         for colour, model in zip(_colours(models), models, strict=True):
-            rows = curves[(curves["kind"] == kind) & (curves["model"] == model)]
-            axis.plot(rows["strength"], rows["accuracy"], "o-", color=colour, ms=3, label=model)
+            rows = some[some["model"] == model]
+            axis.plot(rows["strength"], rows["accuracy"], "o-", color=colour, ms=3)
             axis.fill_between(rows["strength"], rows["low"], rows["high"], color=colour, alpha=0.15)
         axis.set(ylim=(0, 1.02))
-        axis.set_title(kind, loc="left", fontsize=8)
-        axis.legend(fontsize=6, loc="lower left")
+        axis.set_title(str(kind), loc="left", fontsize=8)
     return panels
 
 
 def _panel(panels: list[Figure], width: float, height: float) -> Axes:
-    """Add a panel, by inches, and give what to draw on."""
+    """Add a panel of a size in inches, and return its axes."""
     panels.append(Figure(figsize=(width, height), layout="constrained"))
     return panels[-1].subplots()
 

@@ -1,4 +1,4 @@
-"""How sure a calibration error is, and each bin of a reliability diagram.
+"""Intervals for a calibration error, and for each bin of a reliability diagram.
 
 Chance alone moves every bin's accuracy away from its confidence, so the calibration error of few
 images is too high: that of a perfectly calibrated model is above 0. The bootstrap adds this once
@@ -43,7 +43,7 @@ class Bins(NamedTuple):
 def calibration_error_interval(
     table: pd.DataFrame, seed: int, level: float = 0.95, n_simulated: int = N_SIMULATED
 ) -> Interval:
-    """Give an interval for the calibration error that endless images would have in these bins.
+    """Compute an interval for the calibration error of endless images in these bins.
 
     `table` is a `reliability_table`, of any binning. The error seen is the truth and what chance
     adds, which is most where the bins are calibrated and next to nothing where they are far off.
@@ -67,7 +67,7 @@ def calibration_error_interval(
 def calibration_error_bias(
     table: pd.DataFrame, seed: int, level: float = 0.95, n_simulated: int = 1000
 ) -> Interval:
-    """Give bounds of how much the calibration error seen in `table` is too high on average.
+    """Bound how much the calibration error seen in `table` is too high on average.
 
     They belong to the two kinds of truth between which `calibration_error_interval` lies.
 
@@ -82,7 +82,7 @@ def calibration_error_bias(
 def _seen_and_added(
     table: pd.DataFrame, seed: int, level: float, n_simulated: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Give the error, and what chance adds if calibrated and if worse than it looks, (R,)."""
+    """Compute the error, and what chance adds if calibrated and if worse than it looks, (R,)."""
     if table.empty:
         raise InputError("the reliability table has no rows: there are no images to measure on")
     count_M = table["count"].to_numpy().astype(int)
@@ -96,7 +96,7 @@ def _seen_and_added(
 
 
 def _if_calibrated(bins: Bins, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """Give the smallest gaps that may be, and the accuracies whose noise goes with them, (M,)."""
+    """Compute the smallest possible gaps, and the accuracies whose noise goes with them, (M,)."""
     nearest_M = bins.confidence_M.clip(*_accuracies(bins, _TOWARDS))
     # Of few images far off, the noise at three standard errors would be too small.
     accuracy_M = bins.confidence_M.clip(*_accuracies(bins, quantile))
@@ -104,7 +104,7 @@ def _if_calibrated(bins: Bins, quantile: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def _if_worse(bins: Bins, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """Give gaps that are larger than what was seen, and accuracies for the noise, (M,) each.
+    """Compute gaps that are larger than what was seen, and accuracies for the noise, (M,) each.
 
     Together the bins are as much worse as their error's own noise allows: one bin that holds
     nearly all images by the whole quantile, many alike by little each.
@@ -121,7 +121,7 @@ def _if_worse(bins: Bins, quantile: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _accuracies(bins: Bins, standard_errors: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the lowest and highest true accuracy that what was seen is so far from, (M,) each.
+    """Compute the lowest and highest true accuracy so far from what was seen, (M,) each.
 
     Clopper and Pearson's exact limits (1934): of rare errors, Wilson's are too near.
     """
@@ -140,7 +140,7 @@ def _added(
     n_simulated: int,
     stream: np.random.Generator,
 ) -> np.ndarray:
-    """Give error seen less true error of bins with these true gaps and this noise, (R,)."""
+    """Simulate error seen less true error of bins with these true gaps and this noise, (R,)."""
     count_M, n_images = bins.count_M, bins.count_M.sum()
     shape = (n_simulated, len(count_M))
     noise_RM = stream.binomial(count_M, accuracy_M.clip(0, 1), size=shape) - count_M * accuracy_M
@@ -154,7 +154,7 @@ def _added(
 
 
 def with_intervals(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Give a `reliability_table` with `accuracy_low` and `accuracy_high` of each bin by itself.
+    """Extend a `reliability_table` by `accuracy_low` and `accuracy_high` of each bin by itself.
 
     They are Wilson's. Of twenty calibrated bins, one in twenty misses its confidence at 95%.
 

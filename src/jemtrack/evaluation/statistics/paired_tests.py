@@ -1,26 +1,24 @@
-"""Whether two models differ on the same images by more than chance, and over how many tests.
+"""Tests of whether two models differ on the same images by more than chance.
 
 Letters: N images, R resamples, T tests.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+import pandas as pd
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.measures.inputs import checked_values
 from jemtrack.evaluation.statistics.resampling import Interval, checked_level, normal_quantile
 
 # Below this many images on which the models disagree, chi-squared is not exact enough.
 EXACT_BELOW = 25
 NO_BIAS = Interval(0.0, 0.0)
-SIGNIFICANT = 0.05  # a corrected p-value below it counts as a difference
 
 
 class PairedTest(NamedTuple):
-    """First model less second: the difference, its interval, and how likely chance makes more."""
+    """First model less second: the difference, its interval and its two-sided p-value."""
 
     difference: float
     low: float
@@ -29,9 +27,7 @@ class PairedTest(NamedTuple):
 
 
 def mcnemar(
-    first_correct_N: Tensor | np.ndarray,
-    second_correct_N: Tensor | np.ndarray,
-    level: float = 0.95,
+    first_correct_N: np.ndarray, second_correct_N: np.ndarray, level: float = 0.95
 ) -> PairedTest:
     """Test whether two accuracies differ, from the images that only one of the models gets right.
 
@@ -41,13 +37,17 @@ def mcnemar(
     improved confidence intervals for comparing matched proportions" (2005), which adds half an
     image to each of the four cases, so that it has a width where the models agree on all.
 
+    Args:
+        first_correct_N: whether the first model is right, of each image.
+        second_correct_N: that of the second model, of the same images.
+        level: of confidence.
+
     Raises:
-        InputError: when there are no images, or the two are not of the same ones.
+        InputError: when `level` is not between 0 and 1.
     """
     quantile = normal_quantile(level)
-    first_N, second_N = checked_values("what is correct", first_correct_N, second_correct_N)
-    first_only = int(((first_N > 0) & (second_N <= 0)).sum())
-    second_only = int(((second_N > 0) & (first_N <= 0)).sum())
+    first_N, second_N = first_correct_N.astype(bool), second_correct_N.astype(bool)
+    first_only, second_only = int((first_N & ~second_N).sum()), int((second_N & ~first_N).sum())
     count, one, two = len(first_N) + 2, first_only + 0.5, second_only + 0.5
     centre = (one - two) / count
     half = quantile * np.sqrt(one + two - (one - two) ** 2 / count) / count
@@ -82,9 +82,9 @@ def paired_bootstrap(
     section 16.4; Hall and Wilson, "Two Guidelines for Bootstrap Hypothesis Testing", 1991), never
     below 1 / (R + 1).
 
-    `bias` bounds by how much the difference is too high on average, where a figure of few images
-    is off, and of one model more than of the other. All of these differences are then in the
-    interval, and the nearest to 0 is tested.
+    `bias` bounds how much the difference is too high on average: a figure of few images is
+    biased, and that of one model more than that of the other. The interval holds all of the
+    differences that remain, and the nearest to 0 is tested.
 
     Raises:
         InputError: when `level` is not between 0 and 1.
@@ -100,7 +100,7 @@ def paired_bootstrap(
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Give the p-values corrected for their number, (T,), in the order in which they came.
+    """Correct p-values for their number, (T,), in the order in which they came.
 
     At a level of .05 the chance of one false finding or more among all of them is .05 at most,
     whatever they have to do with each other. Holm, "A simple sequentially rejective multiple test
@@ -117,3 +117,11 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     corrected_T = np.empty_like(p_values_T)
     corrected_T[order_T] = np.maximum.accumulate(factors_T * p_values_T[order_T]).clip(max=1)
     return corrected_T
+
+
+def with_correction(pairs: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Make a table of tests with `p_corrected`: Holm's, for their number."""
+    columns = ["measure", "first", "second", "difference", "low", "high", "p_value", "test"]
+    columns += [name for name in (pairs[0] if pairs else ()) if name not in columns]
+    table = pd.DataFrame([*pairs], columns=columns)
+    return table.assign(p_corrected=holm(table["p_value"].to_numpy(dtype=float)))

@@ -5,7 +5,7 @@ drawn; a figure that can be computed from such counts is resampled a block of re
 The figures of all models from the same counts are paired: their difference is that on the same
 images. Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 16.
 
-Letters: N images, R resamples, K figures.
+Letters: N images, M bins that hold some, R resamples, K figures.
 """
 
 import math
@@ -39,16 +39,29 @@ def mean_of(values_N: np.ndarray) -> Figure:
     return lambda counts_RN: (counts_RN @ values_N) / len(values_N)
 
 
+def calibration_error_of(
+    bin_left_M: np.ndarray, confidence_N: np.ndarray, correct_N: np.ndarray
+) -> Figure:
+    """Make the figure that is the calibration error in the bins of a `reliability_table`.
+
+    For the difference of two models; the error itself needs `calibration_error_interval`.
+    """
+    bin_N = np.searchsorted(bin_left_M, confidence_N, side="right") - 1
+    gaps_NM = np.zeros((len(bin_N), len(bin_left_M)))
+    gaps_NM[np.arange(len(bin_N)), bin_N] = correct_N - confidence_N
+    return lambda counts_RN: np.abs(counts_RN @ gaps_NM).sum(axis=1) / len(bin_N)
+
+
 def bootstrap(
     figures: Mapping[Key, Figure],
     n_images: int | Sequence[int],
     seed: int,
     n_resamples: int = N_RESAMPLES,
 ) -> dict[Key, np.ndarray]:
-    """Give each figure of each resample, all of them from the same resamples.
+    """Compute each figure of each resample, all of them from the same resamples.
 
     With several numbers in `n_images`, such as images and outliers, each group is resampled by
-    itself, and the counts stand in this order. The memory does not grow with `n_resamples`.
+    itself, and the counts are in this order. The memory does not grow with `n_resamples`.
 
     Raises:
         InputError: when there is nothing to resample.
@@ -81,7 +94,7 @@ def _group_counts(size: int, n_rows: int, stream: np.random.Generator) -> np.nda
 
 
 def percentile_interval(resampled_R: np.ndarray, level: float = 0.95) -> Interval:
-    """Give the interval that holds the middle `level` of the resampled figures.
+    """Compute the interval that holds the middle `level` of the resampled figures.
 
     It covers what is a mean over images, or close to one. It collapses where all images agree
     (accuracy 1: use `wilson_interval`), and it misses where chance moves a figure one way only
@@ -98,7 +111,7 @@ def percentile_interval(resampled_R: np.ndarray, level: float = 0.95) -> Interva
 def wilson_interval(
     n_right: float | np.ndarray, n_images: float | np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give the bounds of a proportion from counts, scalars or arrays, also where all are right.
+    """Compute the bounds of a proportion from counts, scalars or arrays, also where all are right.
 
     Wilson, "Probable inference, the law of succession, and statistical inference" (1927); Brown,
     Cai and DasGupta, "Interval Estimation for a Binomial Proportion" (2001), recommend it.
@@ -119,12 +132,12 @@ def wilson_interval(
 
 
 def normal_quantile(level: float) -> float:
-    """Give how many standard deviations on both sides hold `level` of a normal variable."""
+    """Compute how many standard deviations on both sides hold `level` of a normal variable."""
     return NormalDist().inv_cdf((1 + checked_level(level)) / 2)
 
 
 def checked_level(level: float) -> float:
-    """Give `level` back.
+    """Return `level`.
 
     Raises:
         InputError: when it is not between 0 and 1.

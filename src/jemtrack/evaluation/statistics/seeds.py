@@ -1,4 +1,4 @@
-"""What a figure is over several trainings that differ in their seed, or in their fold."""
+"""Mean and spread of a figure over trainings that differ in their seed, or in their fold."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class OverSeeds(NamedTuple):
 
 
 def over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95) -> OverSeeds:
-    """Give mean and spread of one figure a seed, with Student's t interval for the mean.
+    """Compute mean and spread of one figure a seed, with Student's t interval for the mean.
 
     The standard deviation is that of a sample (n - 1). One seed has no spread: the deviation and
     the bounds are then NaN.
@@ -33,7 +33,7 @@ def over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Ove
 
 
 def over_folds(values: Sequence[float] | np.ndarray, level: float = 0.95) -> OverSeeds:
-    """Give mean and spread of one figure a fold of a cross-validation, with an interval.
+    """Compute mean and spread of one figure a fold of a cross-validation, with an interval.
 
     The folds' training images overlap, so that their figures vary less than those of independent
     trainings: the variance of the mean is s^2 (1 / k + 1 / (k - 1)) of k folds, by Nadeau and
