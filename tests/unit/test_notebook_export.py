@@ -191,7 +191,7 @@ REFUSED = {
     "trainer.py: was not exported from this notebook": ["#| export stages.trainer\nX = 1"],
     "__init__.py: was not exported from this notebook": ["#| export stages.__init__\nX = 1"],
     r"src/jemtrack/stages has that name": ["#| export stages\nX = 1"],
-    r"src/jemtrack/commands/main.py has that name": ["#| export cli.mine\nX = 1"],
+    r"src/jemtrack/cli.py has that name": ["#| export cli.mine\nX = 1"],
     r"exported cell '%cd ..' ... is not valid Python .*'%cd ..'": [MINE, "#| export\n%cd .."],
     r"'def f\(x:' ... is not valid Python": [MINE, "#| export\nX = 1", "#| export\ndef f(x:\n  1"],
     "'await X' ... is not valid Python .* outside": [

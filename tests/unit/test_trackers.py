@@ -27,6 +27,7 @@ from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
 EXTRAS = {
+    "aim": ("aim", {}),
     "dvclive": ("dvclive", {}),
     "mlflow": ("mlflow", {}),
     "sql": ("sqlalchemy", {}),
