@@ -4,7 +4,7 @@ Dimensions: `N` images, `C` channels (1 or 3), `H` rows, `W` columns.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,14 @@ class LabelledImages:
     def __getitem__(self, indices_M: Tensor) -> "LabelledImages":
         """Pick the images at `indices_M`, in that order."""
         return LabelledImages(self.images_NCHW[indices_M], self.labels_N[indices_M])
+
+    @classmethod
+    def joined(cls, parts: Sequence["LabelledImages"]) -> "LabelledImages":
+        """Concatenate `parts`, whose images have one size."""
+        return cls(
+            torch.cat([part.images_NCHW for part in parts]),
+            torch.cat([part.labels_N for part in parts]),
+        )
 
 
 @dataclass(frozen=True, eq=False)

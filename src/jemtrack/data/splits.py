@@ -170,16 +170,25 @@ def prepare(
     if fold is not None:
         images = _folded(images, fold, seed)
     train, valid, test = split(images, n_classes, n_valid, seed)
+    _check_two_classes(train, "train")
+    _check_two_classes(test, "test")
     flip = source.flip or images.flip
     return DataSplits(dataset, n_classes, flip, seed, train, valid, test)
 
 
+def _check_two_classes(part: LabelledImages, use: str) -> None:
+    """Refuse what a classifier cannot be trained or tested on."""
+    classes = sorted({*part.labels_N.tolist()})
+    if len(classes) < 2:
+        raise ParameterError(
+            f"dataset: the images to {use} on must be of at least two classes, got {len(part)} of "
+            f"class {', '.join(map(str, classes)) or 'none'}; bring more, or other test_images"
+        )
+
+
 def _folded(images: SourceImages, chosen: ChosenFold, seed: int) -> SourceImages:
     parts = [part for part in (images.train, images.test) if part is not None]
-    every = LabelledImages(
-        torch.cat([part.images_NCHW for part in parts]),
-        torch.cat([part.labels_N for part in parts]),
-    )
+    every = LabelledImages.joined(parts)
     if not 0 <= chosen.fold < chosen.n_folds:
         raise ParameterError(f"fold must be 0 to {chosen.n_folds - 1}, got {chosen.fold}")
     folds = stratified_folds(every.labels_N, chosen.n_folds, seed)
