@@ -1,18 +1,16 @@
-import gc
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tracked_run import (
-    N_STEPS,
     PARAMETERS,
-    Points,
-    assert_same,
+    assert_same_record,
     broken_off,
-    curves,
     diverged_run,
     end,
     expected,
@@ -22,6 +20,7 @@ from tracked_run import (
     tell_to_end,
     whole_run,
 )
+from tracker_readers import aim_record, aim_run
 
 from jemtrack.record.plain import plain
 from jemtrack.trackers.aim import Aim
@@ -30,46 +29,30 @@ from jemtrack.train.events import ArtifactSaved
 if sys.version_info >= (3, 13):
     pytest.skip("Aim is not published for this Python", allow_module_level=True)
 
-from aim import Repo, Run
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the repository is: creating one takes Aim seconds."""
+    return tmp_path_factory.mktemp("aim")
 
 
-def stored(folder: Path) -> Run:
-    """Open the only run of the repository in `folder` with Aim's own reader."""
-    gc.collect()  # until then, Aim's database is locked by who wrote
-    (known,) = Repo.from_path(str(folder)).structured_db.runs()
-    return Run(
-        known.hash,
-        repo=str(folder),
-        system_tracking_interval=None,
-        log_system_params=False,
-        capture_terminal_logs=False,
-    )
+def of_run(events, run_id) -> list:
+    return [replace(events[0], run_id=run_id), *events[1:]]
 
 
-def points(run: Run) -> dict[str, Points]:
-    """Read all points by level and metric."""
-    found: dict[str, Points] = {}
-    for metric in run.metrics():
-        values = sorted((int(step), value) for step, (value, *_) in metric.data.items())
-        found.setdefault(metric.context["level"], {})[metric.name] = values
-    return found
-
-
-def assert_shown(folder: Path, events) -> Run:
-    record, run = expected(events), stored(folder)
-    found = points(run)
-    for level in ("batch", "epoch", "measured"):
-        assert_same(found.get(level, {}), curves(getattr(record, level)))
-    assert_same(found["run"], curves({0: record.run}))
+def assert_shown(folder: Path, run_id: str, events) -> Any:
+    run = aim_run(folder, run_id)
+    assert_same_record(aim_record(run), expected(events))
     return run
 
 
-def test_aim_holds_the_run(tmp_path):
+def test_aim_holds_the_run(folder):
     saved = ArtifactSaved(Path("weights/epoch_001.safetensors"), "weights")
+    events = of_run([*whole_run()[:-1], saved, end()], "whole")
 
-    tell_to_end(Aim(folder=str(tmp_path), every=1), [*whole_run()[:-1], saved, end()])
+    tell_to_end(Aim(folder=str(folder), every=1), events)
 
-    run = assert_shown(tmp_path, whole_run())
+    run = assert_shown(folder, "whole", whole_run())
     assert (run.name, run.experiment, run["status"]) == ("test/Trainer", "jemtrack", "success")
     assert run["parameters"] == plain(PARAMETERS)
     assert run["artifacts", "epoch_001.safetensors", "path"] == str(saved.path)
@@ -86,31 +69,31 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_run_that_was_killed_is_resumed_and_has_each_step_once(tmp_path):
+def test_a_run_that_was_killed_is_resumed_and_has_each_step_once(folder):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    command = [sys.executable, "-c", KILLED, str(folder)]
     killed = subprocess.run(command, check=False, stdout=subprocess.PIPE, env=environment)
     assert killed.returncode == -9
 
-    tell_resumed(Aim(folder=str(tmp_path), every=1), json.loads(killed.stdout.splitlines()[-1]))
+    tell_resumed(Aim(folder=str(folder), every=1), json.loads(killed.stdout.splitlines()[-1]))
 
-    found = points(assert_shown(tmp_path, whole_run()))
-    assert [step for step, _ in found["batch"]["loss"]] == [*range(1, N_STEPS + 1)]
+    assert_shown(folder, "run-1", whole_run())
 
 
-def test_after_a_divergence_the_last_value_of_a_step_is_kept(tmp_path):
-    tell_to_end(Aim(folder=str(tmp_path), every=1), diverged_run())
+def test_after_a_divergence_the_last_value_of_a_step_is_kept(folder):
+    tell_to_end(Aim(folder=str(folder), every=1), of_run(diverged_run(), "diverged"))
 
-    assert_shown(tmp_path, diverged_run())
+    assert_shown(folder, "diverged", diverged_run())
 
 
 @pytest.mark.parametrize(
-    ("events", "status"), [(broken_off(4), "failed"), ([start(), *steps(1, 5)], "failed")]
+    ("run_id", "events"), [("broken", broken_off(4)), ("untold", [start(), *steps(1, 5)])]
 )
-def test_a_broken_off_run_has_its_epochs_and_has_failed(tmp_path, events, status):
-    tell_to_end(Aim(folder=str(tmp_path)), events)
+def test_a_broken_off_run_has_its_epochs_and_has_failed(folder, run_id, events):
+    tell_to_end(Aim(folder=str(folder)), of_run(events, run_id))
 
-    run = stored(tmp_path)
-    assert run["status"] == status
-    assert_same(points(run)["epoch"], {"train_loss": [(1, 1 / 7)]})
-    assert "batch" not in points(run)
+    run = aim_run(folder, run_id)
+    assert run["status"] == "failed"
+    record = aim_record(run)
+    assert record.epoch == {1: {"train_loss": 1 / 7}}
+    assert record.batch == {}
