@@ -7,6 +7,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def aim_run(folder: Path, run_id: str) -> Any:
     from aim import Repo, Run
 
     gc.collect()  # whoever wrote in this process locks Aim's database until then
+    time.sleep(0.6)  # for half a second Aim takes the list of runs from memory
     runs = Repo.from_path(str(folder)).structured_db.runs()
     (known,) = (run for run in runs if run.description == run_id)
     quiet = {"log_system_params": False, "capture_terminal_logs": False}
