@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from killing import killed, start, steps_saved
 from project import Project
 from tracked_run import assert_same, assert_same_record, curves
 from tracker_readers import (
+    aim_record,
+    aim_run,
     dvclive_points,
     mlflow_points,
     mlflow_run,
@@ -36,6 +39,9 @@ trackers:
   - type: sql
   - {type: wandb, every: 1}
 """
+WITH_AIM = sys.version_info < (3, 13)  # it is not published for later ones
+if WITH_AIM:
+    TRACKERS += "  - {type: aim, every: 1}\n"
 
 
 @pytest.fixture
@@ -111,6 +117,9 @@ def test_all_trackers_agree_on_a_stage_that_was_killed_and_went_on(tracked: Proj
     assert_same_record(read_record(run / "record"), record)
     assert_same(curves(history(node / "history.csv")), epoch)
     assert_same_record(sql_record(tracked.path / "runs.db", starts[0]["run_id"]), record)
+
+    if WITH_AIM:
+        assert_same_record(aim_record(aim_run(tracked.path, starts[0]["run_id"])), record)
 
     shown = tensorboard_points(run / "tensorboard" / "epochs")
     assert_same(shown, single(epoch))

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jemtrack.data.sources.checksums import DataFile
 from jemtrack.data.sources.formats import read_idx
 from jemtrack.data.sources.registry import Form, Source
 
@@ -95,9 +94,7 @@ def tiny_arrays(n: int = 12) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nd
 
 def tiny_source(contents: dict[str, bytes], **where: Any) -> Source:
     """Describe four IDX files by the digests of their contents, under the name `tiny`."""
-    files = tuple(
-        DataFile(name, hashlib.sha256(content).hexdigest()) for name, content in contents.items()
-    )
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     form = Form(files, read_idx, how_to_bring="pip install tiny", **where)
     return Source("tiny", n_classes=3, flip=False, forms=(form,), mend="`jemtrack data tiny`")
 

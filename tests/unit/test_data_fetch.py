@@ -1,17 +1,21 @@
 import gzip
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
 import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
-from data_files import files_under, tiny_contents, tiny_source
+from data_files import files_under, random_images, tiny_contents, tiny_source
 
-from jemtrack.data.sources.checksums import DataFile
-from jemtrack.data.sources.fetch import fetch, fetch_source
+from jemtrack.commands.main import main
+from jemtrack.data.sources.fetch import candidates, fetch, fetch_source
 from jemtrack.data.sources.registry import SOURCES, Source, read_source
 from jemtrack.errors import InputError
 
@@ -134,7 +138,7 @@ def test_packing_does_not_matter(tmp_path):
 def test_digest_of_the_packed_file_is_of_the_packing(tmp_path):
     given = publish(tmp_path / "given", {FIRST: b"content"})
     packed = hashlib.sha256((given / FIRST).read_bytes()).hexdigest()
-    form = replace(TINY.forms[0], files=(DataFile(FIRST, packed, as_packed=True),))
+    form = replace(TINY.forms[0], files={FIRST: packed}, as_packed=True)
     source = replace(TINY, forms=(form,))
 
     assert fetch_source(source, tmp_path / "data", given)
@@ -172,7 +176,7 @@ def test_wheel_is_opened(tmp_path, given_as):
 
 def test_single_file_may_have_another_name(tmp_path):
     given = publish(tmp_path / "given", {"images (1).gz": CONTENTS[FIRST]}) / "images (1).gz"
-    form = replace(TINY.forms[0], files=TINY.forms[0].files[:1])
+    form = replace(TINY.forms[0], files={FIRST: TINY.forms[0].files[FIRST]})
 
     paths = fetch_source(replace(TINY, forms=(form,)), tmp_path / "data", given)
 
@@ -208,9 +212,7 @@ def test_system_folder_is_taken_before_the_publisher(tmp_path, site):
 
 
 def test_second_form_serves_where_the_first_is_not_to_be_had(tmp_path):
-    first = replace(
-        TINY.forms[0], files=(DataFile("absent.gz", "0" * 64),), how_to_bring="pip install absent"
-    )
+    first = replace(TINY.forms[0], files={"absent.gz": "0" * 64}, how_to_bring="pip install absent")
     source = replace(TINY, forms=(first, TINY.forms[0]))
 
     paths = fetch_source(source, tmp_path / "data", publish(tmp_path / "given"))
@@ -247,6 +249,86 @@ def test_message_lists_every_place_and_what_to_type(tmp_path, site):
     assert "pip install tiny" in str(caught.value)
 
 
+def test_candidates_come_in_the_order_in_which_to_look(tmp_path):
+    form = replace(TINY.forms[0], package="numpy/x", system_folder=tmp_path, url="http://h/d")
+
+    package, system, address = candidates(form, FIRST)
+
+    assert package.parts[-3:] == ("numpy", "x", FIRST)
+    assert (system, address) == (tmp_path / FIRST, f"http://h/d/{FIRST}")
+    assert [*candidates(form, FIRST, tmp_path)] == [tmp_path / FIRST]
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from data_files import tiny_contents, tiny_source
+from jemtrack.data.sources.fetch import fetch_source
+
+fetch_source(tiny_source(tiny_contents(), url=sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_kill_leaves_nothing_in_the_folder_that_dvc_pins(tmp_path, site, monkeypatch):
+    data_root, asked, stay = tmp_path / "data", threading.Event(), threading.Event()
+    last = list(CONTENTS)[-1]
+
+    def stall(handler):
+        if handler.path.endswith(last):
+            asked.set()
+            stay.wait(60)
+        http.server.SimpleHTTPRequestHandler.do_GET(handler)
+
+    monkeypatch.setattr(_Quiet, "do_GET", stall)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", FETCH, site[1], str(data_root)]
+    with subprocess.Popen(command, env=environment) as process:
+        assert asked.wait(60)
+        process.kill()
+    stay.set()
+
+    assert list(data_root.iterdir()) == []
+    (left,) = (tmp_path / ".jemtrack").iterdir()
+    assert sorted(path.name for path in left.iterdir()) == sorted(list(CONTENTS)[:-1])
+
+    # The next one may be of another process that still runs; a day later it is not.
+    assert_whole(fetch_source(published_at(site[1]), data_root), data_root)
+    assert left.is_dir()
+    os.utime(left, (0, 0))
+    (data_root / "tiny" / FIRST).unlink()
+    assert_whole(fetch_source(published_at(site[1]), data_root), data_root)
+    assert not (tmp_path / ".jemtrack").exists()
+
+
+def test_where_no_folder_can_be_made_beside_the_data_another_serves(tmp_path, site):
+    (tmp_path / ".jemtrack").write_text("a file")
+
+    assert_whole(fetch_source(published_at(site[1]), tmp_path / "data"), tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["digits", "mine"])
+def test_a_file_in_place_of_the_folder_of_data_is_one_clear_line(tmp_path, capsys, name):
+    (tmp_path / "README.md").write_text("# Read me")
+    np.savez(tmp_path / "my.npz", images=random_images(4, 8, 8), labels=np.array([0, 1, 0, 1]))
+    given = [] if name == "digits" else ["--from", str(tmp_path / "my.npz")]
+
+    assert main(["data", name, "--root", str(tmp_path / "README.md"), *given]) == 1
+
+    assert capsys.readouterr().err == (
+        f"jemtrack: {tmp_path / 'README.md'} must be a folder to put data sets in, "
+        "but it is a file\n"
+    )
+    assert not (tmp_path / ".jemtrack").exists()
+
+
+def test_a_file_in_place_of_the_folder_of_the_set_is_one_clear_line(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "digits").write_text("a file")
+
+    with pytest.raises(InputError, match=f"{tmp_path}/data/digits: cannot be written: File exists"):
+        fetch("digits", tmp_path / "data")
+
+
 def test_registry_says_how_to_bring_each():
     advice = {
         name: " ".join(form.how_to_bring for form in source.forms)
@@ -261,4 +343,4 @@ def test_registry_says_how_to_bring_each():
     for source in SOURCES.values():
         assert source.flip == source.name.startswith(("cifar", "animals"))
         for form in source.forms:
-            assert all(len(file.sha256) == 64 for file in form.files)
+            assert all(len(digest) == 64 for digest in form.files.values())

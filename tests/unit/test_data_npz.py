@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 from data_files import random_images
@@ -121,6 +123,16 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message):
     with pytest.raises(InputError, match=f"(?s)mine.npz.*{message}") as caught:
         read_npz([path])
     assert "\n" not in str(caught.value)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    path = saved(tmp_path, images=IMAGES, labels=LABELS)
+    np.save(tmp_path / "other.npy", LABELS[::-1])
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.write(tmp_path / "other.npy", "labels.npy")
+
+    with pytest.raises(InputError, match=r"mine.npz: must have one array 'labels', found 2"):
+        read_npz([path])
 
 
 @at_most(50)

@@ -1,3 +1,4 @@
+import re
 import subprocess
 from pathlib import Path
 
@@ -90,3 +91,27 @@ def test_names_that_are_no_folders_are_refused(tmp_path, name):
     with pytest.raises(InputError, match="must be letters, digits, dashes and underscores"):
         fetch(name, tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CON", "cannot be called CON: Windows"),
+        ("lpt1", "cannot be called lpt1: Windows"),
+        ("DIGITS", "cannot be called DIGITS, did you mean digits?"),
+        ("Fashion-MNIST", "did you mean fashion-mnist?"),
+        ("__pycache__", "must start with a letter or digit, got '__pycache__'"),
+        ("-x", "must start with a letter or digit"),
+    ],
+)
+def test_names_that_are_no_folder_of_ones_own_everywhere_are_refused(tmp_path, name, message):
+    given = own_npz(tmp_path / "my.npz")
+
+    with pytest.raises(InputError, match=re.escape(message)):
+        fetch(name, tmp_path / "data", given)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["CONsole", "digits2", "com10"])
+def test_names_that_only_look_alike_are_taken(tmp_path, name):
+    assert fetch(name, tmp_path / "data", own_npz(tmp_path / "my.npz"))

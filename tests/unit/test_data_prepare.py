@@ -5,7 +5,7 @@ from data_files import random_images
 from jemtrack.data.images import DataSplits
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.data.splits import prepare
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, ParameterError
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,38 @@ def test_unreadable_checksum_of_own_data_is_refused(tmp_path, content):
 
     with pytest.raises(InputError, match="SHA256SUMS: must be one line"):
         prepared(tmp_path / "data", "mine", n_classes=2, n_valid=1)
+
+
+ONE, TWO = np.zeros(6, int), np.arange(6) % 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "test_labels", "message"),
+    [
+        (ONE, TWO, "train on must be of at least two classes, got 6 of class 0"),
+        (TWO, ONE, "test on must be of at least two classes, got 6 of class 0"),
+        (TWO, TWO[1:2], "test on must be of at least two classes, got 1 of class 1"),
+        (TWO[:1], TWO, "train on must be of at least two classes, got 1 of class 0"),
+    ],
+)
+def test_parts_of_one_class_or_image_are_refused(tmp_path, labels, test_labels, message):
+    images = random_images(6, 8, 8)
+    arrays = {
+        "images": images[: len(labels)],
+        "labels": labels,
+        "test_images": images[: len(test_labels)],
+        "test_labels": test_labels,
+    }
+    np.savez(tmp_path / "my.npz", **arrays)
+    fetch("mine", tmp_path / "data", tmp_path / "my.npz")
+
+    with pytest.raises(ParameterError, match=f"dataset: the images to {message}"):
+        prepared(tmp_path / "data", "mine", n_classes=2, n_valid=0)
+
+
+def test_a_drawn_test_part_of_one_class_is_refused(tmp_path):
+    np.savez(tmp_path / "my.npz", images=random_images(4, 8, 8), labels=np.array([0, 1, 0, 1]))
+    fetch("mine", tmp_path / "data", tmp_path / "my.npz")
+
+    with pytest.raises(ParameterError, match="to test on must be of at least two classes, got 1"):
+        prepared(tmp_path / "data", "mine", n_classes=2, n_valid=0)

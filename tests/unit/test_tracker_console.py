@@ -42,7 +42,7 @@ def test_a_line_says_where_the_run_stands(caplog):
 
     assert found[0] == (
         "test/Trainer | Step warm-up (1/2) | Epoch 1/2 | Batch 2/3"
-        " | loss 0.1667 | accuracy 0.1538 | 0.250 s/batch"
+        " | loss 0.1667 | accuracy 0.1538 | gradient_norm.network 0.5000 | 0.250 s/batch"
     )
     assert found[-2] == (
         "test/Trainer | Step joint (2/2) | Epoch 2/2 | Batch 3/3"

@@ -26,7 +26,7 @@ from tracker_readers import mlflow_points, mlflow_run
 from jemtrack.errors import InputError
 from jemtrack.record.plain import plain
 from jemtrack.trackers.mlflow import Mlflow
-from jemtrack.train.events import ArtifactSaved, RunStart, Status
+from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,37 @@ def test_mlflow_holds_the_run_each_step_once_and_what_came_last_after_a_divergen
     client, run = mlflow_run(uri, "untold")
     assert run.info.status == "FAILED"
     assert len(mlflow_points(client, run)["batch.loss"]) == 5
+
+
+def test_what_is_measured_of_the_machine_has_the_names_and_units_of_mlflows_own_monitor(uri):
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+
+    measured = {
+        "machine_cpu_percent": 30.0,
+        "machine_memory_mib": 1000.0,
+        "machine_memory_mib.peak": 1500.0,
+        "gpu_percent": 40.0,
+        "machine_gpu_memory_mib": 2000.0,
+        "cpu_percent": 150.0,
+    }
+    events = [start(), *steps(1, 3), Measured(measured, 3), end()]
+
+    tell_to_end(Mlflow(uri=uri), of_run(events, "system"))
+
+    found = mlflow_points(*mlflow_run(uri, "system"))
+    assert {name: value for name, ((_, value), *_) in found.items() if name.startswith("sys")} == {
+        "system/cpu_utilization_percentage": 30.0,
+        "system/system_memory_usage_megabytes": 1000 * 2**20 / 1e6,
+        "system/gpu_0_utilization_percentage": 40.0,
+        "system/gpu_0_memory_usage_megabytes": 2000 * 2**20 / 1e6,
+    }
+    assert found["measured.cpu_percent"] == [(3, 150.0)]
+    assert found["measured.machine_memory_mib.peak"] == [(3, 1500.0)]
+    monitor = CPUMonitor()
+    monitor.collect_metrics()
+    assert {f"system/{name}" for name in monitor.aggregate_metrics()} >= {
+        name for name in found if name.startswith("system/") and "gpu" not in name
+    }
 
 
 def test_values_that_differ_in_a_later_session_are_those_that_count(uri):

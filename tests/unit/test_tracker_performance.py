@@ -138,7 +138,7 @@ def test_what_goes_wrong_in_the_thread_is_said_once_and_ends_it(tmp_path, perfor
         tell_to_end(tracker, [start(), *steps(1, 3), end()])
 
     assert [message.partition(":")[0] for message in caplog.messages] == [
-        "Performance reads no more, training goes on"
+        "Performance stopped reading, training continues"
     ]
 
 
@@ -154,6 +154,16 @@ def test_a_session_adds_to_the_samples_of_the_one_before(tmp_path, performance):
 
 def test_light_reads_the_process_alone():
     assert Gauges(light=True).read().keys() == LIGHT
+
+
+def test_the_machine_is_read_beside_the_process():
+    before = psutil.virtual_memory().used / MIB
+    found = Gauges(light=False).read()
+
+    assert 0 <= found["machine_cpu_percent"] <= 100
+    # Other processes may take or free memory in between.
+    assert found["machine_memory_mib"] == pytest.approx(before, rel=0.2)
+    check_metrics(found)
 
 
 def test_children_count_with_their_parent(monkeypatch):
@@ -238,6 +248,11 @@ class Cuda:
     def memory_reserved(self, device):
         return (device + 1) << 30
 
+    def mem_get_info(self, device):
+        if not self.told:
+            raise RuntimeError("the driver does not know")
+        return 1 << 30, (device + 4) << 30
+
     def utilization(self, device):
         if not self.told:
             raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
@@ -247,7 +262,7 @@ class Cuda:
 @pytest.mark.parametrize(
     ("cuda", "shown"),
     [
-        (Cuda(), {"gpu_memory_mib": 2048.0, "gpu_percent": 41.0}),
+        (Cuda(), {"gpu_memory_mib": 2048.0, "gpu_percent": 41.0, "machine_gpu_memory_mib": 4096.0}),
         (Cuda(told=False), {"gpu_memory_mib": 2048.0}),
         (Cuda(initialized=False), {}),
     ],
@@ -259,7 +274,7 @@ def test_the_gpu_of_the_training_is_read_where_one_is_in_use(monkeypatch, cuda, 
 
     found = gauges.read()
 
-    assert {name: value for name, value in found.items() if name.startswith("gpu")} == shown
+    assert {name: value for name, value in found.items() if "gpu" in name} == shown
 
 
 def test_pytorch_is_not_imported_for_its_gpu(monkeypatch):

@@ -1,6 +1,8 @@
 """What a tracker shows can be made again from the record."""
 
+import json
 import logging
+import math
 import sqlite3
 from pathlib import Path
 
@@ -24,13 +26,31 @@ from tracker_readers import event_files, tensorboard_points
 
 from jemtrack.commands.main import main
 from jemtrack.errors import InputError
-from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.record.jsonl import (
+    JsonLines,
+    encode,
+    event_from_line,
+    event_to_line,
+    read_record,
+)
 from jemtrack.record.plain import plain
 from jemtrack.trackers.console import Lines
 from jemtrack.trackers.replay import recorded_events, replay
 from jemtrack.trackers.sql import SqlDatabase
 from jemtrack.trackers.tensorboard import TensorBoard
-from jemtrack.train.events import ArtifactSaved, EpochEnd, PhaseEnd, PhaseStart, RunStart
+from jemtrack.train.events import (
+    ArtifactSaved,
+    BatchEnd,
+    Diverged,
+    EpochEnd,
+    Measured,
+    PhaseEnd,
+    PhaseStart,
+    Position,
+    RunEnd,
+    RunStart,
+    Status,
+)
 
 
 def record(folder: Path, events) -> Path:
@@ -127,6 +147,61 @@ def test_a_run_that_goes_on_has_no_end(tmp_path):
     *_, last = recorded_events(tmp_path)
 
     assert last.step == 2
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        RunStart("r", {"lr": 0.1}, "run-1", "session-1", Position(1, 2, 3), 4, 5),
+        PhaseStart(Position(1, 2, 3), "joint", 2, 3, 4),
+        PhaseEnd(Position(1, 2, 3), "joint", "2 epochs are done", Status.STOPPED),
+        Diverged(Position(1, 2, 3), Position(1), 4, 5, {"loss": math.nan}, 1, 0.5),
+        ArtifactSaved(Path("weights/a.safetensors"), "weights"),
+        RunEnd(Status.ABORTED, {"valid_nll": 0.1, "valid_loss": math.nan}),
+    ],
+)
+def test_an_event_survives_its_line(event):
+    line = json.loads(encode(event_to_line(event)))
+
+    # NaN is not equal to itself.
+    assert repr(event_from_line(type(event), line)) == repr(event)
+
+
+# As jemtrack wrote it before its lines held all fields of the events.
+OLD = {
+    "run": [
+        {"event": "run_start", "name": "a/B", "run_id": "run-1", "epoch": 0, "global_step": 0,
+         "position": {"phase": 0, "epoch": 0, "batch": 0}, "parameters": {"lr": 0.1}},
+        {"event": "phase_start", "name": "train", "position": {"phase": 0, "epoch": 0, "batch": 0},
+         "n_phases": 1, "n_epochs": 1, "n_batches": 1},
+        {"event": "phase_end", "name": "train", "position": {"phase": 0, "epoch": 1, "batch": 0},
+         "reason": "1 epochs are done", "status": "success"},
+        {"event": "artifact", "path": "w.safetensors", "kind": "weights"},
+        {"event": "run_end", "status": "success", "metrics": {"train_loss": None}},
+    ],
+    "train": [{"epoch": 1, "batch": 1, "global_step": 1, "metrics": {"loss": 0.5}}],
+    "epochs": [{"phase": "train", "epoch": 1, "global_step": 1, "metrics": {"train_loss": 0.5}}],
+    "measured": [{"global_step": 0, "metrics": {"learning_rate.network": 0.1}}],
+}  # fmt: skip
+
+
+def test_an_older_record_is_understood(tmp_path):
+    for name, entries in OLD.items():
+        lines = ({"timestamp": "t", "session_id": "session-1", **entry} for entry in entries)
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(encode, lines)))
+
+    assert repr([*recorded_events(tmp_path)]) == repr(
+        [
+            RunStart("a/B", {"lr": 0.1}, "run-1", "session-1"),
+            Measured({"learning_rate.network": 0.1}, 0),
+            PhaseStart(Position(), "train", 1, 1, 1),
+            BatchEnd(Position(0, 0, 1), {"loss": 0.5}, 1),
+            EpochEnd(Position(0, 1), {"train_loss": 0.5}, 1, 1),
+            PhaseEnd(Position(0, 1), "train", "1 epochs are done"),
+            ArtifactSaved(Path("w.safetensors"), "weights"),
+            RunEnd(Status.SUCCESS, {"train_loss": math.nan}),
+        ]
+    )
 
 
 def test_where_there_is_no_record_it_is_said(tmp_path):

@@ -7,17 +7,31 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from tracked_run import FLAT, PARAMETERS, Training, assert_same_record
+from tracked_run import (
+    FLAT,
+    PARAMETERS,
+    Training,
+    assert_same_record,
+    diverged_run,
+    end,
+    expected,
+    start,
+    steps,
+    tell_to_end,
+    whole_run,
+)
 
 from jemtrack.record.history import HistoryCsv
-from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.record.jsonl import JsonLines, Record, read_record
 from jemtrack.record.plain import flat, plain
+from jemtrack.trackers.base import CurveTracker
 from jemtrack.trackers.sql import SqlDatabase
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd
@@ -27,6 +41,7 @@ from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
 EXTRAS = {
+    "aim": ("aim", {}),
     "dvclive": ("dvclive", {}),
     "mlflow": ("mlflow", {}),
     "sql": ("sqlalchemy", {}),
@@ -72,6 +87,63 @@ def test_trackers_are_listed_without_their_packages_and_say_which_extra_has_them
     for name, message in zip(EXTRAS, told[1:], strict=True):
         assert message.startswith(f"the tracker {name!r} needs a package that is missing")
         assert message.endswith(f"pip install 'jemtrack[{name}]'")
+
+
+def test_the_tracker_of_the_document_writes_every_value(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text()
+    names: dict = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    path = tmp_path / "new" / "points.txt"
+
+    tell_to_end(names["Points"](path=str(path)), whole_run())
+
+    found = Record()
+    for level, step, name, value in map(str.split, path.read_text().splitlines()):
+        levels = {0: found.run} if level == "run" else getattr(found, level)
+        levels.setdefault(int(step), {})[name] = float(value)
+    assert_same_record(found, expected(whole_run()))
+
+
+def told(events) -> list[str]:
+    """Name the calls that a tracker over `CurveTracker` receives."""
+    calls = []
+
+    class Calls(CurveTracker):
+        every = 2
+
+        def begin(self, start):
+            calls.append(f"begin {start.step}")
+
+        def points(self, level, step, metrics):
+            calls.append(f"{level} {step}")
+
+        def void(self, step, epoch):
+            calls.append(f"void {step} {epoch}")
+
+        def flush(self):
+            calls.append("flush")
+
+        def end(self, status):
+            calls.append(f"end {status}")
+
+    tell_to_end(Calls(), events)
+    return calls
+
+
+def test_a_service_is_told_of_its_points_and_flushed_after_each_epoch():
+    assert told([start(), *steps(1, 3), end()]) == [
+        "begin 0", "measured 0", "batch 2", "epoch 1", "flush", "measured 3",
+        "run 0", "flush", "end success",
+    ]  # fmt: skip
+
+
+def test_a_service_is_told_of_an_end_that_nobody_announced():
+    assert told([start(), *steps(1, 2)])[-2:] == ["flush", "end failed"]
+    assert told([]) == []
+
+
+def test_a_service_is_told_what_is_void():
+    assert "void 5 1" in told(diverged_run())
 
 
 def test_parameters_are_flat_under_dotted_paths():

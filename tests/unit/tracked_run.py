@@ -83,7 +83,8 @@ def steps(first: int, last: int, scale: float = 1.0) -> Iterator[Event]:
             yield Measured({"learning_rate.network": 0.1 * scale / step}, step - 1)
         yield BatchStart(before)
         batch = Position(before.phase, before.epoch, before.batch + 1)
-        yield BatchEnd(batch, {"loss": scale / 3 / step, "accuracy": step / 13}, step, 0.25)
+        losses = {"loss": scale / 3 / step, "accuracy": step / 13}
+        yield BatchEnd(batch, {**losses, "gradient_norm.network": scale / step}, step, 0.25)
         if batch.batch == N_BATCHES:
             yield from _epoch_end(step, Position(before.phase, before.epoch + 1), scale)
 

@@ -1,11 +1,13 @@
 """What trackers have stored, read by each tool's own reader and brought to one form."""
 
 import csv
+import gc
 import json
 import math
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,28 @@ def dvclive_points(folder: Path) -> Points:
             rows = csv.DictReader(file, delimiter="\t")
             found[path.stem] = [(int(row["step"]), float(row[path.stem])) for row in rows]
     return found
+
+
+def aim_run(folder: Path, run_id: str) -> Any:
+    """The only run of that id in the Aim repository in `folder`."""
+    from aim import Repo, Run
+
+    gc.collect()  # whoever wrote in this process locks Aim's database until then
+    time.sleep(0.6)  # for half a second Aim takes the list of runs from memory
+    runs = Repo.from_path(str(folder)).structured_db.runs()
+    (known,) = (run for run in runs if run.description == run_id)
+    quiet = {"log_system_params": False, "capture_terminal_logs": False}
+    return Run(known.hash, repo=str(folder), system_tracking_interval=None, **quiet)
+
+
+def aim_record(run: Any) -> Record:
+    record = Record()
+    for metric in run.metrics():
+        level = metric.context["level"]
+        for step, (value, *_) in metric.data.items():
+            values = record.run if level == "run" else getattr(record, level).setdefault(step, {})
+            values[metric.name] = value
+    return record
 
 
 def sql_record(path: Path, run_id: str) -> Record:

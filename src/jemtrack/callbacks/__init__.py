@@ -1,1 +1,1 @@
-"""Callbacks: they see every event of a training and have a say in it; a file for each."""
+"""Callbacks, a file for each: they see every event of a training and may change its course."""

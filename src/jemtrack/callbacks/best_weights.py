@@ -23,11 +23,11 @@ Weights = dict[str, "dict[str, Tensor]"]  # of each model
 
 @component("best_weights")
 class BestWeights(Watching):
-    """Keeps the weights of the epoch with the best `metric` in a file, from phase to phase.
+    """Keeps the weights of the epoch with the best `metric` of all phases in a file.
 
-    With `restore` they are the models' again when the run ends, and the run's metrics are that
-    epoch's. A checkpoint holds them too, so that file and restored weights are those of the run
-    that is told of, also after a kill or a return from a divergence.
+    With `restore` the models end the run with these weights, and the run with the metrics of that
+    epoch. A checkpoint holds the weights too, so that the file and the restored weights are right
+    after a kill or a return from a divergence as well.
     """
 
     file: str = Option(str, "the file, in the run's folder", default="best.safetensors")
@@ -40,7 +40,7 @@ class BestWeights(Watching):
         self._weights: Weights = {}
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Look at an epoch; make the file anew where training goes on; restore at the end."""
+        """Judge an epoch; rewrite the file when training resumes; restore at the end."""
         super().__call__(event, state)
         if isinstance(event, RunStart | Diverged):
             self._rewrite(state)
@@ -50,7 +50,7 @@ class BestWeights(Watching):
                 self._restore(state)
 
     def look(self, value: float, event: EpochEnd, state: TrainState) -> None:
-        """Keep the weights if they are the best."""
+        """Keep the weights if `value` is the best."""
         if self.is_better(value):
             self.best, self.epoch = value, event.epoch
             self._metrics = {**event.metrics}
@@ -58,12 +58,12 @@ class BestWeights(Watching):
             self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best epoch: its value, its metrics and its weights."""
+        """Return the best epoch: its value, its metrics and its weights."""
         best = {"epoch": self.epoch, "metrics": self._metrics, "weights": self._weights}
         return {**super().state_dict(), **best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to that best epoch."""
+        """Restore that best epoch."""
         super().load_state_dict(state)
         self.epoch, self._metrics = state["epoch"], state["metrics"]
         self._weights = state["weights"]
@@ -77,7 +77,7 @@ class BestWeights(Watching):
         self.dispatch(ArtifactSaved(self._path, "weights"))
 
     def _rewrite(self, state: TrainState) -> None:
-        """Bring the file to what the checkpoint knows; another run's or a void one goes."""
+        """Write the weights of the checkpoint; remove the file of another run or a void one."""
         if not self._weights:
             self._path.unlink(missing_ok=True)
             return

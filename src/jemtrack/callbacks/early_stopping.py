@@ -1,4 +1,4 @@
-"""The end of a phase that gives nothing more."""
+"""The end of a phase that no longer improves."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 @component("early_stopping")
 class EarlyStopping(Watching):
-    """Ends a phase when `metric` has not improved for `patience` epochs; the next one follows.
+    """Ends a phase once `metric` has not improved for `patience` epochs; the next one follows.
 
-    Each phase starts to count afresh. Epochs without the metric do not count; a value that is
-    not finite counts as no improvement.
+    Each phase counts from zero. Epochs without the metric do not count; a value that is not
+    finite is no improvement.
     """
 
     patience: int = Option(
-        int, "epochs without an improvement that end the phase", default=10, minimum=1
+        int, "epochs without an improvement after which the phase ends", default=10, minimum=1
     )
     least_change: float = Option(
-        float, "a change by no more than this is no improvement", default=0.0, minimum=0
+        float, "a change of at most this much is no improvement", default=0.0, minimum=0
     )
 
     def _post_init_(self) -> None:
@@ -32,13 +32,13 @@ class EarlyStopping(Watching):
         self.waited = 0
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Look at an epoch; forget about a phase that is over."""
+        """Judge an epoch; reset the count when a phase ends."""
         super().__call__(event, state)
         if isinstance(event, PhaseEnd):
             self.best, self.waited = None, 0
 
     def look(self, value: float, event: EpochEnd, state: TrainState) -> None:
-        """Count an epoch, and end the phase where it was the last straw."""
+        """Count an epoch without an improvement, and end the phase if there were enough."""
         if self.is_better(value, self.least_change):
             self.best, self.waited = value, 0
             return
@@ -48,10 +48,10 @@ class EarlyStopping(Watching):
             state.stop_phase = f"{self.metric} was never {best} (patience: {self.patience})"
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best value and the epochs since."""
+        """Return the best value and the number of epochs since."""
         return {**super().state_dict(), "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to them."""
+        """Restore them."""
         super().load_state_dict(state)
         self.waited = state["waited"]

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @component("ema")
 class Ema(Callback):
-    """Averages every model's weights; the averages are validated and saved in the models' place.
+    """Averages the weights of each model; the averages are validated and saved instead of it.
 
-    average <- decay * average + (1 - decay) * weight, from the weights after the first update
-    on. Buffers, such as the running statistics of batch norms, are copies of the model's. What
-    a phase freezes, the average comes ever closer to; what was never trained, it is equal to.
+    average <- decay * average + (1 - decay) * weight, starting with the weights after the first
+    update. Buffers, such as the running statistics of batch norms, are copied from the model. The
+    average approaches weights that a phase freezes, and equals those that were never trained.
     """
 
     decay: float = Option(
@@ -36,24 +36,24 @@ class Ema(Callback):
         self._loaded: dict[str, Any] = {}
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Put the averages in place at the run's start; update them after a step."""
+        """Create the averages when the run starts; update them after a step."""
         if isinstance(event, RunStart):
             self._begin(state)
         elif isinstance(event, BatchEnd) and event.step % self.update_every == 0:
             self._update(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the averages and how many updates they have seen."""
+        """Return the averages and the number of their updates."""
         return {name: average.state_dict() for name, average in self._averages.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to those averages; before the run's start, where there are none yet, then."""
+        """Restore those averages; before the run starts, as soon as it does."""
         self._loaded = state
         for name, average in self._averages.items():
             average.load_state_dict(state[name])
 
     def _begin(self, state: TrainState) -> None:
-        # Imported here, so that listing the components does without torch.
+        # Imported here, so that the components can be listed without torch.
         from torch.optim.swa_utils import AveragedModel
 
         for name, model in state.models.items():

@@ -1,4 +1,4 @@
-"""The learning rates, for the trackers."""
+"""Learning rates for the trackers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @component("learning_rate")
 class LearningRate(Callback):
-    """Announces each optimizer's rate as `learning_rate.<optimizer>`: at an epoch's start.
+    """Reports each optimizer's learning rate as `learning_rate.<optimizer>` when an epoch starts.
 
-    It does so in the middle of an epoch where training goes back to after a divergence.
+    After a divergence it reports them in the middle of an epoch, if training returns there.
     """
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Dispatch the rates where they may be others than before."""
-        # An epoch that goes on after a kill has said its rates before.
+        """Dispatch the rates when they may have changed."""
+        # An epoch that resumes after a kill has reported its rates before.
         starts = isinstance(event, EpochStart) and event.position.batch == 0
         changes = isinstance(event, Diverged) and event.back_to.batch > 0
         if starts or changes:
-            # Imported here, for torch comes with it.
+            # Imported here, because it imports torch.
             from jemtrack.train.optimizers import learning_rates
 
             rates = learning_rates(state.optimizers).items()

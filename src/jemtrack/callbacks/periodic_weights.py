@@ -1,4 +1,4 @@
-"""Extra copies of the weights, for a look at a model while it trains."""
+"""Extra copies of the weights, to inspect a model while it trains."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class PeriodicWeights(Callback):
     """Writes the weights to `epoch_<number>.safetensors` every `every` epochs of the run.
 
-    Each file is announced, so that the trackers can keep it with the run.
+    The trackers are told of each file, so that they can keep it with the run.
     """
 
     every: int = Option(int, "epochs between two files", minimum=1)
-    folder: str = Option(str, "the files' folder, in the run's folder", default=".")
+    folder: str = Option(str, "the folder of the files, in the run's folder", default=".")
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Write after an epoch that is due."""
+        """Write after every epoch that is due."""
         if isinstance(event, EpochEnd) and event.epoch % self.every == 0:
             path = self.run_folder / self.folder / f"epoch_{event.epoch:03d}.safetensors"
             self.save_weights(path)

@@ -1,4 +1,4 @@
-"""What early stopping and the best weights share: they watch a metric of the epochs."""
+"""The common base of early stopping and best weights: they watch a metric of the epochs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIN, _MAX = "min", "max"
 
 
 class Watching(Callback):
-    """Looks at `metric` after each epoch that has it; `best` is its best value so far.
+    """Judges `metric` after each epoch that has it; `best` is its best value so far.
 
     A value that is not finite is never the best.
     """
@@ -28,7 +28,7 @@ class Watching(Callback):
     mode: str = Option(
         str, "whether a smaller or a larger value is better", default=_MIN, choices=(_MIN, _MAX)
     )
-    phase: str | None = Option(str, "the one phase to watch; none: all", default=None)
+    phase: str | None = Option(str, "the only phase to watch; none: all", default=None)
 
     def _post_init_(self) -> None:
         self.best: float | None = None
@@ -36,7 +36,7 @@ class Watching(Callback):
         self._watches = self.phase is None
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Take note of the phase; look at an epoch of those that are watched."""
+        """Note the phase; judge the epochs of a phase that is watched."""
         if isinstance(event, PhaseStart):
             self.n_phases = event.n_phases
             self._watches = self.phase in (None, event.name)
@@ -47,11 +47,11 @@ class Watching(Callback):
             log.warning(f"{where} had a {self.metric} that is a number")
 
     def look(self, value: float, event: EpochEnd, state: TrainState) -> None:
-        """Act on the `value` of the metric after the epoch that ended."""
+        """Act on the `value` of the metric in the epoch that ended."""
         raise NotImplementedError
 
     def is_better(self, value: float, least_change: float = 0.0) -> bool:
-        """Say whether `value` is better than the best by more than `least_change`."""
+        """Return whether `value` is better than the best by more than `least_change`."""
         if not math.isfinite(value):
             return False
         if self.best is None:
@@ -60,9 +60,9 @@ class Watching(Callback):
         return gain > least_change
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best value."""
+        """Return the best value."""
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to that best value."""
+        """Restore the best value."""
         self.best = state["best"]

@@ -1,1 +1,1 @@
-"""Data sets: sources, splits, augmentation."""
+"""Data sets: sources, splits, augmentation, corruptions, outliers."""

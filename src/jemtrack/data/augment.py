@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on the device that holds them.
+"""Augmentation of whole batches on the device that holds them.
 
 The order is fixed: reflect-pad and crop back at random, flip where the data set allows it,
 scale to [-1, 1], add Gaussian noise. A generator must live on the device of the images.
@@ -20,11 +20,11 @@ LARGEST_PIXEL = 255
 
 @parameters
 class Augmentation:
-    """What is done to a training image.
+    """How training images are augmented.
 
-    `sigma` is the noise's standard deviation on the scale [-1, 1], `pad` the largest shift of the
-    crop in pixels (`crop_padding` gives the usual one), `flip` is for natural images alone:
-    a mirrored digit is no digit.
+    `sigma` is the standard deviation of the noise on the scale [-1, 1], `pad` the largest shift of
+    the crop in pixels (usually `crop_padding(side)`), `flip` is for natural images only: a
+    mirrored digit is not a digit.
     """
 
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -33,13 +33,13 @@ class Augmentation:
 
 
 def augment(images_BCHW: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Give the batch of uint8 images as a network in training sees it: float32, around [-1, 1].
+    """Convert uint8 images to what a network sees in training: float32, around [-1, 1].
 
-    Draws from `generator`, in this order: two shifts an image, a flip an image (only with
-    `flip`), noise a pixel (only with `sigma` > 0).
+    Draws from `generator`, in this order: two shifts per image, a flip per image (only with
+    `flip`), noise per pixel (only with `sigma` > 0).
 
     Raises:
-        InputError: when `pad` is not smaller than the image.
+        InputError: if `pad` is not smaller than the image.
     """
     n_images, device = len(images_BCHW), images_BCHW.device
     shifts_B2 = torch.randint(
@@ -53,10 +53,10 @@ def augment(images_BCHW: Tensor, augmentation: Augmentation, generator: torch.Ge
 
 
 def crop_padding(side: int) -> int:
-    """Give the padding for square images of `side` pixels: 4, but 1 under 16 pixels.
+    """Return the padding for square images of `side` pixels: 4, but 1 below 16 pixels.
 
-    8x8 digits allow no more than 1; the published 4 is meant for 28 and 32 pixels, and would
-    be over a quarter of the side of an image smaller than 16.
+    The published 4 is meant for 28 and 32 pixels; it would be over a quarter of the side of an
+    image smaller than 16, and 8x8 digits allow at most 1.
     """
     return 1 if side < 16 else 4
 
@@ -64,13 +64,13 @@ def crop_padding(side: int) -> int:
 def shifted_crop(
     images_BCHW: Tensor, shifts_B2: Tensor, pad: int, flipped_B: Tensor | None = None
 ) -> Tensor:
-    """Reflect-pad each image by `pad` and cut its own size out at its (row, column) shift.
+    """Reflect-pad each image by `pad` and crop it back to its size at its (row, column) shift.
 
-    The shifts run from 0 to 2 * `pad`; a shift of `pad` leaves the image as it is. What is cut
-    out is mirrored left and right where `flipped_B` (bool) says so.
+    The shifts range from 0 to 2 * `pad`; a shift of `pad` leaves the image as it is. Where
+    `flipped_B` (bool) is true, the crop is mirrored left and right.
 
     Raises:
-        InputError: when `pad` is not smaller than the image.
+        InputError: if `pad` is not smaller than the image.
     """
     height, width = images_BCHW.shape[2:]
     if pad >= min(height, width):
@@ -79,7 +79,7 @@ def shifted_crop(
     columns_BW = _reflected(shifts_B2[:, 1:] - pad, width)
     if flipped_B is not None:
         columns_BW = torch.where(flipped_B[:, None], columns_BW.flip(1), columns_BW)
-    # Nothing is padded or mirrored: every pixel is fetched from where it stands, in one gather.
+    # Nothing is really padded or mirrored: one gather fetches every pixel from where it is.
     source_BP = (rows_BH[:, :, None] * width + columns_BW[:, None, :]).flatten(1)
     pixels_BCP = images_BCHW.flatten(2)
     source_BCP = source_BP[:, None].expand_as(pixels_BCP)
@@ -94,7 +94,7 @@ def to_unit_range(images_BCHW: Tensor) -> Tensor:
 
 
 def add_noise(images_BCHW: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise of standard deviation `sigma`; with 0 nothing is drawn or added."""
+    """Add Gaussian noise of standard deviation `sigma`; 0 draws and adds nothing."""
     if sigma == 0:
         return images_BCHW
     noise_BCHW = torch.randn(
@@ -104,7 +104,7 @@ def add_noise(images_BCHW: Tensor, sigma: float, generator: torch.Generator) -> 
 
 
 def _reflected(shift_B1: Tensor, side: int) -> Tensor:
-    """Index, for each image, the pixels of one side after a shift, mirrored at both borders."""
+    """Return the indices of the pixels along one side after a shift, mirrored at both borders."""
     position_BS = torch.arange(side, device=shift_B1.device) + shift_B1
     last = side - 1
     return last - (last - position_BS.abs()).abs()

@@ -1,9 +1,9 @@
-"""What common faults of cameras and scans do to images, at five strengths.
+"""Common corruptions of images by cameras and scans, at five strengths.
 
 The kinds follow Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
 Corruptions and Perturbations" (2019), and, for digits and the like, Mu and Gilmer, "MNIST-C"
-(2019). The strengths are this project's own, relative to the images' size, so that they serve
-images of 8x8 and of 32x32: figures are not those of the published benchmarks.
+(2019). The strengths are this project's, relative to the size of the images, so that they suit
+8x8 as well as 32x32 pixels: results do not compare with those of the published benchmarks.
 
 Letters: N images, C channels, H rows, W columns. Values are from 0 to 1.
 """
@@ -22,7 +22,7 @@ STRENGTHS = (1, 2, 3, 4, 5)
 
 
 def gaussian_noise(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Tensor:
-    """Add normal noise to every value, of standard deviation .08 to .38."""
+    """Add normal noise of standard deviation .08 to .38 to every value."""
     deviation = (0.08, 0.12, 0.18, 0.26, 0.38)[strength - 1]
     return images_NCHW + deviation * torch.randn(images_NCHW.shape, generator=stream)
 
@@ -36,7 +36,7 @@ def impulse_noise(images_NCHW: Tensor, strength: int, stream: torch.Generator) -
 
 
 def blur(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Tensor:
-    """Blur with a Gaussian of standard deviation 2% to 10% of the image's width."""
+    """Blur with a Gaussian of standard deviation 2% to 10% of the width."""
     deviation = (0.02, 0.035, 0.05, 0.075, 0.1)[strength - 1] * images_NCHW.shape[3]
     reach = max(1, round(3 * deviation))
     weight_K = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2)
@@ -49,7 +49,7 @@ def blur(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Tensor:
 
 
 def contrast(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Tensor:
-    """Pull all values to the image's mean, to 75% to 15% of their distance."""
+    """Scale the distance of all values from the image's mean to 75% to 15%."""
     share = (0.75, 0.5, 0.4, 0.3, 0.15)[strength - 1]
     mean_N111 = images_NCHW.mean(dim=(1, 2, 3), keepdim=True)
     return mean_N111 + share * (images_NCHW - mean_N111)
@@ -61,7 +61,7 @@ def brightness(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> T
 
 
 def rotation(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Tensor:
-    """Turn by 8 to 40 degrees, to the left or to the right; what comes in is black."""
+    """Rotate by 8 to 40 degrees, left or right; new pixels are black."""
     angle_N = torch.deg2rad(8.0 * strength * _signs(len(images_NCHW), stream))
     cosine_N, sine_N, zero_N = angle_N.cos(), angle_N.sin(), torch.zeros_like(angle_N)
     rows = [
@@ -71,7 +71,7 @@ def rotation(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Ten
 
 
 def translation(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Tensor:
-    """Shift by 5% to 25% of width and height, in one of four directions; what comes in is black."""
+    """Shift by 5% to 25% of width and height, in one of four directions; new pixels are black."""
     count = len(images_NCHW)
     shift_N2 = 0.1 * strength * torch.stack([_signs(count, stream), _signs(count, stream)], 1)
     identity_N22 = torch.eye(2).expand(count, 2, 2)
@@ -79,7 +79,7 @@ def translation(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> 
 
 
 def occlusion(images_NCHW: Tensor, strength: int, stream: torch.Generator) -> Tensor:
-    """Lay a black square over it, of 15% to 55% of the smaller side, anywhere."""
+    """Cover any part with a black square of 15% to 55% of the smaller side."""
     count, _, height, width = images_NCHW.shape
     side = max(1, round((0.05 + 0.1 * strength) * min(height, width)))
     hidden = []
@@ -107,12 +107,12 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(images_NCHW: Tensor, kind: str, strength: int, seed: int) -> Tensor:
-    """Give uint8 images (N, C, H, W) with a corruption of strength 1 to 5, uint8 again.
+    """Corrupt uint8 images (N, C, H, W) at a strength from 1 to 5; return uint8 again.
 
-    `seed` decides what is drawn, for each kind and strength by itself.
+    `seed` determines all random numbers, separately for each kind and strength.
 
     Raises:
-        ParameterError: when the kind or the strength is not known.
+        ParameterError: if the kind or the strength is not known.
     """
     if kind not in CORRUPTIONS:
         raise ParameterError(f"corruptions must be of {', '.join(CORRUPTIONS)}, got {kind!r}")

@@ -4,7 +4,7 @@ Dimensions: `N` images, `C` channels (1 or 3), `H` rows, `W` columns.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from jemtrack.errors import InputError
 
 PARTS = ("train", "valid", "test")
 
-# All that is not a tensor stands under one key: safetensors writes several in a random order.
+# All metadata are under one key: safetensors writes several keys in a random order.
 _HEADER_KEY = "jemtrack"
 
 
@@ -26,7 +26,7 @@ class LabelledImages:
     """Images (uint8, 0 to 255, of shape `(N, C, H, W)`) and their classes (int64, `(N,)`).
 
     Raises:
-        InputError: when types, shapes or lengths are others.
+        InputError: if types, shapes or lengths differ from these.
     """
 
     images_NCHW: Tensor
@@ -50,12 +50,20 @@ class LabelledImages:
         """Pick the images at `indices_M`, in that order."""
         return LabelledImages(self.images_NCHW[indices_M], self.labels_N[indices_M])
 
+    @classmethod
+    def joined(cls, parts: Sequence["LabelledImages"]) -> "LabelledImages":
+        """Concatenate `parts`, whose images have one size."""
+        return cls(
+            torch.cat([part.images_NCHW for part in parts]),
+            torch.cat([part.labels_N for part in parts]),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class SourceImages:
-    """What a source's files hold: no test images where it has none of its own.
+    """The images in the files of a source, which may have no test images.
 
-    `flip` says whether the file itself declares that a horizontal flip keeps the class.
+    `flip` tells whether the file itself declares that a horizontal flip keeps the class.
     """
 
     train: LabelledImages
@@ -65,9 +73,9 @@ class SourceImages:
 
 @dataclass(frozen=True, eq=False)
 class DataSplits:
-    """A prepared data set: its three parts and what a trainer has to know about it.
+    """A prepared data set: its three parts and what a trainer must know about it.
 
-    `flip` says whether a horizontal flip keeps the class; `seed` is the one that drew the parts.
+    `flip` tells whether a horizontal flip keeps the class; `seed` is the one that drew the parts.
     """
 
     dataset: str
@@ -79,7 +87,7 @@ class DataSplits:
     test: LabelledImages
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file; equal splits make equal bytes."""
+        """Write one safetensors file; equal splits give equal bytes."""
         tensors = {}
         for name in PARTS:
             part: LabelledImages = getattr(self, name)
@@ -92,7 +100,7 @@ class DataSplits:
             "seed": self.seed,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed, for the old file may be a link into a cache, or mapped by who reads it.
+        # Renamed, because the old file may be a link into a cache, or mapped by a reader.
         temporary = path.with_name(f"{path.name}.tmp")
         temporary.write_bytes(save(tensors, {_HEADER_KEY: json.dumps(notes)}))
         temporary.replace(path)
@@ -102,7 +110,7 @@ class DataSplits:
         """Read what `save` wrote.
 
         Raises:
-            InputError: when the file is missing, broken or not a prepared data set.
+            InputError: if the file is missing, broken or not a prepared data set.
         """
         try:
             with safe_open(path, framework="pt") as file:

@@ -1,6 +1,6 @@
 """Images of the same shape that a model was not trained on, and the file that carries them.
 
-Some are made of the data set's own test images or of nothing (`MADE`), others are the test images
+Some are made from the data set's test images or from nothing (`MADE`), others are the test images
 of another data set. Letters: `N` images, `C` channels, `H` rows, `W` columns, `P` pixels.
 """
 
@@ -20,7 +20,7 @@ from jemtrack.data.sources.registry import read_source
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.train.random_streams import generator
 
-# O, o, I, l and their like cannot be told from the digits 0 and 1.
+# O, o, I, l and the like look like the digits 0 and 1.
 LETTERS = "".join(each for each in string.ascii_letters if each not in "OoIil")
 FONTS = (
     "DejaVuSans",
@@ -34,15 +34,15 @@ FONTS = (
     "STIXGeneralBol",
     "STIXGeneralItalic",
 )
-_OVERSAMPLED = 256  # the pixels of a letter's larger side before it is scaled down
-_SHOWN = 0.25  # of the range of brightness: what is above it belongs to what an image shows
+_OVERSAMPLED = 256  # pixels of the larger side of a letter before it is scaled down
+_SHOWN = 0.25  # of the range of brightness: what is brighter belongs to what an image shows
 
 
 def draw_letters(like_NCHW: Tensor, n_images: int, stream: torch.Generator) -> Tensor:
     """Draw letters, bright on dark, uint8 (N, C, H, W) of the same C, H and W as `like_NCHW`.
 
-    Each is a random letter of a random font, in the middle, as tall or wide as what the images
-    of `like_NCHW` show: the median of the larger side of their bounding boxes.
+    Each is a random letter of a random font, centred, as tall or wide as what the images of
+    `like_NCHW` show: the median of the larger sides of their bounding boxes.
     """
     channels, height, width = like_NCHW.shape[1:]
     side = min(_typical_side(like_NCHW), height, width)
@@ -70,7 +70,7 @@ def _typical_side(images_NCHW: Tensor) -> int:
 
 
 def _extent(shown_NL: Tensor) -> Tensor:
-    """Give how far it is from the first to the last that is shown, (N,)."""
+    """Return the distance from the first to the last pixel that is shown, (N,)."""
     length, shown_NL = shown_NL.shape[1], shown_NL.int()
     return (length - shown_NL.argmax(1) - shown_NL.flip(1).argmax(1)) * shown_NL.any(1)
 
@@ -81,11 +81,11 @@ def _glyph(letter: str, font: str, side: int) -> Tensor:
     from PIL import Image, ImageDraw, ImageFont
 
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")
-    # The basic layout is Pillow's own; another one is there on some machines only.
+    # The basic layout is built into Pillow; the other exists on some machines only.
     large = ImageFont.truetype(str(path), _OVERSAMPLED, layout_engine=ImageFont.Layout.BASIC)
     canvas = Image.new("L", (3 * _OVERSAMPLED, 3 * _OVERSAMPLED))
     ImageDraw.Draw(canvas).text((_OVERSAMPLED, _OVERSAMPLED), letter, font=large, fill=255)
-    canvas = canvas.crop(canvas.getbbox())  # the font's own box is wider than what is drawn
+    canvas = canvas.crop(canvas.getbbox())  # the box of the font is wider than what is drawn
     size = canvas.size
     scale = side / max(size)
     small = canvas.resize(
@@ -95,7 +95,7 @@ def _glyph(letter: str, font: str, side: int) -> Tensor:
 
 
 def permuted(images: LabelledImages, n_images: int, stream: torch.Generator) -> Tensor:
-    """Shuffle each image's pixels, all channels alike: the same brightness, no shape."""
+    """Shuffle the pixels of each image, all channels alike: the same brightness, no shape."""
     chosen_NCHW = _some(images.images_NCHW, n_images, stream)
     order_NP = torch.rand(len(chosen_NCHW), chosen_NCHW[0, 0].numel(), generator=stream).argsort(1)
     pixels_NCP = chosen_NCHW.flatten(2)
@@ -104,16 +104,16 @@ def permuted(images: LabelledImages, n_images: int, stream: torch.Generator) -> 
 
 
 def uniform(images: LabelledImages, n_images: int, stream: torch.Generator) -> Tensor:
-    """Draw each value of each pixel by itself, from 0 to 255."""
+    """Draw each value of each pixel independently from 0 to 255."""
     shape = (n_images, *images.images_NCHW.shape[1:])
     return torch.randint(256, shape, generator=stream, dtype=torch.uint8)
 
 
 def interpolated(images: LabelledImages, n_images: int, stream: torch.Generator) -> Tensor:
-    """Lay two images of different classes over each other, half and half.
+    """Average pairs of images of different classes.
 
     Raises:
-        ParameterError: when all images are of one class.
+        ParameterError: if all images are of one class.
     """
     order_N = torch.randperm(len(images), generator=stream)
     labels = sorted({*images.labels_N.tolist()})
@@ -142,13 +142,13 @@ MADE: dict[str, Maker] = {
 def make_outliers(
     data: DataSplits, partners: list[str], n_images: int, data_root: Path
 ) -> dict[str, Tensor]:
-    """Give at most `n_images` of each partner, uint8 (N, C, H, W); the data's seed draws them.
+    """Return at most `n_images` of each partner, uint8 (N, C, H, W), drawn by the data's seed.
 
-    A partner's images do not depend on which others there are.
+    The images of a partner do not depend on which others there are.
 
     Raises:
-        ParameterError: when a partner is not known, or has images of another shape.
-        InputError: when a file of another data set is missing or altered.
+        ParameterError: if a partner is not known, or has images of another shape.
+        InputError: if a file of another data set is missing or altered.
     """
     found = {}
     for name in partners:
@@ -161,7 +161,7 @@ def make_outliers(
 
 
 def save_outliers(outliers: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file; equal images make equal bytes."""
+    """Write one safetensors file; equal images give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save({name: each.contiguous() for name, each in outliers.items()}))
 
@@ -170,13 +170,13 @@ def load_outliers(path: Path) -> dict[str, Tensor]:
     """Read what `save_outliers` wrote.
 
     Raises:
-        InputError: when the file is missing or broken.
+        InputError: if the file is missing or broken.
     """
     try:
         found: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{path}: is no whole file of outliers ({error}); make it again with "
+            f"{path}: is not a whole file of outliers ({error}); make it again with "
             f"`dvc repro {path.parent.name}`"
         ) from error
     return found

@@ -1,4 +1,4 @@
-"""From the files of a data set to training, validation and test images, drawn by a seed."""
+"""Split the images of a data set into training, validation and test images, by a seed."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -16,19 +16,19 @@ from jemtrack.errors import ParameterError
 
 
 class Fold(NamedTuple):
-    """The indices of a fold's images, int64, ascending."""
+    """The indices of the images of a fold, int64, ascending."""
 
     train: Tensor
     test: Tensor
 
 
 def stratified_folds(labels_N: Tensor, n_folds: int, seed: int) -> Iterator[Fold]:
-    """Yield `n_folds` folds; each image is in the test part of one, and each class evenly spread.
+    """Yield `n_folds` folds; each image is in one test part, and each class is spread evenly.
 
-    `seed` decides which; the same one gives the same folds.
+    The same `seed` gives the same folds.
 
     Raises:
-        ParameterError: when a class of `labels_N` has fewer images than there are folds.
+        ParameterError: if a class of `labels_N` has fewer images than there are folds.
     """
     from sklearn.model_selection import StratifiedKFold  # takes a while to import
 
@@ -43,8 +43,8 @@ def stratified_folds(labels_N: Tensor, n_folds: int, seed: int) -> Iterator[Fold
         yield Fold(torch.from_numpy(train), torch.from_numpy(test))
 
 
-_TEST_FRACTION = 5  # one image in five, where the source has no test images of its own
-_SEEDS = 2**32  # what NumPy's legacy generator, and so scikit-learn, takes
+_TEST_FRACTION = 5  # one image in five is for testing if the source has no test images
+_SEEDS = 2**32  # that NumPy's legacy generator, and so scikit-learn, takes
 
 
 def split(
@@ -52,11 +52,11 @@ def split(
 ) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
     """Split into training, validation and test images.
 
-    The source's own test images stay what they are; where it has none, a fifth is drawn, and
-    `n_valid` does not change which. Every class keeps at least one training image.
+    Test images of the source stay what they are; if it has none, a fifth is drawn, and `n_valid`
+    does not change which. Every class keeps at least one training image.
 
     Raises:
-        ParameterError: when a label is not below `n_classes`, or `n_valid` or `seed` do not fit.
+        ParameterError: if a label is not below `n_classes`, or `n_valid` or `seed` do not fit.
     """
     if not 0 <= seed < _SEEDS:
         raise ParameterError(f"seed must be 0 to {_SEEDS - 1}, got {seed}")
@@ -81,10 +81,10 @@ def _n_test(images: LabelledImages) -> int:
 
 
 def check_labels(images: LabelledImages, n_classes: int, part: str) -> None:
-    """Refuse labels that no logit stands for.
+    """Refuse labels for which there is no logit.
 
     Raises:
-        ParameterError: naming the first such label and its index.
+        ParameterError: if there is one, naming the first and its index.
     """
     wrong_N = (images.labels_N < 0) | (images.labels_N >= n_classes)
     if wrong_N.any():
@@ -110,20 +110,20 @@ def _check_n_valid(images: LabelledImages, n_valid: int) -> None:
 
 
 def _draw(images: LabelledImages, n_drawn: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Split off `n_drawn` images; both parts keep the source's order."""
+    """Split off `n_drawn` images; both parts keep the order of the source."""
     is_drawn_N = torch.zeros(len(images), dtype=torch.bool)
     is_drawn_N[torch.from_numpy(_drawn_indices(images.labels_N.numpy(), n_drawn, seed))] = True
     return images[~is_drawn_N], images[is_drawn_N]
 
 
 def _drawn_indices(labels_N: np.ndarray, n_drawn: int, seed: int) -> np.ndarray:
-    """Draw in proportion to the classes, or at random where they are too small for that.
+    """Draw in proportion to the classes, or uniformly if they are too small for that.
 
-    scikit-learn cannot stratify when a part has fewer images than there are classes, or a class
-    has one image; and its rounding can take the whole of a rare class. Then one image of each
-    class, at random, is held back and the draw is uniform over all the others.
+    scikit-learn cannot stratify if a part has fewer images than there are classes, or a class has
+    one image, and its rounding can take all of a rare class. Then one random image of each class
+    is held back and the draw is uniform over all the others.
     """
-    # Every stage imports this module, and scikit-learn takes seconds: only a draw waits for it.
+    # Every stage imports this module, and importing scikit-learn takes seconds.
     from sklearn.model_selection import train_test_split
 
     counts_C = np.unique(labels_N, return_counts=True)[1]
@@ -140,7 +140,7 @@ def _drawn_indices(labels_N: np.ndarray, n_drawn: int, seed: int) -> np.ndarray:
 
 
 class ChosenFold(NamedTuple):
-    """One fold of a cross-validation: number `fold` of `n_folds`, from 0."""
+    """A fold of a cross-validation: number `fold` of `n_folds`, from 0."""
 
     n_folds: int
     fold: int
@@ -156,12 +156,13 @@ def prepare(
 ) -> DataSplits:
     """Check the files under `data_root/<dataset>`, read them and split them.
 
-    A `fold` is of all images, whether the source tests on them or not; its test images are tested
-    on in no other fold.
+    A `fold` divides all images, those that the source tests on as well; each image is a test
+    image in one fold only.
 
     Raises:
-        ParameterError: when a parameter does not fit the data.
-        InputError: when a file is missing or altered.
+        ParameterError: if a parameter does not fit the data, or the data cannot train or test a
+            classifier.
+        InputError: if a file is missing or altered.
     """
     source = find_source(dataset, data_root)
     if source.n_classes not in {None, n_classes}:
@@ -170,16 +171,25 @@ def prepare(
     if fold is not None:
         images = _folded(images, fold, seed)
     train, valid, test = split(images, n_classes, n_valid, seed)
+    _check_two_classes(train, "train")
+    _check_two_classes(test, "test")
     flip = source.flip or images.flip
     return DataSplits(dataset, n_classes, flip, seed, train, valid, test)
 
 
+def _check_two_classes(part: LabelledImages, use: str) -> None:
+    """Refuse what a classifier cannot be trained or tested on."""
+    classes = sorted({*part.labels_N.tolist()})
+    if len(classes) < 2:
+        raise ParameterError(
+            f"dataset: the images to {use} on must be of at least two classes, got {len(part)} of "
+            f"class {', '.join(map(str, classes)) or 'none'}; bring more, or other test_images"
+        )
+
+
 def _folded(images: SourceImages, chosen: ChosenFold, seed: int) -> SourceImages:
     parts = [part for part in (images.train, images.test) if part is not None]
-    every = LabelledImages(
-        torch.cat([part.images_NCHW for part in parts]),
-        torch.cat([part.labels_N for part in parts]),
-    )
+    every = LabelledImages.joined(parts)
     if not 0 <= chosen.fold < chosen.n_folds:
         raise ParameterError(f"fold must be 0 to {chosen.n_folds - 1}, got {chosen.fold}")
     folds = stratified_folds(every.labels_N, chosen.n_folds, seed)

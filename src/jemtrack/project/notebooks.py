@@ -1,33 +1,33 @@
-"""From a notebook's cells to modules under `src/jemtrack`, which stages can run."""
+"""Export the cells of a notebook as modules under `src/jemtrack`, which stages can run."""
 
-import builtins
+import ast
 import importlib
 import importlib.util
 import keyword
 import os
 import subprocess
-import symtable
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pyflakes.checker import Checker
+from pyflakes.messages import UndefinedName
 
 from jemtrack.errors import InputError
 
 PACKAGE = Path("src", "jemtrack")
 _DIRECTIVES = ("default_exp", "export", "exporti", "exports")
 _DEFAULT = "#"  # nbdev's name for the module that default_exp names
-_KNOWN = {*dir(builtins), "__file__"}
 
 
 def enter_project() -> None:
-    """Work from the root of the project that one stands in.
+    """Change to the root of the project that the working directory is in.
 
     The commands of the running Python's environment are put on PATH, so that `dvc` is found
-    also when Jupyter was started without the environment being activated.
+    even if Jupyter was started without activating the environment.
 
     Raises:
-        InputError: when neither the working directory nor a folder above it is a project.
+        InputError: if neither the working directory nor a folder above it is a project.
     """
     os.chdir(_project_root(Path.cwd()))
     scripts, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
@@ -36,20 +36,20 @@ def enter_project() -> None:
 
 
 def export(path: str | Path) -> list[Path]:
-    """Write the exported cells of the notebook at `path` into modules; give their paths.
+    """Write the exported cells of the notebook at `path` into modules; return their paths.
 
-    The directives are nbdev's: `#| default_exp stages.mine` names the notebook's own module,
+    The directives are nbdev's: `#| default_exp stages.mine` names the module of the notebook,
     `src/jemtrack/stages/mine.py`, which is imported as `jemtrack.stages.mine`; a cell under
     `#| export` goes there, and one under `#| export jem.mine` into that module. A first cell
-    that is a docstring, or a markdown cell under `#| export`, documents the module. Where ruff
-    is installed, it sorts the imports and formats. The running Python forgets the modules, so
-    that the next import, in the same kernel too, brings the new ones.
+    that is a docstring, or a markdown cell under `#| export`, documents the module. If ruff is
+    installed, it sorts the imports and formats. The running Python forgets the modules, so that
+    the next import, even in the same kernel, loads the new ones.
 
     Raises:
-        InputError: when the file is no notebook or exports nothing; when a module's name leads
-            out of the package or belongs to a module from elsewhere; when the code is not
-            Python or uses names that no exported cell of its module defines. Nothing is
-            written then.
+        InputError: if the file is not a notebook or exports nothing; if the name of a module
+            leads out of the package or belongs to a module from elsewhere; if the code is not
+            Python or uses names that no exported cell of its module defines. Then nothing is
+            written.
     """
     notebook = Path(path).resolve()
     root = _project_root(notebook.parent)
@@ -71,11 +71,11 @@ def _project_root(folder: Path) -> Path:
     for root in (folder, *folder.parents):
         if (root / PACKAGE / "__init__.py").is_file():
             return root
-    raise InputError(f"{folder}: neither it nor a folder above it is a project, with {PACKAGE}/")
+    raise InputError(f"{folder}: neither it nor a folder above it is a project with {PACKAGE}/")
 
 
 def _cells_by_module(notebook: Path) -> dict[str, list[Any]]:
-    """Have nbdev sort the notebook's exported cells, by the module's name below jemtrack."""
+    """Sort the exported cells, with nbdev, by the names of their modules below jemtrack."""
     from nbdev.export import ExportModuleProc
     from nbdev.process import NBProcessor
 
@@ -90,7 +90,7 @@ def _cells_by_module(notebook: Path) -> dict[str, list[Any]]:
     processor.process()
     modules: dict[str, list[Any]] = {}
     for name, cells in exported.modules.items():
-        # nbdev lists the notebook's title with the default module, even where it has no code.
+        # nbdev puts the title of the notebook into the default module, even one without code.
         if any(cell.cell_type == "code" for cell in cells):
             name = exported.default_exp if name == _DEFAULT else name
             modules.setdefault(name, []).extend(cells)
@@ -128,7 +128,7 @@ def _check_module_name(module: str, where: str) -> None:
 
 
 def _target(root: Path, name: str, header: str) -> Path:
-    """Find the module's file; refuse one that is not this notebook's to write."""
+    """Return the path of the module; refuse a file that this notebook has not written."""
     target = root.joinpath(PACKAGE, *name.split(".")).with_suffix(".py")
     packages = [folder for folder in target.parents if folder.is_relative_to(root / PACKAGE)]
     for taken in (target.with_suffix(""), *(folder.with_suffix(".py") for folder in packages)):
@@ -143,7 +143,7 @@ def _target(root: Path, name: str, header: str) -> Path:
 
 
 def _source(cells: list[Any], notebook: Path) -> str:
-    """Join the cells into the text of a module, its documentation first."""
+    """Join the cells into the source of a module, its docstring first."""
     code = [cell.source.strip() for cell in cells if cell.cell_type == "code"]
     for source in code:
         _check_syntax(source, f"{notebook}: the exported cell {source.partition(chr(10))[0]!r} ...")
@@ -167,31 +167,18 @@ def _check_syntax(source: str, where: str) -> None:
 
 
 def _check_names(source: str, where: str) -> None:
-    """Find what works in the kernel, where all cells are run, and not in the module."""
-    table = symtable.symtable(source, where, "exec")
-    defined = {name.get_name() for name in table.get_symbols() if _defines(name)}
-    used = {name.get_name() for name in _global_names(table) if name.is_referenced()}
-    if missing := sorted(used - defined - _KNOWN):
+    """Refuse what works only in the kernel, which runs the cells that are not exported, too."""
+    problems = Checker(ast.parse(source)).messages
+    missing = {each.message_args[0] for each in problems if isinstance(each, UndefinedName)}
+    if missing:
         raise InputError(
-            f"{where} uses {', '.join(missing)}, which none of its exported cells defines: add "
-            "`#| export` to the cell that does, or import the name in an exported one"
+            f"{where} uses {', '.join(sorted(missing))}, which none of its exported cells defines: "
+            "add `#| export` to the cell that does, or import the name in an exported one"
         )
 
 
-def _defines(name: symtable.Symbol) -> bool:
-    return name.is_assigned() or name.is_imported()
-
-
-def _global_names(table: symtable.SymbolTable) -> Iterator[symtable.Symbol]:
-    for name in table.get_symbols():
-        if table.get_type() == "module" or name.is_global():
-            yield name
-    for inner in table.get_children():
-        yield from _global_names(inner)
-
-
 def _formatted(source: str, target: Path, root: Path) -> str:
-    """Let ruff do what it does to the project's other files; it is a tool, not a dependency."""
+    """Sort imports and format as in the other files of the project, if ruff is installed."""
     if importlib.util.find_spec("ruff") is None:
         return source
     for command in (["check", "--fix-only", "--select=I"], ["format"]):
@@ -207,7 +194,7 @@ def _formatted(source: str, target: Path, root: Path) -> str:
 
 
 def _write(target: Path, source: str) -> None:
-    """Write the module; make a folder that is new a package."""
+    """Write the module, and the `__init__.py` of a new folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for folder in target.parents:
         if (folder / "__init__.py").exists():
@@ -217,11 +204,11 @@ def _write(target: Path, source: str) -> None:
 
 
 def _forget(module: str, target: Path) -> None:
-    """Make the next import read the file anew."""
+    """Have the next import read the file again."""
     package, _, name = module.rpartition(".")
     sys.modules.pop(module, None)
     if package in sys.modules:
         vars(sys.modules[package]).pop(name, None)
     importlib.invalidate_caches()
-    # Python tells an outdated .pyc by whole seconds and the size, so it could take this for new.
+    # Python compares whole seconds and the size, so it could take the old .pyc for the new file.
     Path(importlib.util.cache_from_source(str(target))).unlink(missing_ok=True)

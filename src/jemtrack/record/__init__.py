@@ -1,1 +1,1 @@
-"""What a training writes as an output of its stage: the record and the history."""
+"""What a training writes as outputs of its stage: the record and the history."""

@@ -1,4 +1,4 @@
-"""A CSV of metrics: a row an epoch and a final row."""
+"""A CSV file of metrics: a row for each epoch and a final row."""
 
 import csv
 from pathlib import Path
@@ -14,11 +14,11 @@ _WHOLE = {Status.SUCCESS, Status.STOPPED}
 
 @component("history")
 class HistoryCsv(Tracker):
-    """Writes `path` anew after every epoch, so that it can be read while training runs.
+    """Rewrites `path` after every epoch, so that it can be read while training runs.
 
-    Columns: `row` (epoch or final), `epoch` (of the whole run, counted from 1) and one for each
-    metric. The final row, which only a run that was not broken off has, holds the run's metrics
-    where an epoch has the same, and the last epoch's else.
+    Columns: `row` (epoch or final), `epoch` (of the whole run, from 1) and one for each metric of
+    an epoch. Only a run that succeeded or was stopped has a final row: the metrics of the run and,
+    where it has none of that name, those of the last epoch.
     """
 
     path: str = RunPath(str, "the CSV file to write", default="history.csv")
@@ -27,7 +27,7 @@ class HistoryCsv(Tracker):
         self._rows: list[dict[str, Any]] = []
 
     def __call__(self, event: Event) -> None:
-        """Add a row at an epoch's end and at the run's, take rows away that are void."""
+        """Add a row after an epoch and after the run; remove rows that are void."""
         if isinstance(event, RunStart):
             self._void(event.epoch)
         elif isinstance(event, Diverged):
@@ -42,11 +42,11 @@ class HistoryCsv(Tracker):
             self._add("final", epoch, {**last, **event.metrics})
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the rows so far."""
+        """Return the rows so far."""
         return {"rows": [{**row} for row in self._rows]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after those rows, even where the file is gone."""
+        """Restore those rows, even if the file is gone."""
         self._rows = [{**row} for row in state["rows"]]
 
     def _void(self, epoch: int) -> None:

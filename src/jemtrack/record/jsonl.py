@@ -1,12 +1,12 @@
-"""The record of a run: JSON lines from which all that other trackers show can be made again."""
+"""The record of a run: JSON lines from which the view of any other tracker can be made again."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from jemtrack.record.paths import RunPath
@@ -32,20 +32,20 @@ _ENCODER = json.JSONEncoder(allow_nan=False, default=float)
 
 
 class LineFile:
-    """Appends objects to the file at `path`; what a kill may have torn off is cut away first."""
+    """Appends objects to the file at `path`, once it has cut off a line that a kill has torn."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             cut_to(path, path.read_bytes().rfind(b"\n") + 1)
-        # Unbuffered: a line is one write, which the system either has or has not.
+        # Unbuffered: a line is one write, which the system has as a whole or not at all.
         self._file = path.open("ab", buffering=0)
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append `entry`; a number that is not finite becomes null, for every reader's sake.
+        """Append `entry`; numbers that are not finite become null, which every reader takes.
 
         Raises:
-            OSError: when the disk is full; the file then ends where it did before.
+            OSError: if the disk is full; the file then ends where it did before.
         """
         line = encode(entry)
         if (written := self._file.write(line)) != len(line):
@@ -58,7 +58,7 @@ class LineFile:
 
 
 def encode(entry: dict[str, Any]) -> bytes:
-    """Write `entry` as a line of JSON, with null for numbers that are not finite."""
+    """Format `entry` as a line of JSON, with null for numbers that are not finite."""
     try:
         text = _ENCODER.encode(entry)
     except ValueError:
@@ -67,7 +67,7 @@ def encode(entry: dict[str, Any]) -> bytes:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the whole lines of a file that may be missing, or be written at this moment."""
+    """Read the whole lines of a file that may be missing, or grow meanwhile."""
     if path.exists():
         with path.open("rb") as file:
             for line in file:
@@ -76,7 +76,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def cut_after(path: Path, key: str, last: int) -> None:
-    """Cut the file after its last line whose `key` is at most `last`; remove it if none is."""
+    """Cut the file after its last line whose `key` is at most `last`; remove an empty file."""
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
     while end:
@@ -88,7 +88,7 @@ def cut_after(path: Path, key: str, last: int) -> None:
 
 
 def cut_to(path: Path, size: int) -> None:
-    """Cut the file to at most `size` bytes; remove it where nothing is left."""
+    """Cut the file to at most `size` bytes; remove an empty file."""
     if size == 0:
         path.unlink()
     elif size < path.stat().st_size:
@@ -105,17 +105,68 @@ def _with_nulls(value: Any) -> Any:
 
 
 RUN, EPOCHS, MEASURED = "run.jsonl", "epochs.jsonl", "measured.jsonl"
-Levels = dict[int, dict[str, float]]
+
+# The events of `run.jsonl`. A line holds the fields of its event, `step` as `global_step`.
+_RUN_EVENTS: dict[type[Event], str] = {
+    RunStart: "run_start",
+    PhaseStart: "phase_start",
+    PhaseEnd: "phase_end",
+    Diverged: "diverged",
+    ArtifactSaved: "artifact",
+    RunEnd: "run_end",
+}
+_KEYS = {"step": "global_step"}
+
+E = TypeVar("E", bound=Event)
+
+
+def event_to_line(event: Event) -> dict[str, Any]:
+    """Return the object that stands for an event of `run.jsonl`."""
+    line: dict[str, Any] = {"event": _RUN_EVENTS[type(event)]}
+    for each in fields(event):
+        value = getattr(event, each.name)
+        if isinstance(value, Position):
+            value = asdict(value)
+        elif isinstance(value, Mapping):
+            value = plain(value) if each.name == "parameters" else {**value}
+        line[_KEYS.get(each.name, each.name)] = str(value) if isinstance(value, Path) else value
+    return line
+
+
+def event_from_line(kind: type[E], line: Mapping[str, Any], **known: Any) -> E:
+    """Rebuild an event from its line; `known` are fields that the line lacks or has otherwise."""
+    for each in fields(kind):
+        key = _KEYS.get(each.name, each.name)
+        if each.name not in known and key in line:
+            known[each.name] = _DECODERS.get(each.name, lambda value: value)(line[key])
+    return kind(**known)
+
+
+def _position(value: Mapping[str, int]) -> Position:
+    return Position(**value)
+
+
+def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+_DECODERS: dict[str, Any] = {
+    "position": _position,
+    "back_to": _position,
+    "metrics": _numbers,
+    "losses": _numbers,
+    "status": Status,
+    "path": Path,
+}
 
 
 @component("jsonl")
 class JsonLines(Tracker):
-    """Writes a run's events into files of `folder`, an object a line, as they happen.
+    """Writes the events of a run into files of `folder`, an object a line, as they happen.
 
-    `run.jsonl` is only ever added to: starts, ends, artifacts and divergences. Of each epoch
-    and batch, however often it happened, its last time alone stands in `epochs.jsonl` and
-    `<phase>.jsonl`; `measured.jsonl` holds what was measured apart from them. Every line is
-    valid JSON: null stands for a number that is not finite.
+    `run.jsonl` only grows: starts, ends, artifacts and divergences. `epochs.jsonl` and
+    `<phase>.jsonl` hold each epoch and batch once, as it happened last, and `measured.jsonl` what
+    was measured apart from them. Every line is valid JSON: a number that is not finite is null.
     """
 
     folder: str = RunPath(str, "the folder of the record", default="record")
@@ -129,24 +180,22 @@ class JsonLines(Tracker):
     def __call__(self, event: Event) -> None:
         """Write a line."""
         match event:
-            case BatchEnd(status=Status.SUCCESS):
-                self._write(phase_file(self._phase), _batch(event))
+            case BatchEnd(status=Status.SUCCESS, position=place):
+                name = phase_file(self._phase)
+                self._write_metrics(name, event, epoch=place.epoch + 1, batch=place.batch)
             case EpochEnd(status=Status.SUCCESS):
-                self._write(EPOCHS, {"phase": self._phase, **_epoch(event)})
+                self._write_metrics(EPOCHS, event, phase=self._phase, epoch=event.epoch)
             case Measured():
-                self._write(MEASURED, {"global_step": event.step, "metrics": {**event.metrics}})
+                self._write_metrics(MEASURED, event)
             case RunStart():
                 self._session = event.session_id
                 self._void(event.step, event.epoch)
-                self._write(RUN, _run_start(event))
             case Diverged():
                 self._void(event.step, event.epoch)
-                self._write(RUN, _diverged(event))
             case PhaseStart():
                 self._phase = event.name
-                self._write(RUN, _phase_start(event))
-            case PhaseEnd() | ArtifactSaved() | RunEnd():
-                self._write(RUN, _other(event))
+        if type(event) in _RUN_EVENTS:
+            self._write(RUN, event_to_line(event))
 
     def close(self) -> None:
         """Close the files."""
@@ -154,36 +203,41 @@ class JsonLines(Tracker):
             self._files.popitem()[1].close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the length in bytes of each file that a return to here is to cut."""
-        self._sizes = {path.name: path.stat().st_size for path in self._that_can_be_cut()}
+        """Return the length in bytes of each file, to which resuming from here cuts it."""
+        self._sizes = {path.name: path.stat().st_size for path in self._metric_files()}
         return {"bytes": self._sizes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Cut off what was written since; remove the files that were begun since."""
+        """Cut off what was written since; remove the files that were created since."""
         self._sizes = state["bytes"]
         self._cut(self._sizes)
 
-    def _that_can_be_cut(self) -> list[Path]:
+    def _metric_files(self) -> list[Path]:
         return [path for path in Path(self.folder).glob("*.jsonl") if path.name != RUN]
 
     def _void(self, step: int, epoch: int) -> None:
         """Cut off what was written of later steps and epochs, and since the last checkpoint.
 
-        At the start of a run nothing is left of another one, or of one that never came to a
+        A run that starts anew finds nothing of another one, nor of itself before its first
         checkpoint.
         """
         self.close()
         if self._sizes is not None or not step:
             self._cut(self._sizes or {})
-        for path in self._that_can_be_cut():
+        for path in self._metric_files():
             if path.name == EPOCHS:
                 cut_after(path, "epoch", epoch)
             else:
                 cut_after(path, "global_step", step)
 
     def _cut(self, sizes: Mapping[str, int]) -> None:
-        for path in self._that_can_be_cut():
+        for path in self._metric_files():
             cut_to(path, sizes.get(path.name, 0))
+
+    def _write_metrics(
+        self, name: str, event: BatchEnd | EpochEnd | Measured, **place: str | int
+    ) -> None:
+        self._write(name, {**place, "global_step": event.step, "metrics": {**event.metrics}})
 
     def _write(self, name: str, entry: dict[str, Any]) -> None:
         if name not in self._files:
@@ -192,9 +246,12 @@ class JsonLines(Tracker):
         self._files[name].write({"timestamp": now, "session_id": self._session, **entry})
 
 
+Levels = dict[int, dict[str, float]]
+
+
 @dataclass
 class Record:
-    """A run's metrics: of batches and `measured` by optimization step, of epochs by epoch."""
+    """The metrics of a run: batches and `measured` by optimization step, epochs by epoch."""
 
     batch: Levels = field(default_factory=dict)
     epoch: Levels = field(default_factory=dict)
@@ -203,7 +260,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Read the metrics of the last run that `JsonLines` wrote into `folder`; NaN is for null."""
+    """Read the metrics of the last run that `JsonLines` wrote into `folder`; null becomes NaN."""
     record = Record()
     for path in sorted(folder.glob("*.jsonl")):
         if path.name not in {RUN, EPOCHS, MEASURED}:
@@ -213,13 +270,13 @@ def read_record(folder: Path) -> Record:
     record.measured = _levels(folder / MEASURED, "global_step")
     for line in read_lines(folder / RUN):
         if line["event"] in {"run_start", "run_end"}:
-            record.run = line_metrics(line)
+            record.run = _numbers(line.get("metrics", {}))
     return record
 
 
 def phase_file(phase: str) -> str:
-    """Give the name of the file that holds the batches of `phase`."""
-    # A quoted name has no "=" of its own, so that no phase takes a file that has other uses.
+    """Return the name of the file that holds the batches of `phase`."""
+    # A quoted name contains no "=", so no phase takes a file that has another use.
     name = f"{quote(phase, safe=' ')}.jsonl"
     return f"phase={name}" if name in {RUN, EPOCHS, MEASURED} else name
 
@@ -227,79 +284,5 @@ def phase_file(phase: str) -> str:
 def _levels(path: Path, key: str) -> Levels:
     found: Levels = {}
     for line in read_lines(path):
-        found.setdefault(line[key], {}).update(line_metrics(line))
+        found.setdefault(line[key], {}).update(_numbers(line["metrics"]))
     return found
-
-
-def line_metrics(line: dict[str, Any]) -> dict[str, float]:
-    """Give the metrics of a line; NaN is for null."""
-    return {
-        name: math.nan if value is None else value
-        for name, value in line.get("metrics", {}).items()
-    }
-
-
-def _batch(event: BatchEnd) -> dict[str, Any]:
-    return {
-        "epoch": event.position.epoch + 1,
-        "batch": event.position.batch,
-        "global_step": event.step,
-        "metrics": {**event.metrics},
-    }
-
-
-def _epoch(event: EpochEnd) -> dict[str, Any]:
-    return {"epoch": event.epoch, "global_step": event.step, "metrics": {**event.metrics}}
-
-
-def _run_start(event: RunStart) -> dict[str, Any]:
-    return {
-        "event": "run_start",
-        "name": event.name,
-        "run_id": event.run_id,
-        "position": _place(event.position),
-        "epoch": event.epoch,
-        "global_step": event.step,
-        "parameters": plain(event.parameters),
-    }
-
-
-def _phase_start(event: PhaseStart) -> dict[str, Any]:
-    sizes = {"n_phases": event.n_phases, "n_epochs": event.n_epochs, "n_batches": event.n_batches}
-    return {
-        "event": "phase_start",
-        "name": event.name,
-        "position": _place(event.position),
-        **sizes,
-    }
-
-
-def _diverged(event: Diverged) -> dict[str, Any]:
-    return {
-        "event": "diverged",
-        "position": _place(event.position),
-        "back_to": _place(event.back_to),
-        "epoch": event.epoch,
-        "global_step": event.step,
-        "retry": event.retry,
-        "lr_scale": event.lr_scale,
-        "losses": {**event.losses},
-    }
-
-
-def _other(event: PhaseEnd | ArtifactSaved | RunEnd) -> dict[str, Any]:
-    if isinstance(event, ArtifactSaved):
-        return {"event": "artifact", "path": str(event.path), "kind": event.kind}
-    if isinstance(event, RunEnd):
-        return {"event": "run_end", "status": event.status, "metrics": {**event.metrics}}
-    return {
-        "event": "phase_end",
-        "name": event.name,
-        "position": _place(event.position),
-        "reason": event.reason,
-        "status": event.status,
-    }
-
-
-def _place(position: Position) -> dict[str, int]:
-    return {"phase": position.phase, "epoch": position.epoch, "batch": position.batch}

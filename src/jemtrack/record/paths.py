@@ -1,4 +1,4 @@
-"""Where trackers write, as a file that is written for many runs has it."""
+"""Where trackers write, for a configuration that serves many runs."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -10,7 +10,7 @@ from jemtrack.train.handlers import Tracker
 
 
 class RunPaths(NamedTuple):
-    """The folder of the run and that of the project."""
+    """The folder of a run and that of the project."""
 
     run: Path
     project: Path
@@ -20,25 +20,25 @@ class PlacedOption(Option):
     """An option that says where a tracker writes."""
 
     def location_problem(self, value: str) -> str:
-        """Say why `value` cannot serve for many runs; nothing where it can."""
+        """Explain why `value` cannot serve many runs; empty if it can."""
         return ""
 
     def placed(self, value: str, places: RunPaths) -> str:
-        """Give the option's value for one run."""
+        """Return the value of the option for one run."""
         raise NotImplementedError
 
 
 class RunPath(PlacedOption):
-    """A file or folder for one run alone."""
+    """A file or folder of one run alone."""
 
     def location_problem(self, value: str) -> str:
-        """Say so where two runs would share it."""
+        """Refuse a path that two runs would share."""
         if PurePath(value).is_absolute() or ".." in PurePath(value).parts:
             return f"must be a path in the folder that each run has of its own, got {value!r}"
         return ""
 
     def placed(self, value: str, places: RunPaths) -> str:
-        """Give the path in the run's folder."""
+        """Return the path in the folder of the run."""
         return str(places.run / value)
 
 
@@ -46,15 +46,15 @@ class SharedPath(PlacedOption):
     """A folder that runs share."""
 
     def placed(self, value: str, places: RunPaths) -> str:
-        """Give the path in the project."""
+        """Return the path in the project."""
         return str(places.project / value)
 
 
 class DatabaseUrl(PlacedOption):
-    """A URL of a database that runs share; one of SQLite is a file in the project."""
+    """A URL of a database that runs share; SQLite's file is in the project."""
 
     def placed(self, value: str, places: RunPaths) -> str:
-        """Give the URL with the path in the project."""
+        """Return the URL, with the path of SQLite's file in the project."""
         scheme, joint, path = value.partition(":///")
         if not scheme.startswith("sqlite") or not joint or not path or path.startswith(":"):
             return value
@@ -64,7 +64,7 @@ class DatabaseUrl(PlacedOption):
 def placed_options(
     cls: type[Component], options: Mapping[str, Any], places: RunPaths
 ) -> dict[str, Any]:
-    """Give the options of a tracker for one run; where it writes by default is among them."""
+    """Return the options of a tracker for one run, with the default of where it writes."""
     where = {
         option.name: option.placed(options.get(option.name, option.default), places)
         for option in _placed(cls)
@@ -73,12 +73,12 @@ def placed_options(
 
 
 def build_tracker(entry: Mapping[str, Any], places: RunPaths) -> Tracker:
-    """Make the tracker of a file's entry, `type` and its options, for one run.
+    """Build the tracker that an entry of a file describes, by `type` and options, for one run.
 
     `type` is the name of a registered class whose module was imported, or a dotted path.
 
     Raises:
-        InputError: when there is no such tracker, an option does not fit or a package is missing.
+        InputError: if there is no such tracker, an option does not fit or a package is missing.
     """
     options = dict(entry)
     name = options.pop("type")
@@ -91,16 +91,16 @@ def build_tracker(entry: Mapping[str, Any], places: RunPaths) -> Tracker:
 def location_problems(
     trackers: Mapping[int, tuple[type[Component], Mapping[str, Any]]],
 ) -> Iterator[tuple[int, str, str]]:
-    """Say which trackers cannot write where they are told: number, option, a sentence about it.
+    """Yield the trackers that cannot write where they should: number, option, a sentence about it.
 
-    They are given by their numbers from 0, each a class and its options.
+    `trackers` maps numbers from 0 to a class and its options.
     """
     seen: dict[tuple[Any, ...], int] = {}
     for number, (cls, options) in trackers.items():
         where = {option.name: options.get(option.name, option.default) for option in _placed(cls)}
         for option in _placed(cls):
-            if fault := option.location_problem(where[option.name]):
-                yield number, option.name, fault
+            if problem := option.location_problem(where[option.name]):
+                yield number, option.name, problem
         first = seen.setdefault((cls, *where.values()), number)
         if first != number and where:
             yield number, next(iter(where)), f"is where the {first + 1}. tracker writes already"

@@ -1,4 +1,4 @@
-"""Parameters in the forms that files and databases take."""
+"""Parameters in the forms that files and databases accept."""
 
 import dataclasses
 import json
@@ -11,10 +11,10 @@ Scalar = None | bool | int | float | str
 
 
 def plain(value: Any) -> Any:
-    """Give `value` as JSON has it: dicts, lists and scalars.
+    """Convert `value` to what JSON has: dicts, lists and scalars.
 
     A dataclass becomes a dict with its class under `_cls`, as in params.yaml. A number that is
-    not finite, which JSON does not have, becomes text, and so does what is of another type.
+    not finite, which JSON lacks, becomes text, and so does a value of any other type.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
 
 
 def flat(parameters: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Give each parameter under its dotted path; a list becomes the text of its JSON."""
+    """Map the dotted path of each parameter to its value; a list becomes its JSON text."""
     found: dict[str, Scalar] = {}
 
     def visit(path: str, value: Any) -> None:
@@ -47,5 +47,5 @@ def flat(parameters: Mapping[str, Any]) -> dict[str, Scalar]:
 
 
 def as_text(value: Scalar) -> str:
-    """Write a parameter as params.yaml has it, but for quotes: null, true, 0.1, text."""
+    """Format a parameter as in params.yaml, without quotes: null, true, 0.1, text."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,1 +1,1 @@
-"""Trackers: they show or store what happens in a training, and change nothing."""
+"""Trackers: they show or store what happens in a training, and change nothing about it."""

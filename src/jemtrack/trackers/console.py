@@ -1,4 +1,4 @@
-"""What a person sees while a training runs: lines, a progress bar, a log file."""
+"""What a user sees while a training runs: lines, a progress bar, a log file."""
 
 import contextlib
 import logging
@@ -36,21 +36,21 @@ from jemtrack.train.handlers import Tracker
 log = logging.getLogger("jemtrack")
 
 
-def written(metrics: Metrics) -> str:
-    """Write metrics in a line: `loss 0.1234 | accuracy 0.9801`."""
+def format_metrics(metrics: Metrics) -> str:
+    """Format metrics as a line: `loss 0.1234 | accuracy 0.9801`."""
     return " | ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def step_of(phase: PhaseStart) -> str:
-    """Say which of the run's steps a phase is: `Step warm-up (1/3)`."""
+def format_phase(phase: PhaseStart) -> str:
+    """Format a phase and its number: `Step warm-up (1/3)`."""
     return f"Step {phase.name} ({_of(phase.position.phase + 1, phase.n_phases)})"
 
 
 @component("lines")
 class Lines(Tracker):
-    """Logs a line every `print_every` batches, at an epoch's end and where something is amiss.
+    """Logs a line every `print_every` batches, after each epoch, and about what goes wrong.
 
-    The seconds a batch are the mean over the epoch's batches so far.
+    The seconds per batch are the mean over the batches of the epoch so far.
     """
 
     print_every: int = Option(int, "batches between two lines", default=100, minimum=1)
@@ -68,7 +68,7 @@ class Lines(Tracker):
                 self._batch(event)
             case EpochEnd(status=Status.SUCCESS):
                 n_batches = self._phase.n_batches or self._n_batches
-                self._say_progress(event.position.epoch, n_batches, event.metrics)
+                self._log_progress(event.position.epoch, n_batches, event.metrics)
             case RunStart():
                 self._run = event.name
             case PhaseStart():
@@ -76,9 +76,11 @@ class Lines(Tracker):
             case EpochStart():
                 self._start_epoch()
             case PhaseEnd() if event.reason:
-                log.info(f"{self._run} | {step_of(self._phase)} | ended: {event.reason}")
+                log.info(f"{self._run} | {format_phase(self._phase)} | ended: {event.reason}")
             case Diverged():
-                log.warning(f"{self._run} | {step_of(self._phase)} | {_told(event)}")
+                log.warning(
+                    f"{self._run} | {format_phase(self._phase)} | {_format_divergence(event)}"
+                )
 
     def _start_epoch(self) -> None:
         self._seconds, self._n_batches = 0.0, 0
@@ -87,15 +89,15 @@ class Lines(Tracker):
         self._seconds += event.seconds
         self._n_batches += 1
         if event.position.batch % self.print_every == 0:
-            self._say_progress(event.position.epoch + 1, event.position.batch, event.metrics)
+            self._log_progress(event.position.epoch + 1, event.position.batch, event.metrics)
 
-    def _say_progress(self, epoch: int, batch: int, metrics: Metrics) -> None:
+    def _log_progress(self, epoch: int, batch: int, metrics: Metrics) -> None:
         phase = self._phase
-        parts = [self._run, step_of(phase), f"Epoch {_of(epoch, phase.n_epochs)}"]
-        # A loop that is not the engine's may show no batches.
+        parts = [self._run, format_phase(phase), f"Epoch {_of(epoch, phase.n_epochs)}"]
+        # A loop of the user's may report no batches.
         if batch:
             parts.append(f"Batch {_of(batch, phase.n_batches)}")
-        parts.append(written(metrics))
+        parts.append(format_metrics(metrics))
         if batch:
             parts.append(f"{self._seconds / max(self._n_batches, 1):.3f} s/batch")
         log.info(" | ".join(part for part in parts if part))
@@ -103,9 +105,9 @@ class Lines(Tracker):
 
 @component("progress")
 class ProgressBar(Tracker):
-    """Draws a bar of the run's batches on a terminal.
+    """Draws a bar of the batches of the run on a terminal.
 
-    A phase is counted in when it begins: how long the later ones are is not known before.
+    The total grows with each phase that starts, because the length of a phase is not known before.
     """
 
     _run: str
@@ -129,9 +131,9 @@ class ProgressBar(Tracker):
             case BatchEnd(status=Status.SUCCESS):
                 self._bar.update(self._task, completed=self._done(event.position))
             case EpochEnd(status=Status.SUCCESS):
-                shown = f"epoch {event.epoch} | {written(event.metrics)}"
+                metrics = f"epoch {event.epoch} | {format_metrics(event.metrics)}"
                 completed = self._done(event.position)
-                self._bar.update(self._task, metrics=shown, completed=completed)
+                self._bar.update(self._task, metrics=metrics, completed=completed)
             case RunStart():
                 self._run = event.name
                 self._bar.start()
@@ -147,7 +149,7 @@ class ProgressBar(Tracker):
                 self._bar.update(self._task, completed=self._done(event.back_to))
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is."""
         self._bar.stop()
 
     def _count(self, position: Position) -> None:
@@ -155,7 +157,7 @@ class ProgressBar(Tracker):
         self._bar.update(
             self._task,
             description=f"{self._run} step {number}",
-            total=sum(self._lengths.values()) or None,  # not known
+            total=sum(self._lengths.values()) or None,  # None: not known
             completed=self._done(position),
         )
 
@@ -164,7 +166,7 @@ class ProgressBar(Tracker):
         return sum(before) + self._within(position)
 
     def _within(self, position: Position) -> int:
-        """Count the phase's batches that are done; its epochs where nobody knows their size."""
+        """Count the batches of the phase so far; its epochs if their size is not known."""
         n_batches = self._phase.n_batches
         return position.epoch * n_batches + position.batch if n_batches else position.epoch
 
@@ -173,19 +175,19 @@ def _of(number: int, total: int) -> str:
     return f"{number}/{total}" if total else f"{number}"
 
 
-def _told(event: Diverged) -> str:
+def _format_divergence(event: Diverged) -> str:
     at, back_to = (
         f"epoch {position.epoch + 1}, batch {position.batch + 1}"
         for position in (event.position, event.back_to)
     )
     return (
-        f"diverged at {at} ({written(event.losses)}): back to {back_to} with "
+        f"diverged at {at} ({format_metrics(event.losses)}): back to {back_to} with "
         f"{event.lr_scale:g} times the learning rates (return {event.retry})"
     )
 
 
 def default_trackers(history: Path, print_every: int) -> list[Tracker]:
-    """Write the history file and lines for the log; draw a bar where there is a terminal."""
+    """Return the trackers of every stage: history file, log lines and, on a terminal, a bar."""
     lines = Lines(print_every=print_every)
     bar = [ProgressBar()] if sys.stderr.isatty() else []
     return [HistoryCsv(path=str(history)), lines, *bar]
@@ -193,7 +195,7 @@ def default_trackers(history: Path, print_every: int) -> list[Tracker]:
 
 @contextlib.contextmanager
 def run_log(file: Path | None, *, on_screen: bool) -> Iterator[None]:
-    """Send the lines logged in the block to standard error, `on_screen`, and to `file`."""
+    """Send what is logged in the block to standard error, if `on_screen`, and to `file`."""
     handlers: list[logging.Handler] = []
     if on_screen:
         handlers.append(logging.StreamHandler(sys.stderr))

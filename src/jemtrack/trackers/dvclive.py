@@ -6,18 +6,18 @@ from typing import Any
 
 from jemtrack.record.paths import RunPath
 from jemtrack.record.plain import plain
+from jemtrack.trackers.base import CurveTracker, Level
 from jemtrack.train.components import component, load_extra
-from jemtrack.train.events import Diverged, EpochEnd, Event, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.events import Metrics, RunStart, Status
 
 
 @component("dvclive")
-class DvcLive(Tracker):
-    """Writes epochs as DVCLive's steps into `folder`; batches are not its matter.
+class DvcLive(CurveTracker):
+    """Writes epochs as DVCLive's steps into `folder`; batches are left out.
 
-    `plots/metrics/<metric>.tsv` holds a row an epoch, `metrics.json` the last values and, as
-    `run.<metric>`, the run's, `params.yaml` the parameters. It touches no dvc.yaml and saves no
-    experiment: that is for the pipeline to do.
+    `plots/metrics/<metric>.tsv` holds a row for each epoch, `metrics.json` the last values and,
+    as `run.<metric>`, those of the run, `params.yaml` the parameters. No dvc.yaml is touched and
+    no experiment is saved: the pipeline does that.
     """
 
     folder: str = RunPath(str, "the folder of DVCLive's files", default="dvclive")
@@ -26,39 +26,30 @@ class DvcLive(Tracker):
         self._tool = load_extra("dvclive", "dvclive")
         self._live: Any = None
 
-    def __call__(self, event: Event) -> None:
-        """Log an epoch's metrics, the parameters or the run's metrics."""
-        if isinstance(event, RunStart):
-            self._start(event)
-        elif isinstance(event, EpochEnd) and event.status == Status.SUCCESS:
-            self._live.step = event.epoch
-            for name, value in event.metrics.items():
-                self._live.log_metric(name, value)
-            self._live.make_summary()
-        elif isinstance(event, Diverged):
-            self._void(event.epoch)
-        elif isinstance(event, RunEnd):
-            for name, value in event.metrics.items():
-                self._live.log_metric(f"run.{name}", value, plot=False)
-
-    def close(self) -> None:
-        """Write the summary for the last time."""
-        if self._live:
-            self._live.end()
-            self._live = None
-
-    def _start(self, event: RunStart) -> None:
-        for name in ("metrics.json", "params.yaml"):  # made anew; a kill may have torn them
+    def begin(self, start: RunStart) -> None:
+        """Open the folder and write the parameters; keep the epochs up to `start.epoch`."""
+        for name in ("metrics.json", "params.yaml"):  # rewritten; a kill may have torn them
             (Path(self.folder) / name).unlink(missing_ok=True)
         self._live = self._tool.Live(
-            self.folder, resume=event.epoch > 0, report=None, save_dvc_exp=False, dvcyaml=None
+            self.folder, resume=start.epoch > 0, report=None, save_dvc_exp=False, dvcyaml=None
         )
-        self._live.log_params(plain(event.parameters))
-        if event.epoch:
-            self._void(event.epoch)
+        self._live.log_params(plain(start.parameters))
+        if start.epoch:
+            self.void(start.step, start.epoch)
 
-    def _void(self, epoch: int) -> None:
-        """Drop the rows of later epochs; the last one's values are the summary again."""
+    def points(self, level: Level, step: int, metrics: Metrics) -> None:
+        """Log the metrics of an epoch or of the run."""
+        if level == Level.EPOCH:
+            self._live.step = step
+            for name, value in metrics.items():
+                self._live.log_metric(name, value)
+            self._live.make_summary()
+        elif level == Level.RUN:
+            for name, value in metrics.items():
+                self._live.log_metric(f"run.{name}", value, plot=False)
+
+    def void(self, step: int, epoch: int) -> None:
+        """Drop the rows of later epochs and restore the summary of the last one kept."""
         summary: dict[str, float] = {}
         for path in Path(self._live.plots_dir).glob("metrics/*.tsv"):
             whole_lines = path.read_text().split("\n")[:-1]
@@ -71,3 +62,7 @@ class DvcLive(Tracker):
         self._live.step = epoch
         self._live.summary = summary
         self._live.make_summary()
+
+    def end(self, status: Status) -> None:
+        """Write the summary for the last time."""
+        self._live.end()

@@ -9,41 +9,41 @@ from typing import Any
 from jemtrack.errors import InputError
 from jemtrack.record.paths import DatabaseUrl
 from jemtrack.record.plain import as_text, flat, plain
+from jemtrack.trackers.base import CurveTracker, Level, qualified
 from jemtrack.train.components import Option, component, load_extra
-from jemtrack.train.events import (
-    ArtifactSaved,
-    BatchEnd,
-    Diverged,
-    EpochEnd,
-    Event,
-    Measured,
-    Metrics,
-    RunEnd,
-    RunStart,
-    Status,
-)
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.events import Metrics, RunStart, Status
 
 _TAG = "jemtrack.run_id"
 _VALUE_LIMIT = 6000  # characters of a parameter
 _BATCH_LIMITS = {"params": 100, "metrics": 1000}  # entries a request
-_BY_STEP = ("batch.", "measured.")  # the prefixes of what goes by optimization step
+_BY_STEP = ("batch.", "measured.", "system/")  # prefixes of what counts optimization steps
 _ENDS = {
     Status.SUCCESS: "FINISHED",
     Status.STOPPED: "FINISHED",
     Status.FAILED: "FAILED",
     Status.ABORTED: "KILLED",
 }
+# What `performance` measures of the machine, under the names and in the units (MB are 10^6 bytes)
+# of MLflow's own monitor: its page of system metrics shows what begins with `system/`. The GPU of
+# the training is the only one that is measured, so it is always number 0.
+_MB_PER_MIB = 1.048576
+_SYSTEM = {
+    "measured.machine_cpu_percent": ("system/cpu_utilization_percentage", 1.0),
+    "measured.machine_memory_mib": ("system/system_memory_usage_megabytes", _MB_PER_MIB),
+    "measured.gpu_percent": ("system/gpu_0_utilization_percentage", 1.0),
+    "measured.machine_gpu_memory_mib": ("system/gpu_0_memory_usage_megabytes", _MB_PER_MIB),
+}
 
 
 @component("mlflow")
-class Mlflow(Tracker):
-    """Logs a run into an MLflow database or server, and goes on with it when training does.
+class Mlflow(CurveTracker):
+    """Logs a run into an MLflow database or server, and resumes it when training does.
 
-    Epochs' metrics go under their names by epoch, the others as `batch.<metric>` and
-    `measured.<metric>` by optimization step, the run's as `run.<metric>`. MLflow forgets
-    nothing: a value that it has for that step already is not logged again, and after a
-    divergence the latest value of a step is the right one.
+    Epochs' metrics keep their names, by epoch; the others are `batch.<metric>` and
+    `measured.<metric>` by optimization step, those of the run `run.<metric>`. What `performance`
+    measures of the machine has MLflow's names, such as `system/cpu_utilization_percentage`.
+    MLflow deletes nothing: a value that it has for a step is not logged again, and after a
+    divergence the latest value of a step is the valid one.
     """
 
     uri: str = DatabaseUrl(str, "MLflow's tracking URI", default="sqlite:///mlflow.db")
@@ -54,7 +54,7 @@ class Mlflow(Tracker):
         if "://" not in self.uri or self.uri.startswith("file:"):
             raise InputError(
                 f"Mlflow.uri must name a database or a server, such as sqlite:///mlflow.db "
-                f"(MLflow keeps runs in plain files no more), got {self.uri!r}"
+                f"(MLflow no longer keeps runs in plain files), got {self.uri!r}"
             )
         self._tool = load_extra("mlflow", "mlflow")
         self._client: Any = None
@@ -63,59 +63,55 @@ class Mlflow(Tracker):
         self._stored: dict[tuple[str, int], float] = {}
         self._time = 0
 
-    def __call__(self, event: Event) -> None:
-        """Log what is new; batches wait for the epoch's end."""
-        match event:
-            case BatchEnd(status=Status.SUCCESS) if self.every and event.step % self.every == 0:
-                self._take("batch.", event.metrics, event.step)
-            case Measured():
-                self._take("measured.", event.metrics, event.step)
-            case EpochEnd(status=Status.SUCCESS):
-                self._take("", event.metrics, event.epoch)
-                self._send()
-            case RunStart():
-                self._start(event)
-            case Diverged():
-                self._stored.clear()
-                self._pending = [metric for metric in self._pending if metric.step <= event.step]
-            case ArtifactSaved():
-                self._client.log_artifact(self._run, str(event.path), event.kind)
-            case RunEnd():
-                self._take("run.", event.metrics, 0)
-                self._end(event.status)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Log what waits: what a checkpoint holds does not happen again."""
-        self._send()
-        return {}
-
-    def close(self) -> None:
-        """End the run as failed where nothing else was said."""
-        if self._run:
-            self._end(Status.FAILED)
-
-    def _start(self, event: RunStart) -> None:
+    def begin(self, start: RunStart) -> None:
+        """Create the run, or find it by its tag; log the parameters."""
         self._client = self._tool.MlflowClient(tracking_uri=self.uri)
         experiment = self._experiment_id()
-        wanted = f"tags.`{_TAG}` = '{event.run_id}'"
-        found = self._client.search_runs([experiment], wanted, max_results=1)
-        if event.run_id and found:
+        condition = f"tags.`{_TAG}` = '{start.run_id}'"
+        found = self._client.search_runs([experiment], condition, max_results=1)
+        if start.run_id and found:
             self._run = found[0].info.run_id
             self._client.update_run(self._run, status="RUNNING")
-            self._stored = self._read_stored(found[0], event)
+            self._stored = self._read_stored(found[0], start)
         else:
-            tags = {_TAG: event.run_id}
-            created = self._client.create_run(experiment, tags=tags, run_name=event.name)
+            tags = {_TAG: start.run_id}
+            created = self._client.create_run(experiment, tags=tags, run_name=start.name)
             self._run = created.info.run_id
-        self._client.log_dict(self._run, plain(event.parameters), "parameters.json")
-        parameter = self._tool.entities.Param
-        self._log_batches(
-            "params",
-            [
-                parameter(_allowed(name), as_text(value)[:_VALUE_LIMIT])
-                for name, value in flat(event.parameters).items()
-            ],
-        )
+        self._client.log_dict(self._run, plain(start.parameters), "parameters.json")
+        parameters = [
+            self._tool.entities.Param(_allowed(name), as_text(value)[:_VALUE_LIMIT])
+            for name, value in flat(start.parameters).items()
+        ]
+        self._log_batches("params", parameters)
+
+    def points(self, level: Level, step: int, metrics: Metrics) -> None:
+        """Prepare the values that MLflow lacks; they wait for `flush`."""
+        # MLflow tells the values of a step apart by their times, in milliseconds.
+        self._time = max(time.time_ns() // 1_000_000, self._time + 1)
+        for name, value in qualified(level, metrics):
+            key, scale = _SYSTEM.get(name, (name, 1.0))
+            value *= scale
+            if not _equal(self._stored.get((key, step)), value):
+                self._pending.append(self._tool.entities.Metric(key, value, self._time, step))
+
+    def void(self, step: int, epoch: int) -> None:
+        """Log no more of what waits and is void, and nothing as if MLflow had it."""
+        self._stored.clear()
+        self._pending = [metric for metric in self._pending if metric.step <= step]
+
+    def artifact(self, path: Path, kind: str) -> None:
+        """Store a copy of the file."""
+        self._client.log_artifact(self._run, str(path), kind)
+
+    def flush(self) -> None:
+        """Log what waits."""
+        self._log_batches("metrics", self._pending)
+        self._pending = []
+
+    def end(self, status: Status) -> None:
+        """End the run with its status."""
+        self._client.set_tag(self._run, "jemtrack.status", str(status))
+        self._client.set_terminated(self._run, _ENDS[status])
 
     def _experiment_id(self) -> str:
         client, name = self._client, self.experiment
@@ -123,18 +119,18 @@ class Mlflow(Tracker):
             try:
                 return str(client.create_experiment(name, artifact_location=self._artifacts()))
             except self._tool.MlflowException:
-                # Another run may have made it in between.
+                # Another run may have created it in between.
                 if (found := client.get_experiment_by_name(name)) is None:
                     raise
         return str(found.experiment_id)
 
     def _artifacts(self) -> str | None:
-        """Give the folder beside a SQLite database; a server knows its own place."""
+        """Return the folder beside a SQLite database; a server has its own."""
         path = self.uri.partition("sqlite:///")[2]
         return (Path(path).resolve().parent / "mlartifacts").as_uri() if path else None
 
     def _read_stored(self, run: Any, event: RunStart) -> dict[tuple[str, int], float]:
-        """Read the values that an earlier session logged and that will come again."""
+        """Read the values of an earlier session that will come again."""
         stored: dict[tuple[str, int], float] = {}
         for key in run.data.metrics:
             history = self._client.get_metric_history(self._run, key)
@@ -143,34 +139,14 @@ class Mlflow(Tracker):
                     stored[key, metric.step] = metric.value
         return stored
 
-    def _take(self, prefix: str, metrics: Metrics, step: int) -> None:
-        # MLflow tells the values of a step apart by their times, in milliseconds.
-        self._time = max(time.time_ns() // 1_000_000, self._time + 1)
-        for name, value in metrics.items():
-            key = f"{prefix}{name}"
-            if not _equal(self._stored.get((key, step)), value):
-                self._pending.append(self._tool.entities.Metric(key, value, self._time, step))
-
-    def _send(self) -> None:
-        if self._run:
-            self._log_batches("metrics", self._pending)
-        self._pending = []
-
     def _log_batches(self, kind: str, entries: list[Any]) -> None:
         size = _BATCH_LIMITS[kind]
         for first in range(0, len(entries), size):
             self._client.log_batch(self._run, **{kind: entries[first : first + size]})
 
-    def _end(self, status: Status) -> None:
-        run = self._run
-        self._send()
-        self._run = ""
-        self._client.set_tag(run, "jemtrack.status", str(status))
-        self._client.set_terminated(run, _ENDS[status])
-
 
 def _first_again(key: str, event: RunStart) -> int:
-    """Give the first step of a metric that will come again."""
+    """Return the first step of a metric that will come again."""
     if key.startswith("run."):
         return 0
     return event.step if key.startswith(_BY_STEP) else event.epoch
@@ -181,5 +157,5 @@ def _equal(stored: float | None, value: float) -> bool:
 
 
 def _allowed(name: str) -> str:
-    """Give a parameter's name in the characters that MLflow takes."""
+    """Replace the characters that MLflow allows in no name."""
     return re.sub(r"[^\w\-. :/]", "_", name)

@@ -1,5 +1,6 @@
 """CPU, memory, disk and GPU of a training, read at an interval."""
 
+import contextlib
 import logging
 import sys
 import threading
@@ -16,17 +17,23 @@ from jemtrack.record.paths import RunPath
 from jemtrack.train.components import Option, component
 from jemtrack.train.events import BatchEnd, EpochEnd, EpochStart, Event, Measured, RunStart, Status
 from jemtrack.train.handlers import Tracker
+from jemtrack.train.metrics import declare_metric
+
+log = logging.getLogger("jemtrack")
 
 _MIB = 1 << 20
-# Children are found among all processes of the machine, which may be thousands: a search waits
-# for so many times the seconds that the last one took.
+# Children are found among all processes of the machine, which may be thousands: the next search
+# waits this many times as long as the last one took.
 _REST = 200
+
+for _name in ("machine_cpu_percent", "machine_memory_mib", "machine_gpu_memory_mib"):
+    declare_metric(_name)
 
 
 class Gauges:
-    """Reads a process's use of CPU, memory, disk and GPU.
+    """Reads the use of CPU, memory, disk and GPU by a process, and by the machine.
 
-    `light` is the process itself and its CPU and memory alone.
+    `light` reads the CPU and memory of the process alone, without its children.
     """
 
     def __init__(self, *, light: bool) -> None:
@@ -36,20 +43,22 @@ class Gauges:
         self._search_due = 0.0
         self._device = 0
         self._read, self._written = self._disk()
-        # psutil gives the CPU's use since the last call: the first one has none to give.
+        # psutil measures the CPU since the last call: the first one has nothing to return.
         self.read()
 
     def follow_device(self) -> None:
-        """Take the GPU that the calling thread works on for the one to read."""
+        """Read the GPU that the calling thread works on from now on."""
         if cuda := _cuda():
             self._device = cuda.current_device()
 
     def read(self) -> dict[str, float]:
-        """Give what can be read here.
+        """Read everything that this machine tells.
 
         `cpu_percent` (100 is one core, over the time since the last reading) and `memory_mib`
-        are of the process and its children, `read_mib` and `written_mib` of the process since
-        the start, `gpu_memory_mib` is what PyTorch holds, `gpu_percent` the whole GPU's load.
+        belong to the process and its children, `read_mib` and `written_mib` to the process since
+        the start, `gpu_memory_mib` is what PyTorch holds, `gpu_percent` the load of the whole
+        GPU. `machine_cpu_percent` (100 is all cores), `machine_memory_mib` and
+        `machine_gpu_memory_mib` count every process.
         """
         metrics = self._processes()
         if not self.light:
@@ -57,6 +66,8 @@ class Gauges:
             if read or written:
                 metrics["read_mib"] = (read - self._read) / _MIB
                 metrics["written_mib"] = (written - self._written) / _MIB
+            metrics["machine_cpu_percent"] = psutil.cpu_percent()
+            metrics["machine_memory_mib"] = psutil.virtual_memory().used / _MIB
             metrics |= self._gpu()
         return metrics
 
@@ -72,7 +83,7 @@ class Gauges:
         return {"cpu_percent": percent, "memory_mib": memory / _MIB}
 
     def _family(self) -> list[psutil.Process]:
-        """List the children, each the object of the last time, which knows its last reading."""
+        """List the children as the objects of the last time, which know their last readings."""
         if time.monotonic() >= self._search_due:
             started = time.thread_time()
             self._search()
@@ -99,33 +110,33 @@ class Gauges:
         if not (cuda := _cuda()):
             return {}
         metrics = {"gpu_memory_mib": cuda.memory_reserved(self._device) / _MIB}
-        try:
+        # The package that asks the driver may be missing, and not every driver knows.
+        with contextlib.suppress(Exception):
             metrics["gpu_percent"] = float(cuda.utilization(self._device))
-        except Exception:  # the package that asks the driver may be missing, or may not know
-            return metrics
+        with contextlib.suppress(Exception):
+            free, total = cuda.mem_get_info(self._device)
+            metrics["machine_gpu_memory_mib"] = (total - free) / _MIB
         return metrics
 
 
 def _cuda() -> Any:
-    """Give torch.cuda where a GPU is in use already: reading must not be what starts one."""
+    """Return torch.cuda if a GPU is in use already: reading must not initialize one."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch and torch.cuda.is_initialized() else None
 
 
-log = logging.getLogger("jemtrack")
-
 _THREAD = "jemtrack performance"
-_SUMS = {"read_mib", "written_mib"}  # they only grow: the last value says it all
+_SUMS = {"read_mib", "written_mib"}  # they only grow, so that the last value is enough
 
 
 @component("performance")
 class Performance(Tracker):
     """Reads CPU, memory, disk and GPU in a thread and appends each sample to `path`.
 
-    A sample is a line of JSON, with the `seconds` that taking it took. At each epoch's end, the
-    means and, under `<metric>.peak`, the peaks over its samples are announced as `Measured`.
-    The last `history` samples stay in memory, so that no epoch's summary is over more of them.
-    `light` reads CPU and memory of the process alone.
+    A sample is a line of JSON, with the `seconds` that reading took. After each epoch, `Measured`
+    tells the other trackers the means and, as `<metric>.peak`, the peaks of its samples. The last
+    `history` samples stay in memory, so a summary covers at most that many. `light` reads the CPU
+    and memory of the process alone.
     """
 
     path: str = RunPath(str, "the JSON lines file of the samples", default="performance.jsonl")
@@ -144,7 +155,7 @@ class Performance(Tracker):
         self._session, self._step = "", 0
 
     def __call__(self, event: Event) -> None:
-        """Begin to read at the run's start; announce a summary at an epoch's end."""
+        """Start reading with the run; dispatch a summary after each epoch."""
         match event:
             case BatchEnd():
                 self._step = event.step
@@ -161,13 +172,13 @@ class Performance(Tracker):
                 self._thread.start()
 
     def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
         self._stop.set()
         if self._thread:
             self._thread.join()
 
     def _watch(self) -> None:
-        """Take a sample every `interval` seconds until the end."""
+        """Take a sample every `interval` seconds until the tracker is closed."""
         try:
             file = LineFile(Path(self.path))
             try:
@@ -176,7 +187,7 @@ class Performance(Tracker):
             finally:
                 file.close()
         except Exception as error:
-            log.warning(f"Performance reads no more, training goes on: {error!r}")
+            log.warning(f"Performance stopped reading, training continues: {error!r}")
 
     def _sample(self, file: LineFile) -> None:
         started = time.perf_counter()
@@ -195,7 +206,7 @@ class Performance(Tracker):
         )
 
     def _summary(self) -> dict[str, float]:
-        """Give means and peaks of the samples since the last summary; nothing if there is none."""
+        """Summarise the samples since the last summary; empty if there are none."""
         with self._lock:
             samples = [*self.samples][-self._new :] if self._new else []
             self._new = 0

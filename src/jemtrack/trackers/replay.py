@@ -1,11 +1,11 @@
-"""A run told once more, from its record."""
+"""Show a run to trackers once more, from its record."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError
-from jemtrack.record.jsonl import EPOCHS, MEASURED, RUN, line_metrics, phase_file, read_lines
+from jemtrack.record.jsonl import EPOCHS, MEASURED, RUN, event_from_line, phase_file, read_lines
 from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
@@ -17,21 +17,21 @@ from jemtrack.train.events import (
     Position,
     RunEnd,
     RunStart,
-    Status,
 )
 from jemtrack.train.handlers import Tracker
 
-Told = tuple[int, int, Event]  # the step and, among events of a step, the place
+Line = Mapping[str, Any]
+Ordered = tuple[int, int, Event]  # the step and, among the events of a step, the place
 
 
 def replay(folder: Path, trackers: Iterable[Tracker]) -> None:
-    """Tell the trackers the run whose record lies in `folder`, as if in one session; close them.
+    """Replay the run whose record is in `folder` as one session; close the trackers.
 
-    Left out are what a divergence made void, starts of epochs and batches, and seconds. What was
-    not finite comes as NaN.
+    What a divergence voided is left out, and so are starts of epochs and batches, and seconds.
+    Values that were not finite are NaN.
 
     Raises:
-        InputError: when there is no record.
+        InputError: if there is no record.
     """
     events = [*recorded_events(folder)]
     for tracker in trackers:
@@ -43,10 +43,10 @@ def replay(folder: Path, trackers: Iterable[Tracker]) -> None:
 
 
 def run_folder(folder: Path) -> Path:
-    """Give the folder of the run whose record lies in `folder`: where its trackers wrote.
+    """Return the folder of the run whose record is in `folder`: its trackers wrote there.
 
     Raises:
-        InputError: when there is no record.
+        InputError: if there is no record.
     """
     start = next(recorded_events(folder))
     assert isinstance(start, RunStart)
@@ -54,61 +54,54 @@ def run_folder(folder: Path) -> Path:
 
 
 def recorded_events(folder: Path) -> Iterator[Event]:
-    """Give the events of the run whose record lies in `folder`.
+    """Yield the events of the run whose record is in `folder`.
 
     Raises:
-        InputError: when there is no record.
+        InputError: if there is no record.
     """
-    run = [*read_lines(folder / RUN)]
-    starts = _of(run, "run_start")
-    if not starts:
-        raise InputError(f"{folder} must hold the record of a run, but {RUN} tells of none")
-    start, end = starts[-1], run[-1]
-    yield RunStart(start["name"], start["parameters"], start["run_id"], start["session_id"])
-    phases = {line["name"]: line for line in _of(run, "phase_start")}
-    told = [*_epochs(folder, phases), *_measured(folder)]
-    for line in phases.values():
-        told += _phase(folder, line, [end for end in _of(run, "phase_end") if _same(end, line)])
-    yield from (event for _, _, event in sorted(told, key=lambda entry: entry[:2]))
-    yield from (ArtifactSaved(Path(line["path"]), line["kind"]) for line in _of(run, "artifact"))
-    if end["event"] == "run_end":
-        yield RunEnd(Status(end["status"]), line_metrics(end))
+    lines: dict[str, list[Line]] = {}
+    last = ""
+    for line in read_lines(folder / RUN):
+        last = line["event"]
+        lines.setdefault(last, []).append(line)
+    if "run_start" not in lines:
+        raise InputError(f"{folder} must hold the record of a run, but {RUN} has no start of one")
+    yield event_from_line(RunStart, lines["run_start"][-1], position=Position(), epoch=0, step=0)
+    starts, ends = (
+        {line["name"]: line for line in lines.get(event, [])}  # the last one of each phase
+        for event in ("phase_start", "phase_end")
+    )
+    events: list[Ordered] = [
+        (line["global_step"], 3, event_from_line(Measured, line))
+        for line in read_lines(folder / MEASURED)
+    ]
+    events += _epochs(folder, starts)
+    for name, start in starts.items():
+        events += _phase(folder, start, ends.get(name))
+    yield from (event for _, _, event in sorted(events, key=lambda entry: entry[:2]))
+    yield from (event_from_line(ArtifactSaved, line) for line in lines.get("artifact", []))
+    if last == "run_end":
+        yield event_from_line(RunEnd, lines[last][-1])
 
 
-def _phase(folder: Path, start: dict[str, Any], ends: list[dict[str, Any]]) -> Iterator[Told]:
-    number, name = start["position"]["phase"], start["name"]
-    batches = [*read_lines(folder / phase_file(name))]
+def _phase(folder: Path, start: Line, end: Line | None) -> Iterator[Ordered]:
+    batches = [*read_lines(folder / phase_file(start["name"]))]
     if not batches:
         return
-    sizes = start["n_phases"], start["n_epochs"], start["n_batches"]
-    yield batches[0]["global_step"], 0, PhaseStart(Position(number), name, *sizes)
+    number = start["position"]["phase"]
+    first = event_from_line(PhaseStart, start, position=Position(number))
+    yield batches[0]["global_step"], 0, first
     for line in batches:
         position = Position(number, line["epoch"] - 1, line["batch"])
-        step = line["global_step"]
-        yield step, 1, BatchEnd(position, line_metrics(line), step)
-    for line in ends[-1:]:
-        position = Position(**line["position"])
-        event = PhaseEnd(position, name, line["reason"], Status(line["status"]))
-        yield batches[-1]["global_step"], 4, event
+        yield line["global_step"], 1, event_from_line(BatchEnd, line, position=position)
+    if end:
+        yield batches[-1]["global_step"], 4, event_from_line(PhaseEnd, end)
 
 
-def _epochs(folder: Path, phases: dict[str, dict[str, Any]]) -> Iterator[Told]:
+def _epochs(folder: Path, starts: Mapping[str, Line]) -> Iterator[Ordered]:
     before: dict[str, int] = {}  # epochs of the run before each phase
     for line in read_lines(folder / EPOCHS):
-        epoch, step, phase = line["epoch"], line["global_step"], line["phase"]
+        epoch, phase = line["epoch"], line["phase"]
         within = epoch - before.setdefault(phase, epoch - 1)
-        position = Position(phases[phase]["position"]["phase"], within)
-        yield step, 2, EpochEnd(position, line_metrics(line), epoch, step)
-
-
-def _measured(folder: Path) -> Iterator[Told]:
-    for line in read_lines(folder / MEASURED):
-        yield line["global_step"], 3, Measured(line_metrics(line), line["global_step"])
-
-
-def _of(run: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
-    return [line for line in run if line["event"] == event]
-
-
-def _same(end: dict[str, Any], start: dict[str, Any]) -> bool:
-    return bool(end["name"] == start["name"])
+        position = Position(starts[phase]["position"]["phase"], within)
+        yield line["global_step"], 2, event_from_line(EpochEnd, line, position=position)

@@ -5,30 +5,26 @@ from typing import Any
 
 from jemtrack.record.paths import RunPath
 from jemtrack.record.plain import as_text, flat
+from jemtrack.trackers.base import CurveTracker, Level, qualified
 from jemtrack.train.components import Option, component, load_extra
-from jemtrack.train.events import (
-    BatchEnd,
-    Diverged,
-    EpochEnd,
-    Event,
-    Measured,
-    Metrics,
-    RunEnd,
-    RunStart,
-    Status,
-)
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.events import Metrics, RunStart, Status
 
-# TensorBoard voids what is void by step and folder, so each axis has a folder of its own.
+# TensorBoard drops what is void by step and folder, so each kind of step has its own folder.
 _BATCHES, _EPOCHS, _RUN = "batches", "epochs", "run"
+_FOLDERS = {
+    Level.BATCH: _BATCHES,
+    Level.MEASURED: _BATCHES,
+    Level.EPOCH: _EPOCHS,
+    Level.RUN: _RUN,
+}
 
 
 @component("tensorboard")
-class TensorBoard(Tracker):
+class TensorBoard(CurveTracker):
     """Writes event files into `folder`, in TensorBoard's single precision.
 
     `batches` holds `batch/<metric>` and `measured/<metric>` by optimization step, `epochs` each
-    epoch's metrics under their names, `run` the parameters and `run/<metric>`.
+    epoch's metrics under their own names, `run` the parameters and `run/<metric>`.
     """
 
     folder: str = RunPath(str, "the folder of the event files", default="tensorboard")
@@ -39,56 +35,36 @@ class TensorBoard(Tracker):
         self._events = load_extra("tensorboard", "tensorboard.compat.proto.event_pb2")
         self._writers: dict[str, Any] = {}
 
-    def __call__(self, event: Event) -> None:
-        """Add a point to each metric's curve."""
-        match event:
-            case BatchEnd(status=Status.SUCCESS):
-                if event.step % self.every == 0:
-                    self._add(_BATCHES, "batch/", event.metrics, event.step)
-            case Measured():
-                self._add(_BATCHES, "measured/", event.metrics, event.step)
-            case EpochEnd(status=Status.SUCCESS):
-                self._add(_EPOCHS, "", event.metrics, event.epoch)
-                self._flush()
-            case RunStart():
-                self._start(event)
-            case Diverged():
-                self._void(_BATCHES, event.step + 1)
-                self._void(_EPOCHS, event.epoch + 1)
-            case RunEnd():
-                self._add(_RUN, "run/", event.metrics, 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Write out what is kept back: what a checkpoint holds does not happen again."""
-        self._flush()
-        return {}
-
-    def close(self) -> None:
-        """Write out what is kept back, and close the files."""
-        while self._writers:
-            self._writers.popitem()[1].close()
-
-    def _start(self, event: RunStart) -> None:
-        first_steps = {_BATCHES: event.step + 1, _EPOCHS: event.epoch + 1, _RUN: 0}
+    def begin(self, start: RunStart) -> None:
+        """Open a file in each folder; write the parameters as a table and for the HParams tab."""
+        first_steps = {_BATCHES: start.step + 1, _EPOCHS: start.epoch + 1, _RUN: 0}
         for name, step in first_steps.items():
             folder = str(Path(self.folder) / name)
             self._writers[name] = self._tool.SummaryWriter(folder, purge_step=step)
-        parameters = flat(event.parameters)
+        parameters = flat(start.parameters)
         rows = [f"| {name} | {as_text(value)} |" for name, value in parameters.items()]
         table = "\n".join(["| parameter | value |", "| --- | --- |", *rows])
         self._writers[_RUN].add_text("parameters", table, 0)
         self._writers[_RUN].add_hparams(parameters, {}, run_name=".")
 
-    def _add(self, folder: str, prefix: str, metrics: Metrics, step: int) -> None:
-        for name, value in metrics.items():
-            self._writers[folder].add_scalar(f"{prefix}{name}", value, step)
+    def points(self, level: Level, step: int, metrics: Metrics) -> None:
+        """Add a scalar for each metric."""
+        for name, value in qualified(level, metrics, "/"):
+            self._writers[_FOLDERS[level]].add_scalar(name, value, step)
 
-    def _void(self, folder: str, step: int) -> None:
-        """Tell readers to drop what the folder has of `step` and later."""
-        log = self._events.SessionLog(status=self._events.SessionLog.START)
-        event = self._events.Event(step=step, session_log=log)
-        self._writers[folder].file_writer.add_event(event)
+    def void(self, step: int, epoch: int) -> None:
+        """Tell readers of the files to drop what is void."""
+        for folder, last in ((_BATCHES, step), (_EPOCHS, epoch)):
+            log = self._events.SessionLog(status=self._events.SessionLog.START)
+            event = self._events.Event(step=last + 1, session_log=log)
+            self._writers[folder].file_writer.add_event(event)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write out what TensorBoard keeps back."""
         for writer in self._writers.values():
             writer.flush()
+
+    def end(self, status: Status) -> None:
+        """Close the files."""
+        while self._writers:
+            self._writers.popitem()[1].close()

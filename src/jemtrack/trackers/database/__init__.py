@@ -1,1 +1,1 @@
-"""What needs SQLAlchemy: the tables of the SQL tracker and what is done with them."""
+"""The part of the SQL tracker that needs SQLAlchemy."""

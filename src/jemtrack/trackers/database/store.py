@@ -1,4 +1,4 @@
-"""A run in a SQL database; tables and statements run on SQLite, PostgreSQL and others alike."""
+"""A run in a SQL database; tables and statements work on SQLite, PostgreSQL and others."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -87,17 +87,17 @@ artifact = Table(
 )
 
 
-_BUSY_SECONDS = 60.0  # how long to wait for another run that writes into the same SQLite file
+_BUSY_SECONDS = 60.0  # to wait for another run that writes into the same SQLite file
 
 # Level, step and name of a value; None is for one that is not finite.
 Values = Mapping[tuple[str, int, str], float | None]
 
 
 class SqlStore:
-    """Holds one run's rows; each method is a transaction.
+    """Writes the rows of one run; each method is a transaction.
 
     Raises:
-        InputError: when `url` names no database that SQLAlchemy knows or can reach.
+        InputError: if `url` is no database that SQLAlchemy knows and has a driver for.
     """
 
     def __init__(self, url: str) -> None:
@@ -105,7 +105,7 @@ class SqlStore:
         self._run_id = ""
 
     def start(self, event: RunStart) -> None:
-        """Make the tables where there are none, and the run's row; void what will come again."""
+        """Create the tables if needed and the row of the run; delete what will come again."""
         self._run_id = event.run_id
         with self._engine.begin() as connection:
             for table in metadata.sorted_tables:
@@ -118,7 +118,7 @@ class SqlStore:
             connection.execute(insert(session), {**began, "started": _now()})
 
     def write(self, values: Values) -> None:
-        """Write `values` in the place of what is there."""
+        """Write `values`, and replace what is there."""
         if not values:
             return
         keys = [{"of": level, "at": step, "called": name} for level, step, name in values]
@@ -137,7 +137,7 @@ class SqlStore:
             connection.execute(insert(metric), rows)
 
     def void(self, step: int, epoch: int) -> None:
-        """Delete the values of later steps and epochs, and the run's."""
+        """Delete the values of later steps and epochs, and those of the run."""
         with self._engine.begin() as connection:
             self._void(connection, step, epoch)
 
@@ -156,7 +156,7 @@ class SqlStore:
             connection.execute(update(run).where(run.c.id == self._run_id).values(values))
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Disconnect."""
         self._engine.dispose()
 
     def _start_run(self, connection: Connection, event: RunStart) -> None:

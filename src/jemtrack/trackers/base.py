@@ -1,0 +1,112 @@
+"""What the trackers of services share: a run as curves, each a metric's values by step."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from jemtrack.train.events import (
+    ArtifactSaved,
+    BatchEnd,
+    Diverged,
+    EpochEnd,
+    Event,
+    Measured,
+    Metrics,
+    RunEnd,
+    RunStart,
+    Status,
+)
+from jemtrack.train.handlers import Tracker
+
+
+class Level(StrEnum):
+    """What a point belongs to, and with it what its step counts."""
+
+    BATCH = "batch"  # optimization steps
+    MEASURED = "measured"  # optimization steps
+    EPOCH = "epoch"  # epochs of the whole run, from 1
+    RUN = "run"  # always 0
+
+
+class CurveTracker(Tracker):
+    """Turns the events of a run into calls that the tool of a subclass understands.
+
+    A subclass writes `begin` and `points`, and whatever else its tool can do. Between `begin` and
+    `end`, which are called once each, `points` receives the metrics in order. A subclass that
+    keeps points back writes them in `flush`: after each epoch, before each checkpoint, at the end.
+    """
+
+    every: int = 1  # batches between two points; 0: none. Subclasses make it an option.
+    step = 0  # optimization steps so far, after a divergence those that count
+    _running = False
+    _status = Status.FAILED  # unless the end of the run says otherwise
+
+    def begin(self, start: RunStart) -> None:
+        """Open the run, or resume it after `start.step` and `start.epoch`.
+
+        What an earlier session has stored of later steps and epochs comes again with equal values.
+        """
+        raise NotImplementedError
+
+    def points(self, level: Level, step: int, metrics: Metrics) -> None:
+        """Add a point to the curve of each metric."""
+        raise NotImplementedError
+
+    def void(self, step: int, epoch: int) -> None:
+        """Take back the points of later steps and epochs: the training diverged there."""
+
+    def artifact(self, path: Path, kind: str) -> None:
+        """Keep a file of the run."""
+
+    def flush(self) -> None:
+        """Write out all points so far."""
+
+    def end(self, status: Status) -> None:
+        """Close the run, and let go of files and connections."""
+
+    def __call__(self, event: Event) -> None:
+        """Call the method that `event` is for."""
+        self.step = getattr(event, "step", self.step)
+        match event:
+            case BatchEnd(status=Status.SUCCESS) if self.every and event.step % self.every == 0:
+                self.points(Level.BATCH, event.step, event.metrics)
+            case Measured():
+                self.points(Level.MEASURED, event.step, event.metrics)
+            case EpochEnd(status=Status.SUCCESS):
+                self.points(Level.EPOCH, event.epoch, event.metrics)
+                self.flush()
+            case RunStart():
+                self.begin(event)
+                self._running = True
+            case Diverged():
+                self.void(event.step, event.epoch)
+            case ArtifactSaved():
+                self.artifact(event.path, event.kind)
+            case RunEnd():
+                self._status = event.status
+                self.points(Level.RUN, 0, event.metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Write out all points: those that a checkpoint covers are not repeated after a kill."""
+        if self._running:
+            self.flush()
+        return {}
+
+    def close(self) -> None:
+        """End the run; it has failed unless its end was told."""
+        if self._running:
+            self._running = False
+            try:
+                self.flush()
+            finally:
+                self.end(self._status)
+
+
+def qualified(level: Level, metrics: Metrics, separator: str = ".") -> Iterator[tuple[str, float]]:
+    """Name metrics for a tool that keeps all levels in one list: `batch.loss`.
+
+    The metrics of epochs keep their names.
+    """
+    prefix = "" if level == Level.EPOCH else f"{level}{separator}"
+    return ((f"{prefix}{name}", value) for name, value in metrics.items())
