@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import problems, shown, suggestion
+from jemtrack.parameters import format_value, problem_lines, suggestion
 
 DVC = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
@@ -55,10 +55,10 @@ class Section(NamedTuple):
         named = values.pop("_cls", expected)
         if named != expected:
             return [
-                f"{self.where}._cls must be {expected}, got {shown(named)}; another class is given "
-                "in Python, followed by `jemtrack graph` or the node's write_graph()"
+                f"{self.where}._cls must be {expected}, got {format_value(named)}; another class "
+                "is given in Python, followed by `jemtrack graph` or the node's write_graph()"
             ]
-        return problems(self.cls, values, self.where)
+        return problem_lines(self.cls, values, self.where)
 
     def build(self) -> Any:
         """Make the object; its values must have no problems."""
@@ -128,7 +128,7 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
     given = values[stage]
     if not isinstance(given, dict):
         fields = ", ".join(written)
-        return [f"{PARAMS}: {stage} must hold the stage's {fields}, got {shown(given)}"]
+        return [f"{PARAMS}: {stage} must hold the stage's {fields}, got {format_value(given)}"]
     found = [
         f"{PARAMS}: {stage}.{field} is not a field of the stage; {suggestion(str(field), written)}"
         for field in given
@@ -139,7 +139,7 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
         if field not in given:
             found.append(f"{where} is missing: `jemtrack graph` writes it")
         elif isinstance(value, dict) and "_cls" in value and not isinstance(given[field], dict):
-            found.append(f"{where} must hold names and values, got {shown(given[field])}")
+            found.append(f"{where} must hold names and values, got {format_value(given[field])}")
     return found
 
 
@@ -209,7 +209,7 @@ def _read(path: Path) -> dict[str, Any]:
         kind = "JSON" if path is ZNTRACK else "YAML"
         raise InputError(f"{path} is not valid {kind}: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a mapping of stages, got {shown(content)}")
+        raise InputError(f"{path} must hold a mapping of stages, got {format_value(content)}")
     return content
 
 
