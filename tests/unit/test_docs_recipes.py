@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from jemtrack.jem.family import FAMILY, OBJECTIVES, JemSettings, JemStep
-from jemtrack.parameters import parameter_names
+from jemtrack.parameters import build, parameter_names
 from jemtrack.recipe.check import checked_recipe, step_names
 from jemtrack.recipe.read import DataSettings
 from jemtrack.stages.train_args import TrainArgs
@@ -38,7 +38,8 @@ def test_a_stage_s_recipe_that_is_shown_has_no_problem(block, monkeypatch, tmp_p
     Path("recipes/mine.yaml").write_text(FILES[1])
     ((_, values),) = YAML(typ="safe", pure=True).load(block).items()
 
-    assert trainer_recipe(values["recipe"], TrainArgs(), None, "here").steps
+    params = build(TrainArgs, values.get("params", {}), "here")
+    assert trainer_recipe(values.get("recipe"), params, None, "here").steps
 
 
 def test_the_example_that_is_shown_is_the_one_that_there_is():

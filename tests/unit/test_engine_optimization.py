@@ -277,7 +277,7 @@ def steps_of(make, n_steps=7, decay=0.0):
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_lion_is_algorithm_2_of_its_paper(decay):
-    """Chen et al. 2023: c = b1 m + (1 - b1) g; w -= lr (sign c + decay w); m = b2 m + (1 - b2) g."""
+    """c = b1 m + (1 - b1) g; w -= lr (sign(c) + decay w); m = b2 m + (1 - b2) g."""
     lr, beta_1, beta_2 = 0.1, 0.7, 0.9
     chosen = Lion(lr=lr, betas=(beta_1, beta_2), weight_decay=decay)
     gradients, places = steps_of(chosen.make)
@@ -374,7 +374,10 @@ def test_a_scheduler_of_one_s_own_may_follow_a_metric():
 
 
 def test_a_step_ends_by_the_clock_at_an_epoch_s_end(monkeypatch):
-    """Each reading of the clock is ten minutes later: an epoch of two batches takes half an hour."""
+    """Each reading of the clock is ten minutes later: an epoch of two batches takes half an hour.
+
+    The epoch that is at hand when the time is over is finished.
+    """
     clock = count(step=600.0)
     monkeypatch.setattr("jemtrack.train.loop.time.perf_counter", lambda: next(clock))
     by_clock = Transition(mode="wall_clock", hours=0.9)

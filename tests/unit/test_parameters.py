@@ -208,7 +208,8 @@ several_bad = st.sampled_from(WITH_FIELDS).flatmap(
 
 def written_value(line):
     """Read the value that a message shows."""
-    written = re.search(r", got (.*?)(; put it into quotes|; leave out the quotes)?$", line)[1]
+    hints = "put it into quotes|leave out the quotes|did you mean .*|there are .*"
+    written = re.search(rf", got (.*?)(; ({hints}))?$", line)[1]
     return ast.literal_eval(written) if written[0] in "'\"" else json.loads(written)
 
 
@@ -290,7 +291,10 @@ def test_all_bad_values_and_names_are_told(chosen, unknown):
         ({"dropout_rate": 1.0}, "dropout_rate must be < 1, got 1.0"),
         ({"sigma": math.nan}, "sigma must be a finite number, got NaN"),
         ({"depth": 11}, "depth must be 6n + 4 with n >= 1: the nearest are 10 and 16, got 11"),
-        ({"optimizer": "Adamm"}, "optimizer must be an optimizer, got 'Adamm'"),
+        (
+            {"optimizer": "Adamm"},
+            "optimizer must be an optimizer, got 'Adamm'; did you mean Adam?",
+        ),
         ({"optimizer": {}}, "optimizer.type is missing"),
         (
             {"optimizer": {"type": "SGD", "momentum": 1}},

@@ -143,6 +143,8 @@ def with_(fields: str, name: str = "a") -> str:
     [
         ("freez: [network]", "freez: is not known here; did you mean freeze?"),
         ("train_vae: true", "train_vae: is not known here"),
+        ("models: [network]", "models: is not known here"),
+        ("optimizers: {network: {type: SGD, lr: 1}}", "optimizers: is not known here"),
         ("freeze: network", "freeze: must be a list, got 'network'"),
         ("freeze: [network], unfreeze: [network]", "unfreeze[0]: 'network' stands in `freeze` too"),
         ("freeze: [network]", "[1]: trains nothing: all that it would train is frozen"),

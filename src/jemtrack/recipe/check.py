@@ -308,7 +308,7 @@ def _own(step: RawStep, field: str, name: str) -> bool:
 
 def step_names(form: type[Step]) -> tuple[str, ...]:
     """Name the fields that a step can have in a file."""
-    return tuple(dict.fromkeys(FORM.get(n, (n,))[0] for n in form.__dataclass_fields__))
+    return tuple(dict.fromkeys(FORM.get(n, (n,))[0] for n in parameter_names(form)))
 
 
 def step_problems(form: type[Step], values: Mapping[str, Any]) -> Problems:
@@ -319,7 +319,7 @@ def step_problems(form: type[Step], values: Mapping[str, Any]) -> Problems:
         yield from not_a_mapping(values[at[0]], "optimizers and schedulers", at)
         yield from unknown_names(within, ("optimizers", "schedulers"), at)
     fields = RawStep(form, dict(values), {}).fields()
-    known = {name: fields[name] for name in fields if name in form.__dataclass_fields__}
+    known = {name: fields[name] for name in fields if name in parameter_names(form)}
     for (field, *inner), message in value_problems(form, known):
         yield ValueProblem((*FORM.get(str(field), (field,)), *inner), message)
     for field in ("freeze", "unfreeze"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from jemtrack.parameters import Count, Place, parameters
+from jemtrack.parameters import Count, Place, parameter_names, parameters
 from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.train.recipe import (
     FORM,
@@ -273,12 +273,13 @@ class RawFile:
         if isinstance(self.family_name, str) and self.family_name in known:
             return known[self.family_name]
         fields = {*_fields(pipeline)}
-        fitting = [family for family in known.values() if _own_fields(family.step) & fields]
+        shared = {*parameter_names(Step)}
+        fitting = [
+            family
+            for family in known.values()
+            if ({*parameter_names(family.step)} - shared) & fields
+        ]
         return next(iter([*fitting, *known.values()]))
-
-
-def _own_fields(form: type[Step]) -> set[str]:
-    return {*form.__dataclass_fields__} - {*Step.__dataclass_fields__}
 
 
 def _fields(pipeline: Any) -> Iterator[str]:

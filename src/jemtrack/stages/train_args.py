@@ -14,6 +14,7 @@ from jemtrack.parameters import (
     NotNegative,
     Positive,
     ValueProblem,
+    format_value,
     parameters,
     refuse,
 )
@@ -38,19 +39,20 @@ def _sound(
     """Make a validator of a choice: one of `names`, or what `choose` takes; it is kept as it is."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, str) and value in names:
-            return value
-        if not isinstance(value, str):
-            given = value if isinstance(value, Mapping) else {}
+        if isinstance(value, Mapping):
             text = "is said by the parameter of this name, beside it"
-            refuse((ValueProblem((name,), text) for name in given if name in fields), value)
-        try:
-            choose({**_mapping(value), **fields} if isinstance(value, Choice) else value)
-        except pydantic.ValidationError as error:
-            if not isinstance(value, str):
-                raise
-            # The place `type` is not in the file.
-            refuse((ValueProblem((), each["msg"]) for each in error.errors()), value)
+            refuse((ValueProblem((name,), text) for name in value if name in fields), value)
+            choose({**value, **fields})
+        elif not isinstance(value, str):
+            text = f"must be a name, or `type` and its options, got {format_value(value)}"
+            refuse([ValueProblem((), text)], value)
+        elif value not in names:
+            try:
+                choose({"type": value, **fields})
+            except pydantic.ValidationError as error:
+                found = ((each["loc"], each["msg"]) for each in error.errors())
+                # A name alone has no `type` in the file.
+                refuse((ValueProblem(() if at == ("type",) else at, text) for at, text in found))
         return value
 
     return BeforeValidator(check)
