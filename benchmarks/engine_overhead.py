@@ -3,7 +3,7 @@
     python benchmarks/engine_overhead.py
 
 trains one network three times on the same batches, which are drawn beforehand: by
-`engine.run.Run` with the JSONL record as its only tracker, by a bare loop (zero_grad, forward,
+`train.run.Run` with the JSONL record as its only tracker, by a bare loop (zero_grad, forward,
 loss, backward, step), and by a bare loop that reads each step's loss as well, as whoever wants a
 curve does. They take turns in one process, a few steps each: while one trains, the others wait
 in the engine's iterator of batches. A ratio is that of an engine's turn to the mean of a bare

@@ -1,6 +1,7 @@
 """The wide residual network, plainly: contiguous fp32, layer after layer.
 
-Its parts go by the names of `jemtrack.jem.networks.wide_resnet`, so that both can have the same weights.
+Its parts go by the names of `jemtrack.jem.networks.wide_resnet`, so that both can have the same
+weights.
 """
 
 from torch import Tensor, nn

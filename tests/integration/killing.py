@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -39,7 +40,10 @@ def start(project: Project, *command: str, seconds: float = 0) -> Process:
     return subprocess.Popen(
         command,
         cwd=project.path,
-        env={**project.environment, "JEMTRACK_CHECKPOINT_SECONDS": f"{seconds}"},
+        env={
+            **replace(project, warm=False).environment,
+            "JEMTRACK_CHECKPOINT_SECONDS": f"{seconds}",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -6,17 +6,33 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from warm_start import warm_commands
 
 ROOT = Path(__file__).parents[2]
 TRAINERS = ["XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2"]
 MEASURING = ["MeasureRobustness", "DrawSamples", "EvaluateX"]  # what the trainers made
 STAGES = ["PrepareData", *TRAINERS, "PrepareOutliers", *MEASURING]
+SMALL_TRAINERS = ["MaxEntropyL1", "MaxEntropyL2"]
+SMALL_STAGES = ["PrepareData", *SMALL_TRAINERS, "EvaluateX"]
+WORKFLOW = "src/jemtrack/workflows/default.py"
+# What is of DVC, and not of science, is seen as well of half as many stages.
+SMALL_GRAPH = '''
+
+def nodes() -> list[Stage]:
+    """Declare two trainers and their evaluation."""
+    from jemtrack.stages.evaluate_x import EvaluateX
+
+    prepared = PrepareData()
+    trainers = [MaxEntropyL1(data=prepared.images), MaxEntropyL2(data=prepared.images)]
+    models = [trainer.model for trainer in trainers]
+    return [prepared, *trainers, EvaluateX(data=prepared.images, models=models)]
+'''
 # Before the environment's packages, for those whom no run is told by MLflow.
 WITHOUT_MLFLOW = {"PYTHONPATH": str(Path(__file__).parent / "without_mlflow")}
 COPIED = ["src", "notebooks", "pyproject.toml", ".gitignore", ".dvcignore"]
@@ -37,24 +53,28 @@ SMALL_EVALUATION = {
 
 @dataclass
 class Project:
-    """A project's folder, a git and DVC repository; `packages` says what its processes find."""
+    """A project's folder, a git and DVC repository; `packages` says what its processes find.
+
+    Its commands start warm, which is faster, but nothing to be killed by; see warm_start.py.
+    """
 
     path: Path
     packages: Mapping[str, str] = field(default_factory=lambda: WITHOUT_MLFLOW)
+    warm: bool = True
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of its commands: the environment's programs first."""
-        scripts = Path(sys.executable).parent
-        return {
-            **os.environ,
-            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        """The variables of its commands: the environment's programs first, or the warm ones."""
+        used = {
             "OMP_NUM_THREADS": "1",
             # Imports compiled anew in every process take longer than these trainings.
             "PYTHONDONTWRITEBYTECODE": "",
-            "COLUMNS": "200",
             **self.packages,
         }
+        folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
+        if self.warm:
+            folders.insert(0, str(warm_commands(**used)))
+        return {**os.environ, "PATH": os.pathsep.join(folders), "COLUMNS": "200", **used}
 
     def run(self, *command: str, fails: bool = False, env: Mapping[str, str] | None = None) -> str:
         """Run a command of the environment; give its output, and demand its success or failure."""
@@ -120,10 +140,27 @@ def new_project(path: Path) -> Project:
     project.run("git", "config", "user.name", "Nobody")
     project.run("jemtrack", "data", "digits")
     project.run("jemtrack", "graph")
-    for trainer in TRAINERS:
+    make_small(project, STAGES)
+    project.commit("a small project")
+    return project
+
+
+def write_small_graph(project: Project) -> None:
+    """Put the small graph in the place of the project's."""
+    workflow = project.path / WORKFLOW
+    workflow.write_text(workflow.read_text() + SMALL_GRAPH)
+    for name in ("dvc.yaml", "params.yaml", "zntrack.json"):
+        (project.path / name).unlink()
+    project.run("jemtrack", "graph")
+    make_small(project, SMALL_STAGES)
+    project.commit("a small graph")
+
+
+def make_small(project: Project, stages: Iterable[str]) -> None:
+    """Give the stages of the project the least to do."""
+    for trainer in {*TRAINERS} & {*stages}:
         for name, value in SMALL.items():
             project.set(f"{trainer}.params.{name}", value)
     for key, value in SMALL_EVALUATION.items():
-        project.set(key, value)
-    project.commit("a small project")
-    return project
+        if key.partition(".")[0] in stages:
+            project.set(key, value)

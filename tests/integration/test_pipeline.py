@@ -39,14 +39,16 @@ def plots(project: Project, *command: str) -> dict[str, dict]:
     return {path: made[0] for path, made in found.items()}
 
 
-def test_all_stages_run_in_order_and_then_rest(reproduced: Project):
-    first = (reproduced.path / ".dvc" / "tmp" / "first_repro").read_text().split()
+def test_all_stages_run_in_order_and_then_rest(whole_reproduced: Project):
+    first = (whole_reproduced.path / ".dvc" / "tmp" / "first_repro").read_text().split()
     assert [first[0], first[-1]] == ["PrepareData", "EvaluateX"]
     assert sorted(first) == sorted(STAGES)
 
-    assert reproduced.repro() == []
+    assert whole_reproduced.repro() == []
 
-    graph = {line for line in reproduced.run("dvc", "dag", "--dot").splitlines() if "->" in line}
+    graph = {
+        line for line in whole_reproduced.run("dvc", "dag", "--dot").splitlines() if "->" in line
+    }
     assert graph == {
         '"data.dvc" -> "PrepareData";',
         *(f'"PrepareData" -> "{stage}";' for stage in STAGES[1:]),
@@ -55,14 +57,14 @@ def test_all_stages_run_in_order_and_then_rest(reproduced: Project):
     }
 
 
-def test_what_came_out_can_be_seen(reproduced: Project):
-    tracked = reproduced.run("git", "ls-files", "nodes").split()
+def test_what_came_out_can_be_seen(whole_reproduced: Project):
+    tracked = whole_reproduced.run("git", "ls-files", "nodes").split()
     with_metrics = sorted(f"nodes/{stage}/metrics.json" for stage in [*TRAINERS, *MEASURING])
     assert [path for path in tracked if not path.endswith(".gitignore")] == with_metrics
     for path in tracked:
-        assert (reproduced.path / path).stat().st_size < 100_000
+        assert (whole_reproduced.path / path).stat().st_size < 100_000
 
-    shown = answer(reproduced, "dvc", "metrics", "show")[""]["data"]
+    shown = answer(whole_reproduced, "dvc", "metrics", "show")[""]["data"]
     assert sorted(shown) == with_metrics
     evaluated = shown["nodes/EvaluateX/metrics.json"]["data"]
     assert [*evaluated] == TRAINERS
@@ -70,7 +72,7 @@ def test_what_came_out_can_be_seen(reproduced: Project):
     trained = shown["nodes/MaxEntropyL1/metrics.json"]["data"]
     assert {"train_loss", "valid_nll", "valid_accuracy"} <= trained.keys()
 
-    drawn = plots(reproduced, "show")
+    drawn = plots(whole_reproduced, "show")
     folders = [
         "DrawSamples/energies",
         "EvaluateX/calibration",
@@ -86,22 +88,22 @@ def test_what_came_out_can_be_seen(reproduced: Project):
     pictures = {path for path in drawn if path.endswith(".png")}
     assert pictures == {f"nodes/DrawSamples/grids/{trainer}.png" for trainer in TRAINERS}
 
-    table = reproduced.run("jemtrack", "show")
+    table = whole_reproduced.run("jemtrack", "show")
     for stage in STAGES:
-        costs = reproduced.read(f"nodes/{stage}/resources.json")
+        costs = whole_reproduced.read(f"nodes/{stage}/resources.json")
         assert costs["seconds"] >= 0
         assert costs["peak_memory_mib"] > 50
         assert f"{costs['peak_memory_mib']:.1f}" in table
     assert f"{evaluated['MaxEntropyL1']['nll']:.4f}" in table
 
 
-def test_a_changed_parameter_runs_its_stage_and_what_follows(reproduced: Project):
-    reproduced.set("MaxEntropyL2.params.lr", 0.01)
+def test_a_changed_parameter_runs_its_stage_and_what_follows(whole_reproduced: Project):
+    whole_reproduced.set("MaxEntropyL2.params.lr", 0.01)
 
-    ran = reproduced.repro()
+    ran = whole_reproduced.repro()
     assert [ran[0], ran[-1], sorted(ran[1:])] == ["MaxEntropyL2", "EvaluateX", sorted(MEASURING)]
 
-    changes = answer(reproduced, "dvc", "metrics", "diff")
+    changes = answer(whole_reproduced, "dvc", "metrics", "diff")
     assert {path.split("/")[1] for path in changes} == {"MaxEntropyL2", *MEASURING}
     for stage in MEASURING:
         changed = changes[f"nodes/{stage}/metrics.json"].keys()
@@ -109,13 +111,13 @@ def test_a_changed_parameter_runs_its_stage_and_what_follows(reproduced: Project
     assert {"MaxEntropyL2.nll", "MaxEntropyL2.ece"} <= changed
     assert not [name for name in changes["nodes/MaxEntropyL2/metrics.json"] if "second" in name]
 
-    drawn = plots(reproduced, "diff", "HEAD")
+    drawn = plots(whole_reproduced, "diff", "HEAD")
     diagram = drawn["nodes/EvaluateX/calibration/MaxEntropyL2.csv"]
     assert diagram["revisions"] == ["workspace", "HEAD"]
     points = diagram["content"]["data"]["values"]
     assert {point["rev"] for point in points} == {"workspace", "HEAD"}
     # The template is known by what DVC's own ones do not draw.
-    template = (reproduced.path / ".dvc" / "plots" / "confidence.json").read_text()
+    template = (whole_reproduced.path / ".dvc" / "plots" / "confidence.json").read_text()
     assert diagram["content"].keys() >= json.loads(template).keys() - {"title"}
     assert "gap" in points[0]
     curve = drawn["nodes/MaxEntropyL2/history.csv"]["content"]
@@ -123,21 +125,19 @@ def test_a_changed_parameter_runs_its_stage_and_what_follows(reproduced: Project
 
 
 def test_changed_code_runs_the_stages_that_use_it(reproduced: Project):
-    for path in ("cli.py", "workflow.py", "graph/merge.py", "graph/plugin.py"):
+    watchers = ("commands/main.py", "project/merge.py", "recipe/check.py", "trackers/console.py")
+    for path in (*watchers, "workflows/default.py"):
         reproduced.edit(f"src/jemtrack/{path}", '"""\n', '"""\n# changed\n')
     (reproduced.path / "README.md").write_text("changed")
     reproduced.run("jemtrack", "data", "mnist5k")
     assert reproduced.repro() == []
 
-    reproduced.edit(
-        "src/jemtrack/evaluation/measures/calibration.py", "import numpy", "import numpy "
-    )
+    reproduced.edit("src/jemtrack/evaluation/comparison.py", "import numpy", "import numpy ")
     assert reproduced.repro() == ["EvaluateX"]
 
     objective = "src/jemtrack/jem/objectives/max_entropy_l1.py"
     reproduced.edit(objective, "deviation_B.abs()", "5 * deviation_B.abs()")
-    ran = reproduced.repro()
-    assert [ran[0], ran[-1], sorted(ran[1:])] == ["MaxEntropyL1", "EvaluateX", sorted(MEASURING)]
+    assert reproduced.repro() == ["MaxEntropyL1", "EvaluateX"]
 
 
 def test_a_failing_stage_shows_its_error(reproduced: Project):

@@ -41,9 +41,9 @@ def browser(*arguments: str) -> str:
 
 
 @pytest.fixture
-def page(reproduced: Project, tmp_path: Path) -> Path:
+def page(whole_reproduced: Project, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    shutil.copy(reproduced.path / "nodes" / "EvaluateX" / "report.html", path)
+    shutil.copy(whole_reproduced.path / "nodes" / "EvaluateX" / "report.html", path)
     return path
 
 

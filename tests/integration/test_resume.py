@@ -1,11 +1,10 @@
 """A killed training goes on, though DVC deletes the outs of a stage before it runs it."""
 
-import itertools
 import json
 import os
-import random
 import re
 import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ from killing import (
 from project import Project
 
 OBJECTIVE = "src/jemtrack/jem/objectives/max_entropy_l2.py"
-N_KILLS = 20
+Way = Callable[[Project, Process], None]
 
 
 @pytest.fixture
@@ -82,39 +81,44 @@ def content(lines: list[dict]) -> list[dict]:
     return [{**line, "timestamp": "", "session_id": ""} for line in lines]
 
 
-def test_a_training_killed_at_random_ends_as_one_that_was_not(long):
-    long.repro("--single-item", STAGE)
-    whole, epochs = outs(long), recorded(long, "epochs")
-    batches = recorded(long, "warm_up", "joint")
+def ends_as_one_that_was_not(project: Project, ways: Mapping[int, Way]) -> None:
+    """Kill a training in these ways, each after so many of its steps, and let it end."""
+    project.repro("--single-item", STAGE)
+    whole, epochs = outs(project), recorded(project, "epochs")
+    batches = recorded(project, "warm_up", "joint")
     assert [line["global_step"] for line in batches] == [*range(1, N_STEPS + 1)]
 
-    chosen = random.Random(1)
-    kills = [*itertools.islice(itertools.cycle([kill_training, kill_dvc, kill_all]), N_KILLS)]
-    ways = chosen.sample([*kills, press_ctrl_c, terminate_training], N_KILLS + 2)
-    steps = sorted(chosen.sample(range(1, N_STEPS - 40), len(ways)))
-    for step, end in zip(steps, ways, strict=True):
-        with killed(start(long, *REPRO)) as process:
-            wait_for_steps(long, max(step, steps_saved(long) + 1), process)
-            end(long, process)
-    assert long.run("jemtrack", "scratch").endswith(", serves\n")
-    with killed(start(long, *REPRO)) as process:
-        wait_for_steps(long, steps_saved(long) + 1, process)
+    for step, end in ways.items():
+        with killed(start(project, *REPRO)) as process:
+            wait_for_steps(project, max(step, steps_saved(project) + 1), process)
+            end(project, process)
+    assert project.run("jemtrack", "scratch").endswith(", serves\n")
+    with killed(start(project, *REPRO)) as process:
+        wait_for_steps(project, steps_saved(project) + 1, process)
         process.kill()
         process.wait()
         # The orphan trains to its end, and leaves to this one what it has reached.
-        said = long.run(*REPRO)
+        said = project.run(*REPRO)
 
     assert "goes on at phase joint (2/2), epoch 5, batch 1; done before: warm_up" in said
-    assert outs(long) == whole
-    assert content(recorded(long, "warm_up", "joint")) == content(batches)
-    assert content(recorded(long, "epochs")) == content(epochs)
-    run = recorded(long, "run")
+    assert outs(project) == whole
+    assert content(recorded(project, "warm_up", "joint")) == content(batches)
+    assert content(recorded(project, "epochs")) == content(epochs)
+    run = recorded(project, "run")
     starts = [line for line in run if line["event"] == "run_start"]
     assert len({line["session_id"] for line in starts}) == len(starts) == len(ways) + 2
     assert len({line["run_id"] for line in starts}) == 1
     statuses = [line["status"] for line in run if line["event"] == "run_end"]
-    assert statuses == ["aborted", "aborted", "success", "success"]
-    assert not trainings(long)
+    told = [end for end in ways.values() if end in (press_ctrl_c, terminate_training)]
+    assert statuses == [*("aborted" for _ in told), "success", "success"]
+    assert not trainings(project)
+
+
+def test_a_training_killed_in_every_way_ends_as_one_that_was_not(long):
+    """At random, and by the dozen: `make soak`."""
+    ways = {20: kill_training, 55: kill_dvc, 90: press_ctrl_c, 120: kill_all}
+
+    ends_as_one_that_was_not(long, ways)
 
 
 def begin(project: Project) -> Path:

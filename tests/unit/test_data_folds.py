@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.data.splits import stratified_folds
 from jemtrack.errors import ParameterError
 
 
-@settings(max_examples=20)
+@at_most(20)
 @given(st.lists(st.integers(3, 9), min_size=2, max_size=4), st.integers(2, 3), st.integers(0, 99))
 def test_every_image_is_tested_once_and_classes_are_spread_evenly(sizes, n_folds, seed):
     labels_N = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))

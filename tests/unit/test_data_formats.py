@@ -17,9 +17,10 @@ from data_files import (
     write_idx,
     write_mnist_pickle,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from profiles import at_most
 from sklearn.datasets import load_digits
 
 from jemtrack.data.sources.fetch import fetch
@@ -72,7 +73,7 @@ def test_table_of_another_width_is_refused(tmp_path):
         read_digits([path])
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(
     images=hnp.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(28), st.just(28))),
     data=st.data(),
@@ -180,7 +181,7 @@ def test_cifar_without_a_batch_is_refused(tmp_path):
         read_cifar100([path])
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(hnp.arrays(st.sampled_from([np.uint8, np.int64, np.float32]), hnp.array_shapes()))
 def test_python2_pickles_of_arrays_are_read(values):
     read = load_arrays(io.BytesIO(python2_pickle({"data": values})), "a.pkl")[b"data"]
@@ -220,7 +221,7 @@ def test_pickle_that_asks_for_more_is_refused(tmp_path, protocol, function, name
     assert not marker.exists()
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(cut=st.integers(0, 200))
 def test_truncated_pickle_is_refused(cut):
     pickled = python2_pickle({"data": np.arange(50), "labels": [1, 2]})

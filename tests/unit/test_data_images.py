@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from safetensors.torch import load_file, save_file
 
 import jemtrack.data.images
@@ -26,7 +27,7 @@ def splits(n_valid: int = 3, seed: int = 7, channels: int = 1) -> DataSplits:
     return DataSplits("digits", 10, False, seed, *parts)
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(
     n_valid=st.integers(0, 5),
     seed=st.integers(0, 2**40),
@@ -75,7 +76,7 @@ def test_metadata_are_readable_by_others(tmp_path):
     }
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(cut=st.floats(0, 0.999))
 def test_truncated_file_is_refused(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("splits") / "a.safetensors"

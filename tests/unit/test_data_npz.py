@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from data_files import random_images
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.data.sources.own import read_npz
 from jemtrack.errors import InputError
@@ -17,7 +18,7 @@ def saved(folder, **arrays):
     return path
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(
     side=st.integers(8, 32),
     channels=st.sampled_from([None, 1, 3]),
@@ -122,7 +123,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message):
     assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(cut=st.floats(0, 0.999), compressed=st.booleans())
 def test_truncated_file_is_refused(tmp_path_factory, cut, compressed):
     path = tmp_path_factory.mktemp("npz") / "mine.npz"
@@ -134,7 +135,7 @@ def test_truncated_file_is_refused(tmp_path_factory, cut, compressed):
         read_npz([path])
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(position=st.floats(0, 0.999), change=st.integers(1, 255))
 def test_altered_byte_never_escapes_as_another_error(tmp_path_factory, position, change):
     path = tmp_path_factory.mktemp("npz") / "mine.npz"

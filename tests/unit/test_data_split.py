@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.data.images import LabelledImages, SourceImages
 from jemtrack.data.splits import split
 from jemtrack.errors import InputError
 
-fast = settings(deadline=None, max_examples=60)
+fast = at_most(60)
 
 
 def numbered(labels: list[int], first: int = 0) -> LabelledImages:

@@ -57,7 +57,7 @@ def test_the_file_that_is_shown_is_sound(monkeypatch):
 
 
 def test_every_name_of_the_table_is_in_its_module():
-    rows = re.findall(r"^\| (`.*?) \| `(?:jemtrack\.)?(engine\.\w+)` \|", TEXT, re.M)
+    rows = re.findall(r"^\| (`.*?) \| `(?:jemtrack\.)?(train\.\w+)` \|", TEXT, re.M)
 
     assert len(rows) > 8
     for names, module in rows:

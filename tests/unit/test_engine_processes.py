@@ -24,8 +24,7 @@ from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch, TrainingBatches
-from jemtrack.train import distributed as batch_norm
-from jemtrack.train import distributed as processes
+from jemtrack.train import distributed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import all_gather, is_rank_zero, local_shard, rank
 from jemtrack.train.events import BatchEnd, EpochEnd, Event, RunStart
@@ -247,8 +246,8 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
 
 
 def test_a_share_is_cut_from_every_tensor_of_a_batch(monkeypatch):
-    monkeypatch.setattr(processes, "n_processes", lambda: 2)
-    monkeypatch.setattr(processes, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
     batch = Batch(torch.arange(10).reshape(5, 2), torch.arange(5))
 
     share = local_shard({"batch": batch, "rest": (torch.arange(3), "text", None)})
@@ -261,7 +260,7 @@ def test_a_share_is_cut_from_every_tensor_of_a_batch(monkeypatch):
 
 
 def test_batch_norm_of_shares_is_refused_where_it_would_differ(monkeypatch):
-    monkeypatch.setattr(batch_norm, "n_processes", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     models = {"network": nn.Sequential(nn.BatchNorm2d(1))}
 
     with pytest.raises(InputError, match=r"network has batch norm, .* on GPUs alone"):

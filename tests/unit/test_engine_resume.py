@@ -1,7 +1,5 @@
 """A run that was broken off anywhere ends as the run that was not, bit for bit."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jemtrack.errors import Interrupted
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
 from jemtrack.train.handlers import Callback, Tracker
@@ -196,24 +193,6 @@ def test_any_step(tmp_path, at):
     # The checkpoint of step `at` is written after the callbacks: it never came to be.
     resumed_after = (at - 1) // 3 * 3
     assert steps(run) == list(range(resumed_after + 1, N_STEPS + 1))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_its_batch_with_a_checkpoint(tmp_path, number):
-    whole = make_run(None)
-    whole.train()
-    broken = make_run(tmp_path, callbacks=[BreakOff(7, lambda: os.kill(os.getpid(), number))])
-    handler = signal.getsignal(number)
-
-    with pytest.raises(Interrupted, match=f"ended by {number.name}"):
-        broken.train()
-
-    assert signal.getsignal(number) == handler
-    assert broken.trackers[0].events[-1].status == Status.ABORTED
-    run = make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)])
-    run.train()
-    assert_same(run, whole)
-    assert steps(run)[0] == 8
 
 
 def test_a_resumed_run_says_where_it_goes_on_and_what_it_skips(tmp_path, caplog):

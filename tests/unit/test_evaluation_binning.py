@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from profiles import at_most
 from stated import stated
 from torchmetrics.functional.classification import binary_calibration_error
 
@@ -14,7 +15,7 @@ from jemtrack.evaluation.measures.binning import bin_indices, equal_mass, equal_
 from jemtrack.evaluation.measures.brier_decomposition import brier_decomposition
 from jemtrack.evaluation.measures.calibration import brier, ece, ece_class_wise, reliability_table
 
-few = settings(max_examples=30)
+few = at_most(30)
 n_bins_ = st.integers(1, 25)
 binnings = st.sampled_from([equal_width, equal_mass])
 

@@ -6,8 +6,9 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from profiles import at_most
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from stated import classified
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -21,7 +22,7 @@ from jemtrack.evaluation.measures.calibration import (
     reliability_table,
 )
 
-few = settings(max_examples=40)
+few = at_most(40)
 
 COLUMNS = ["bin_left", "bin_right", "bin_centre", "confidence", "accuracy", "gap", "count", "ece"]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from scipy.stats import binomtest
 from stated import stated
 
@@ -19,7 +20,7 @@ from jemtrack.evaluation.statistics.calibration_interval import (
 )
 from jemtrack.evaluation.statistics.resampling import bootstrap, percentile_interval
 
-few = settings(max_examples=20)
+few = at_most(20)
 N_BINS, N_SETS = 10, 60
 
 

@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from profiles import at_most
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.detection import MEASURES, Detection
 from jemtrack.evaluation.statistics.resampling import bootstrap
 
-few = settings(max_examples=25)
+few = at_most(25)
 
 
 @st.composite
@@ -87,7 +88,7 @@ def test_nineteen_of_twenty_are_95_percent(n_images, n_below):
     assert Detection(images_I, np.array([1.0, 1.0])).measures()["fpr95"] == 0
 
 
-@settings(max_examples=20)
+@at_most(20)
 @given(scores())
 def test_the_whole_roc_curve_is_scikit_learn_s(scores_):
     images_I, outliers_O = scores_

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from torchmetrics.image.kid import poly_mmd
 
 from jemtrack.errors import InputError
@@ -15,7 +16,7 @@ def features(n, seed, shift=0.0, n_features=5):
     return torch.randn(n, n_features, dtype=torch.float64, generator=stream) + shift
 
 
-@settings(max_examples=25, deadline=None)
+@at_most(25)
 @given(n=st.integers(2, 30), seed=st.integers(0, 99), shift=st.floats(-2, 2))
 def test_it_is_that_of_torchmetrics(n, seed, shift):
     """It takes two sets of one size only."""

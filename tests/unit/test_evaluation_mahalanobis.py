@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
@@ -18,7 +19,7 @@ def features(count, n_features, seed):
     return torch.randn(count, n_features, generator=stream) @ mixed_FF
 
 
-@settings(max_examples=20)
+@at_most(20)
 @given(
     st.integers(2, 60), st.integers(1, 8), st.integers(1, 4), st.integers(0, 1000), st.booleans()
 )

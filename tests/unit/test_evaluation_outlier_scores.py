@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from profiles import at_most
 from scipy.stats import entropy
 from stated import classified
 
@@ -10,7 +11,7 @@ from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.outlier_scores import outlier_scores
 
 
-@settings(max_examples=20)
+@at_most(20)
 @given(classified(limit=1000.0))
 def test_scores_agree_with_scipy_and_lie_within_their_bounds(data):
     logits_NC, _ = data

@@ -5,14 +5,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.statistics.paired_tests import EXACT_BELOW, holm, mcnemar, paired_bootstrap
 from jemtrack.evaluation.statistics.resampling import Interval, bootstrap, mean_of
 
-few = settings(max_examples=30)
+few = at_most(30)
 p_values_ = st.lists(st.sampled_from([0, 0.001, 0.01, 0.02, 0.04, 0.3, 1]), min_size=1, max_size=5)
 
 

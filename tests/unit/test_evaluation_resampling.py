@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.statistics.resampling import (
@@ -14,7 +15,7 @@ from jemtrack.evaluation.statistics.resampling import (
     wilson_interval,
 )
 
-few = settings(max_examples=30)
+few = at_most(30)
 
 
 @few

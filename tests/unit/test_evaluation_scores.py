@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from stated import classified, stated
 
@@ -18,7 +19,7 @@ from jemtrack.evaluation.measures.scores import (
     top_k_accuracy,
 )
 
-few = settings(max_examples=30)
+few = at_most(30)
 
 
 @few

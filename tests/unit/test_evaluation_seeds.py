@@ -5,14 +5,15 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.statistics.seeds import over_seeds
 
 
-@settings(max_examples=30)
+@at_most(30)
 @given(
     st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=8, unique=True),
     st.sampled_from([0.5, 0.95]),

@@ -4,14 +4,15 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from sklearn.metrics import auc
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.selective import aurc, excess_aurc, risk_coverage
 
-few = settings(max_examples=30)
+few = at_most(30)
 images_ = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30)
 
 
@@ -37,7 +38,7 @@ def test_without_ties_it_is_the_definition(right):
     )
 
 
-@settings(max_examples=15)
+@at_most(15)
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6))
 def test_with_ties_it_is_the_mean_over_their_orders(images):
     orders = [sorted(each, key=lambda image: -image[0]) for each in permutations(images)]

@@ -4,15 +4,16 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from scipy.optimize import minimize_scalar
 from stated import classified
 
 from jemtrack.evaluation.measures.calibration import nll
 from jemtrack.evaluation.measures.temperature import HIGHEST, LOWEST, fit_temperature
 
-few = settings(max_examples=30)
+few = at_most(30)
 
 
 @few

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from jemtrack.errors import InputError
-from jemtrack.project.code import code_files
+from jemtrack.project.code import code_deps
 
 PROJECT = Path(__file__).parents[2]
 STAGES = {
@@ -30,11 +30,11 @@ def write(sources: dict[str, str]) -> None:
 
 
 def names(module: str) -> list[str]:
-    return [path.removeprefix("src/").removesuffix(".py") for path in code_files([module], "own")]
+    return [path.removeprefix("src/").removesuffix(".py") for path in code_deps([module], "own")]
 
 
 def real(stage: str) -> list[str]:
-    return [path.removeprefix("src/jemtrack/") for path in code_files([STAGES[stage]])]
+    return [path.removeprefix("src/jemtrack/") for path in code_deps([STAGES[stage]])]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def real(stage: str) -> list[str]:
 def test_an_import_counts_in_every_form(statement):
     write({"own/start.py": statement, "own/helper.py": "", "own/other.py": ""})
 
-    assert names("own.start") == ["own/__init__", "own/helper", "own/start"]
+    assert names("own.start") == ["own/helper", "own/start"]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_import_counts_in_every_form(statement):
 def test_what_is_not_run_or_not_own_does_not_count(statement):
     write({"own/start.py": statement, "own/helper.py": ""})
 
-    assert names("own.start") == ["own/__init__", "own/start"]
+    assert names("own.start") == ["own/start"]
 
 
 def test_imports_are_followed_through_packages_and_cycles():
@@ -90,53 +90,126 @@ def test_imports_are_followed_through_packages_and_cycles():
         }
     )
 
-    modules = ["__init__", "aside", "brought", "deep/__init__", "deep/end", "start"]
+    modules = ["aside", "brought", "deep/__init__", "deep/end", "start"]
     assert names("own.start") == [f"own/{module}" for module in modules]
 
 
+def test_a_package_s_own_code_counts_and_its_docstring_does_not():
+    write(
+        {
+            "own/__init__.py": '"""Words."""',
+            "own/deep/__init__.py": "VALUE = 1",
+            "own/deep/start.py": "",
+        }
+    )
+
+    assert names("own.deep.start") == ["own/deep/__init__", "own/deep/start"]
+
+
+def rules(**lists: list[str]) -> None:
+    lines = [f"{name} = {modules}" for name, modules in lists.items()]
+    Path("pyproject.toml").write_text("\n".join(["[tool.jemtrack.code]", *lines]))
+
+
+def test_a_folder_stands_for_its_modules_and_what_they_import_still_counts():
+    rules(folders=["own.deep"])
+    write(
+        {
+            "own/start.py": "import own.deep.one",
+            "own/deep/one.py": "import own.aside",
+            "own/deep/two.py": "import own.other",
+            "own/aside.py": "",
+            "own/other.py": "",
+        }
+    )
+
+    assert names("own.start") == ["own/aside", "own/deep", "own/start"]
+
+
+def test_watchers_are_left_out_with_what_they_alone_import():
+    rules(watchers=["own.deep", "own.screen"])
+    write(
+        {
+            "own/start.py": "import own.deep.one, own.screen, own.screened",
+            "own/deep/one.py": "import own.aside",
+            "own/screen.py": "",
+            "own/screened.py": "",
+            "own/aside.py": "",
+        }
+    )
+
+    assert names("own.start") == ["own/screened", "own/start"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('folder = ["own.deep"]', r"has folders and watchers, got 'folder'"),
+        ('watchers = "own.deep"', r"watchers must be a list of modules, got 'own.deep'"),
+    ],
+)
+def test_rules_of_another_form_are_refused(line, problem):
+    write({"own/start.py": ""})
+    Path("pyproject.toml").write_text(f"[tool.jemtrack.code]\n{line}\n")
+
+    with pytest.raises(InputError, match=problem):
+        names("own.start")
+
+
 def test_modules_from_elsewhere_bring_nothing():
-    assert code_files(["os.path", "torch", "ownership", "own.absent"], "own") == []
+    assert code_deps(["os.path", "torch", "ownership", "own.absent"], "own") == []
 
 
 def test_a_module_written_meanwhile_is_seen():
     write({"own/start.py": ""})
-    assert names("own.start") == ["own/__init__", "own/start"]
+    assert names("own.start") == ["own/start"]
 
     write({"own/start.py": "import own.new", "own/new.py": ""})
-    assert names("own.start") == ["own/__init__", "own/new", "own/start"]
+    assert names("own.start") == ["own/new", "own/start"]
 
 
 def test_a_file_that_is_not_python_is_named():
     write({"own/start.py": "import own.broken", "own/broken.py": "def f(:"})
 
     with pytest.raises(InputError, match=r"src/own/broken.py, line 1.*valid Python"):
-        code_files(["own.start"], "own")
+        code_deps(["own.start"], "own")
 
 
 @pytest.mark.parametrize(
     ("stage", "absent"),
     [
-        ("x_entropy_augmented", ["jem/objectives/max_entropy", "evaluation/"]),
-        ("max_entropy_l1", ["max_entropy_l2", "jem/objectives/cross_entropy", "evaluation/"]),
-        ("max_entropy_l2", ["max_entropy_l1", "jem/objectives/cross_entropy", "evaluation/"]),
-        ("evaluate_x", ["engine/loop", "jem/objectives/", "trackers/", "stages/trainer"]),
-        ("prepare_data", ["data/augment", "data/fetch", "engine/", "jem/", "trackers/"]),
+        ("x_entropy_augmented", ["jem/objectives/max_entropy", "evaluation"]),
+        ("max_entropy_l1", ["max_entropy_l2", "jem/objectives/cross_entropy", "evaluation"]),
+        ("max_entropy_l2", ["max_entropy_l1", "jem/objectives/cross_entropy", "evaluation"]),
+        ("evaluate_x", ["jem/objectives", "jem/training", "stages/trainer", "evaluation/report"]),
+        ("prepare_data", ["data/augment", "train", "jem"]),
     ],
 )
-def test_a_stage_does_not_hang_on_what_it_does_not_use(stage, absent, monkeypatch):
+def test_a_stage_does_not_depend_on_what_it_does_not_use(stage, absent, monkeypatch):
     monkeypatch.chdir(PROJECT)
-    tools = ["graph/", "cli", "workflow", "notebook"]
+    watchers = ["trackers", "project", "commands", "workflows", "recipe/check", "errors"]
 
-    found = [path for path in real(stage) if path.startswith((*absent, *tools))]
+    found = [path for path in real(stage) if path.startswith((*absent, *watchers))]
 
     assert found == []
 
 
-def test_a_stage_hangs_on_what_it_uses(monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "used"),
+    [
+        (
+            "max_entropy_l1",
+            [f"jem/objectives/max_entropy{form}.py" for form in ("", "_l1")],
+        ),
+        (
+            "max_entropy_l1",
+            ["jem/networks", "train", "record", "recipe/read.py", "stages/trainer.py"],
+        ),
+        ("evaluate_x", ["evaluation/measures", "evaluation/statistics", "jem/networks"]),
+        ("prepare_data", ["data/sources", "data/splits.py"]),
+    ],
+)
+def test_a_stage_depends_on_what_it_uses(stage, used, monkeypatch):
     monkeypatch.chdir(PROJECT)
 
-    assert {"__init__.py", "jem/objectives/max_entropy.py", "engine/loop.py"} <= {
-        *real("max_entropy_l1")
-    }
-    assert {"evaluation/calibration.py", "jem/inference.py"} <= {*real("evaluate_x")}
-    assert {"data/own.py", "parameters.py", "stages/stage.py"} <= {*real("prepare_data")}
+    assert {*used} <= {*real(stage)}

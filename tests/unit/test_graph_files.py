@@ -1,6 +1,7 @@
 """Edits by hand in the real files, over several writings of the graph."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -202,6 +203,7 @@ def test_a_stage_needs_no_parameters(root):
             "Bare": {
                 "cmd": "zntrack run test_graph_files.Bare --name Bare --no-save-lockfile",
                 "deps": ["nodes/Made/log.txt"],
+                "params": [{"versions.yaml": None}],
                 "outs": ["nodes/Bare/node-meta.json", "nodes/Bare/resources.json"],
             }
         }
@@ -230,17 +232,25 @@ def test_one_class_under_two_names_makes_two_stages(root):
         "narrow": 1,
         "MaxEntropyL1": TrainArgs().width,
     }
-    assert stages["wide_l1"]["params"] == ["wide_l1"]
+    assert stages["wide_l1"]["params"] == ["wide_l1", {"versions.yaml": None}]
     assert "nodes/wide_l1/model.safetensors" in stages["wide_l1"]["outs"]
     assert stages["narrow"]["cmd"].endswith("MaxEntropyL1 --name narrow --no-save-lockfile")
 
 
 def test_a_name_serves_one_stage(root):
-    with pytest.raises(InputError, match="2 stages are to be called 'same'"):
+    message = (
+        "dvc.yaml: 2 stages are to be called 'same'; give each a name of its own: "
+        "MaxEntropyL1(name=...)"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         write_graph([trainer("same"), trainer("same")])
+    assert not Path("dvc.yaml").exists()
     trainer("same").write_graph()
-    with pytest.raises(InputError, match="there is a stage 'same' already, which runs 'zntrack"):
+    before = texts()
+    message = "^dvc.yaml: there is a stage 'same' already, which runs 'zntrack run jemtrack"
+    with pytest.raises(InputError, match=message):
         XEntropyAugmented(name="same", data=IMAGES).write_graph()
+    assert texts() == before
     with pytest.raises(Exception, match="cannot contain punctuation"):
         trainer("with.dot")
 
@@ -287,7 +297,7 @@ def test_a_broken_file_is_named_and_nothing_is_written(root, name, text, message
     with pytest.raises(InputError, match=message):
         Made().write_graph()
 
-    assert sorted(path.name for path in root.iterdir()) == sorted(["src", name])
+    assert sorted(path.name for path in root.iterdir()) == sorted(["pyproject.toml", "src", name])
     assert Path(name).read_text() == text
 
 

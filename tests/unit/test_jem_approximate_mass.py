@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from torch import nn
 
 from jemtrack.errors import InputError
@@ -33,7 +34,7 @@ def by_finite_differences(model, image_CHW):
     return -(rises / (2 * STEP)).norm()
 
 
-@settings(max_examples=10)
+@at_most(10)
 @given(st.integers(0, 1000), st.booleans())
 def test_it_is_the_norm_of_the_finite_differences(seed, uncond):
     model, images_NCHW = small_model(seed, uncond), make_images(4, seed)

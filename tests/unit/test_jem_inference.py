@@ -1,7 +1,8 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.data.images import LabelledImages
 from jemtrack.jem.inference import Predictions, predict, validation_metrics
@@ -21,7 +22,7 @@ def make_images(n=7, side=9) -> LabelledImages:
     return LabelledImages(images, torch.arange(n) % 3)
 
 
-@settings(max_examples=15)
+@at_most(15)
 @given(batch_size=st.integers(1, 9), side=st.integers(8, 12))
 def test_the_batch_size_changes_nothing(batch_size, side):
     """Not the noise either, whether or not the pixels fill PyTorch's blocks of 16."""

@@ -3,8 +3,9 @@ import stat
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 from safetensors.torch import load, load_file, save_file
 
 from jemtrack.errors import InputError
@@ -30,7 +31,7 @@ def path(tmp_path):
     return tmp_path / "not there yet" / "model.safetensors"
 
 
-@settings(max_examples=10, deadline=None)
+@at_most(10)
 @given(
     norm=st.sampled_from(["none", "batch", "instance", "layer", "act"]),
     width=st.integers(1, 2),

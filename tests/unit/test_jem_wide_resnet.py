@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import at_most
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.norms import ActNorm
@@ -46,7 +47,7 @@ def closed_form_count(depth, width, norm, channels, n_classes):
     return stem + entrances + inner + k * c + (c * n_classes + n_classes) + (c + 1)
 
 
-@settings(max_examples=30, deadline=None)
+@at_most(30)
 @given(
     n=st.integers(1, 5),
     width=st.integers(1, 12),

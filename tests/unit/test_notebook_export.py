@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty package, but for two modules and their package; the root is where one stands."""
-    for name in ("__init__.py", "cli.py", "stages/__init__.py", "stages/trainer.py"):
+    for name in ("__init__.py", "commands/main.py", "stages/__init__.py", "stages/trainer.py"):
         path = tmp_path / "src" / "jemtrack" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -191,7 +191,7 @@ REFUSED = {
     "trainer.py: was not exported from this notebook": ["#| export stages.trainer\nX = 1"],
     "__init__.py: was not exported from this notebook": ["#| export stages.__init__\nX = 1"],
     r"src/jemtrack/stages has that name": ["#| export stages\nX = 1"],
-    r"src/jemtrack/commands/main.py has that name": ["#| export cli.mine\nX = 1"],
+    r"src/jemtrack/commands/main.py has that name": ["#| export commands.main.mine\nX = 1"],
     r"exported cell '%cd ..' ... is not valid Python .*'%cd ..'": [MINE, "#| export\n%cd .."],
     r"'def f\(x:' ... is not valid Python": [MINE, "#| export\nX = 1", "#| export\ndef f(x:\n  1"],
     "'await X' ... is not valid Python .* outside": [

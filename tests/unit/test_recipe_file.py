@@ -5,6 +5,7 @@ import copy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import at_most
 from recipe_files import (
     FLUX_SHORT,
     FLUX_TWO_STEPS,
@@ -446,7 +447,7 @@ def spots(value, place=()):
 
 
 @pytest.mark.parametrize("text", [WARM_UP, FLUX_TWO_STEPS])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(at_most(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_stands_in_a_file_it_has_problems_or_is_read(tmp_path, text, data):
     content = copy.deepcopy(YAML(typ="safe", pure=True).load(text))

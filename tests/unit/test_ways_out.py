@@ -138,9 +138,12 @@ def test_an_exception_in_a_tracker_is_a_warning(folder, caplog):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal(folder, goes_on, number, status):
-    with pytest.raises(Interrupted) as raised:
+    handler = signal.getsignal(number)
+
+    with pytest.raises(Interrupted, match=f"ended by {number.name}") as raised:
         folder.run(AT, lambda: os.kill(os.getpid(), number)).train()
 
+    assert signal.getsignal(number) == handler
     assert exit_status(raised.value) == status
     assert folder.ends == [("phase_end", "aborted"), ("run_end", "aborted")]
     assert folder.saved == [AT, 6]

@@ -6,16 +6,18 @@ from typing import Any
 
 from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError
-from jemtrack.project.code import code_files
+from jemtrack.project.code import code_deps
 from jemtrack.project.params import (
     DVC,
     Section,
+    load_classes,
     parameter_problems,
     read_graph,
     read_parameters,
     read_stages,
     sections,
     stage_class,
+    version_problems,
 )
 from jemtrack.project.runtime import runtime_problems
 from jemtrack.stages.evaluate_x import EvalArgs, chosen_images
@@ -31,11 +33,13 @@ def check() -> None:
         InputError: with a line for each problem.
     """
     graph, values = read_graph(), read_parameters()
+    load_classes(graph, values)
     sound = [section for section in sections(graph, values) if not section.problems]
     found = [
         *parameter_problems(graph, values),
         *_misfits(graph, sound),
         *_stale_code(graph, values),
+        *version_problems(),
         *runtime_problems(),
     ]
     if found:
@@ -48,7 +52,7 @@ def _misfits(graph: dict[str, Any], sound: list[Section]) -> Iterator[str]:
     Only `sound` parameters, which fit by themselves, can be held against anything.
     """
     for section in sound:
-        if not issubclass(section.cls, DataArgs):
+        if not _is_of(section, DataArgs):
             continue
         try:
             data = prepared(section.stage, section.build())
@@ -68,10 +72,14 @@ def _path(entry: dict[str, Any], field: str) -> str | None:
     return path.replace("$nwd$", entry["nwd"]["value"]) if isinstance(path, str) else None
 
 
+def _is_of(section: Section, cls: type) -> bool:
+    return section.loaded is not None and issubclass(section.loaded, cls)
+
+
 def _reader_misfits(section: Section, data: DataSplits) -> Iterator[str]:
-    if issubclass(section.cls, TrainArgs):
+    if _is_of(section, TrainArgs):
         yield from trainer_problems(section, data, is_running=False)
-    elif issubclass(section.cls, EvalArgs):
+    elif _is_of(section, EvalArgs):
         try:
             chosen_images(section.stage, section.build(), data)
         except InputError as error:
@@ -92,7 +100,7 @@ def _stale_code(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
         chosen, recipe = _chosen(name, values.get(name))
         if recipe and recipe not in deps:
             yield f"{DVC}: {name} does not depend on {recipe}: type `jemtrack graph`"
-        if missing := sorted({*code_files([*modules, *chosen])} - deps):
+        if missing := sorted({*code_deps([*modules, *chosen])} - deps):
             yield (
                 f"{DVC}: {name}.deps lacks {', '.join(missing)}, which the stage imports: "
                 "type `jemtrack graph`, or the node's write_graph()"

@@ -10,8 +10,9 @@ from pathlib import Path
 from jemtrack.data.images import DataSplits
 from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
+from jemtrack.files import file_digest
 from jemtrack.project.runtime import checkpoint_seconds
-from jemtrack.project.scratch import file_digest, locked, remove_old, scratch_folder, scratch_key
+from jemtrack.project.scratch import locked, remove_old, scratch_folder, scratch_key
 from jemtrack.recipe.check import file_problems, load_recipe
 from jemtrack.recipe.read import RecipeFile
 from jemtrack.record.jsonl import JsonLines
@@ -149,7 +150,7 @@ def _training(file: RecipeFile, data: DataSplits, place: Runtime, out: Path) -> 
 
 
 def _trackers(file: RecipeFile, out: Path) -> list[Tracker]:
-    """Make the trackers of the file, and those that every training has unless it names their kind."""
+    """Make the file's trackers, and those that every training has of other kinds."""
     load_components(TRACKER)
     places = RunPaths(run=out, project=Path())
     chosen = [build_tracker(entry, places) for entry in file.trackers]

@@ -1,4 +1,4 @@
-"""The graph's files: dvc.yaml, params.yaml and zntrack.json, written without losing edits."""
+"""Write the graph's files: dvc.yaml, params.yaml, zntrack.json, versions.yaml; lose no edits."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
 from jemtrack.project.params import (
     DVC,
     PARAMS,
+    VERSIONS,
     WRITTEN,
     ZNTRACK,
     Section,
+    installed_versions,
     own_problems,
     structure_problems,
 )
+from jemtrack.project.schemas import SCHEMAS, parameter_schema
 
 if TYPE_CHECKING:
     from jemtrack.stages.stage import Stage
@@ -39,7 +42,7 @@ Files = dict[Path, Any]
 
 
 def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | None = None) -> None:
-    """Write the stages of `nodes` into the three files, and run them if asked.
+    """Write the stages of `nodes` into the graph's files, and run them if asked.
 
     Other stages, and what was added to these or changed in them by hand, stay; what was
     deleted by hand comes back. `no_exec` is the older spelling of `not run`.
@@ -51,7 +54,8 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
     """
     nodes = [*nodes]
     source_folder()
-    files = {path: _read(path) for path in (DVC, PARAMS, ZNTRACK)}
+    files = {path: _read(path) for path in (DVC, PARAMS, ZNTRACK, VERSIONS)}
+    files[VERSIONS] |= installed_versions(files[VERSIONS])
     _check_names(nodes, files)
     for node in nodes:
         _bring_in(node, files)
@@ -90,6 +94,11 @@ def _bring_in(node: Stage, files: Files) -> None:
     else:
         files[DVC]["plots"] = plots
     files[ZNTRACK][name] = {**plugin.convert_to_zntrack_json(graph=None), WRITTEN: new}
+    schemas = files[ZNTRACK].setdefault(SCHEMAS, {})
+    for field in (field for field, value in parameters.items() if "_cls" in (value or ())):
+        value = getattr(node, field)
+        if schema := parameter_schema(type(value)):
+            schemas[_class_path(value)] = schema
 
 
 def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) -> dict[str, Any]:
@@ -109,12 +118,16 @@ def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) 
 def _check_parameters(node: Stage, values: dict[str, Any]) -> None:
     """Refuse what the stage is to do by its parameters and cannot."""
     known = [
-        Section(node.name, field, type(getattr(node, field)), value)
+        Section(node.name, field, _class_path(getattr(node, field)), value)
         for field, value in values.items()
         if isinstance(value, dict) and "_cls" in value
     ]
     if problems := own_problems(type(node), node.name, values, known):
         raise InputError("\n".join(problems))
+
+
+def _class_path(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _plain(value: Any) -> Any:

@@ -73,6 +73,8 @@ def merge_paths(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> 
 
     def below(path: str, options: Any) -> Any:
         was, now = before.get(path, MISSING), wanted.get(path, MISSING)
+        if options is None and now is not None:  # nothing after the colon: no options
+            options = CommentedMap()
         return merge(was, options, now, f"{where}.{path}", tell)
 
     for index in reversed(range(len(edited))):
@@ -122,7 +124,7 @@ def _merge_entry(entry: Any, below: Callable[[str, Any], Any]) -> Any:
     if not isinstance(entry, dict):
         return entry
     for path in [*entry]:
-        options = below(path, CommentedMap() if entry[path] is None else entry[path])
+        options = below(path, entry[path])
         if options is MISSING:
             del entry[path]
         elif options != {}:
@@ -138,16 +140,19 @@ def _insert_paths(edited: list[Any], wanted: dict[str, Any]) -> None:
     for path in reversed(wanted):
         at = [index for index, entry in enumerate(edited) if path in _by_path([entry])]
         if not at:
-            edited.insert(place, {path: wanted[path]} if wanted[path] else path)
+            edited.insert(place, path if wanted[path] == {} else {path: wanted[path]})
         place = at[0] if at else place
 
 
 def _by_path(entries: Any) -> dict[str, Any]:
-    """Sort a list of paths: the options of each, {} where it has none."""
+    """Sort a list of paths: the options of each, {} where it has none.
+
+    None stands for all parameters of a file: `params: [versions.yaml:]`.
+    """
     found: dict[str, Any] = {}
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict):
-            found |= {path: {} if options is None else options for path, options in entry.items()}
+            found |= entry
         else:
             found[str(entry)] = {}
     return found

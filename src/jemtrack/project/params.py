@@ -1,21 +1,32 @@
 """`params.yaml`, checked against the classes that read it."""
 
+import contextlib
 import functools
 import importlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import format_value, problem_lines, suggestion
+from jemtrack.project.code import PACKAGE, source_folder
+from jemtrack.project.schemas import SCHEMAS, Schema, schema_problems
 
 DVC = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 ZNTRACK = Path("zntrack.json")
+VERSIONS = Path("versions.yaml")
+
+# The packages whose version can change a figure, as parameters of every stage.
+DECISIVE = ("numpy", "torch")
+_HERE = Path(__file__).resolve().parents[1]
 
 # Under this name a stage's entry in zntrack.json remembers what the graph wrote of it, so that
 # the next writing can tell a change by hand from a change of the graph.
@@ -34,13 +45,23 @@ for _side in dict.fromkeys((yaml.SafeLoader, yaml.SafeDumper, _Loader)):
         _entries[:] = [(tag, _BOOLEAN if tag == f"{_TAG}bool" else form) for tag, form in _entries]
 
 
-class Section(NamedTuple):
-    """The values of one parameter object: where they stand and the class that reads them."""
+@dataclass(frozen=True)
+class Section:
+    """The values of one parameter object of a stage, and the class that reads them.
+
+    Attributes:
+        stage: the stage's name.
+        field: the field of the stage that holds the object.
+        cls: dotted path of the object's class.
+        values: of its parameters, and its class under `_cls`.
+        schema: the form of the parameters, for processes that have not imported the class.
+    """
 
     stage: str
     field: str
-    cls: type
+    cls: str
     values: dict[str, Any]
+    schema: Schema | None = None
 
     @property
     def where(self) -> str:
@@ -49,24 +70,34 @@ class Section(NamedTuple):
 
     @property
     def problems(self) -> list[str]:
-        """Say what is wrong with the values, a line a problem."""
+        """Describe what is wrong with the values, a line a problem."""
         values = dict(self.values)
-        expected = f"{self.cls.__module__}.{self.cls.__qualname__}"
-        named = values.pop("_cls", expected)
-        if named != expected:
+        named = values.pop("_cls", self.cls)
+        if named != self.cls:
             return [
-                f"{self.where}._cls must be {expected}, got {format_value(named)}; another class "
+                f"{self.where}._cls must be {self.cls}, got {format_value(named)}; another class "
                 "is given in Python, followed by `jemtrack graph` or the node's write_graph()"
             ]
-        return problem_lines(self.cls, values, self.where)
+        module, _, name = self.cls.rpartition(".")
+        if self.schema and module not in sys.modules:
+            found = schema_problems(self.schema, name, values)
+            return [f"{self.where}.{problem}" for problem in found]
+        return problem_lines(self.loaded, values, self.where) if self.loaded else []
+
+    @property
+    def loaded(self) -> Any:
+        """The class, imported; None if that fails, which is the stage's own trouble."""
+        return _load(*self.cls.rpartition(".")[::2])
 
     def build(self) -> Any:
         """Make the object; its values must have no problems."""
-        return self.cls(**{name: self.values[name] for name in self.values if name != "_cls"})
+        return self.loaded(**{name: self.values[name] for name in self.values if name != "_cls"})
 
 
 def check_parameter_file() -> None:
-    """Check the parameters of every stage, so that a fault of a late one stops the first.
+    """Check the parameters of every stage, so that a problem of a late one stops the first.
+
+    Only what this process has imported is asked for its own checks; the rest fits its schemas.
 
     Raises:
         InputError: one line for each value that is of a wrong type, out of range or unknown.
@@ -107,9 +138,19 @@ def own_problems(
 
 def stage_class(stage: str) -> Any:
     """Find the class of a stage of dvc.yaml; None where it cannot be imported or is no `Stage`."""
-    command = re.search(r"zntrack run (\S+)\.(\w+)", str(read_stages().get(stage, {}).get("cmd")))
-    cls = _load(*command.groups()) if command else None
+    cls = _load(_stage_module(stage), _command(stage)[1])
     return cls if hasattr(cls, "parameter_problems") else None
+
+
+def _stage_module(stage: str) -> str:
+    return _command(stage)[0]
+
+
+def _command(stage: str) -> tuple[str, str]:
+    """Return the module and the class that a stage runs by dvc.yaml; nothing if it is no node."""
+    command = str(read_stages().get(stage, {}).get("cmd"))
+    found = re.search(r"zntrack run (\S+)\.(\w+)", command)
+    return (found[1], found[2]) if found else ("", "")
 
 
 def _class_of_free_values(stage: str, given: Any, known: list[Section]) -> Any:
@@ -117,8 +158,17 @@ def _class_of_free_values(stage: str, given: Any, known: list[Section]) -> Any:
     if not isinstance(given, dict):
         return None
     read = {section.field for section in known if section.stage == stage}
-    # A class is a slow import: it is left alone where there is nothing to check.
-    return stage_class(stage) if any(given[field] for field in {*given} - read) else None
+    chosen = any(given[field] for field in {*given} - read)
+    # Importing another stage's class is slow: that stage's own process checks by it.
+    return stage_class(stage) if chosen and _stage_module(stage) in sys.modules else None
+
+
+def load_classes(graph: dict[str, Any], values: dict[str, Any]) -> None:
+    """Import the classes of all stages and of their parameters, so that all checks are made."""
+    for stage in graph:
+        stage_class(stage)
+    for section in sections(graph, values):
+        section.loaded  # noqa: B018
 
 
 def structure_problems(stage: str, written: dict[str, Any], values: dict[str, Any]) -> list[str]:
@@ -145,14 +195,15 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
 
 def sections(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[Section]:
     """Find each parameter object of each stage and the class that reads it."""
+    schemas = _read(ZNTRACK).get(SCHEMAS, {})
     for stage, fields in graph.items():
         given = values.get(stage)
         for field, entry in fields.items():
             if not isinstance(entry, dict) or entry.get("_type") != "@dataclasses.dataclass":
                 continue
-            cls = _load(entry["value"]["module"], entry["value"]["cls"])
-            if cls and isinstance(given, dict) and isinstance(given.get(field), dict):
-                yield Section(stage, field, cls, given[field])
+            cls = f"{entry['value']['module']}.{entry['value']['cls']}"
+            if isinstance(given, dict) and isinstance(given.get(field), dict):
+                yield Section(stage, field, cls, given[field], schemas.get(cls))
 
 
 def read_parameters() -> dict[str, Any]:
@@ -199,10 +250,36 @@ def maker(path: Path) -> str | None:
     return None
 
 
+def installed_versions(listed: Iterable[str] = ()) -> dict[str, str]:
+    """Look up the versions of the packages that decide figures, and of those that are `listed`.
+
+    A part such as `+cpu`, which says how a package was built, is left out. jemtrack counts where
+    it is installed; where its source is in the project, each stage depends on its own code.
+    """
+    own = () if (source_folder() / PACKAGE).resolve() == _HERE else (PACKAGE,)
+    found = {}
+    for name in sorted({*DECISIVE, *own, *listed}):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name).partition("+")[0]
+    return found
+
+
+def version_problems() -> list[str]:
+    """Compare versions.yaml with what is installed; describe each difference in a line."""
+    written = _read(VERSIONS)
+    installed = installed_versions(written)
+    return [
+        f"{VERSIONS}: {name} is {format_value(written.get(name))}, but {value} is installed: type "
+        "`jemtrack graph`; what was made with the other version is then stale"
+        for name, value in installed.items()
+        if written.get(name) != value
+    ]
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path is ZNTRACK else _parsed(text)
+        content = _parsed(text, path == ZNTRACK)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: `jemtrack graph` writes it") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -213,10 +290,10 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-@functools.lru_cache(maxsize=4)
-def _parsed(text: str) -> Any:
-    """Parse YAML, once where the same text is read again: what is given belongs to all readers."""
-    return yaml.load(text, Loader=_Loader)
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str, is_json: bool) -> Any:
+    """Parse a file's text; the same text is parsed once, and all readers share the result."""
+    return json.loads(text) if is_json else yaml.load(text, Loader=_Loader)
 
 
 def _load(module: str, name: str) -> type | None:

@@ -14,7 +14,8 @@ from zntrack.config import FIELD_TYPE, FieldTypes
 from zntrack.plugins.dvc_plugin import DVCPlugin
 
 from jemtrack.errors import InputError
-from jemtrack.project.code import PACKAGE, SOURCE, code_files, source_folder
+from jemtrack.project.code import PACKAGE, SOURCE, code_deps, source_folder
+from jemtrack.project.params import VERSIONS
 
 # The order of a stage's keys for those who read it: what it runs, reads and writes.
 _KEYS = ("cmd", "always_changed", "deps", "params", "outs", "metrics", "plots")
@@ -48,8 +49,9 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         meta = (self.node.nwd / "node-meta.json").as_posix()
         stage["metrics"] = [entry for entry in stage["metrics"] if _path(entry) != meta]
         stage["outs"] = sorted([*stage.get("outs", []), meta], key=_path)
-        code = code_files([*_modules(self.node), *self.node.code_modules(parameters)])
+        code = code_deps([*_modules(self.node), *self.node.code_modules(parameters)])
         inputs = self.node.input_paths(parameters)
+        stage["params"] = [*stage.get("params", []), {VERSIONS.as_posix(): None}]
         stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
         declared = self._plots()
         curves = [entry for entry in declared if _has_curves(entry)]

@@ -18,11 +18,11 @@ from typing import IO, Any
 
 import psutil  # type: ignore[import-untyped]
 
+from jemtrack.files import atomic_write, file_digest
 from jemtrack.project.params import read_parameters, read_stages
 from jemtrack.project.runtime import checkpoint_seconds, project_root
 from jemtrack.record.plain import plain
 from jemtrack.train.checkpoint import FORMAT, Checkpoints
-from jemtrack.train.serialization import atomic_write
 
 log = logging.getLogger("jemtrack")
 
@@ -33,12 +33,6 @@ def scratch_key(determining: Any) -> str:
     """Give the key of a training: a digest of all that determines it, as JSON has it."""
     text = json.dumps(determining, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def file_digest(path: Path) -> str:
-    """Give the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass
@@ -197,9 +191,25 @@ def kept_determinants(folder: Path) -> Determinants | None:
 
 
 def dep_digests(stage: str) -> dict[str, str]:
-    """Give the digest of each file that the stage depends on by dvc.yaml, code included."""
-    files = [path for path in map(Path, read_stages()[stage]["deps"]) if path.is_file()]
-    return {path.as_posix(): file_digest(path) for path in files}
+    """Compute the digest of each dep of the stage in dvc.yaml, code included.
+
+    That of a folder covers the names and the contents of its files, caches of Python left out.
+    """
+    deps = [Path(dep) for dep in read_stages()[stage]["deps"]]
+    return {path.as_posix(): _digest(path) for path in deps if path.exists()}
+
+
+def _digest(path: Path) -> str:
+    if path.is_file():
+        return file_digest(path)
+    files = [each for each in sorted(path.rglob("*")) if each.is_file()]
+    return scratch_key(
+        [
+            (each.relative_to(path).as_posix(), file_digest(each))
+            for each in files
+            if "__pycache__" not in each.parts
+        ]
+    )
 
 
 def scratch_folder() -> Path:
@@ -231,8 +241,6 @@ def last_written(folder: Path) -> float:
     """Give the time of the last write into `folder`; now, where nothing is in it."""
     return max((file.st_mtime for file in files_in(folder)), default=time.time())
 
-
-log = logging.getLogger("jemtrack")
 
 _KEPT_DAYS = 14
 _KEY_SHOWN = 8  # digits of a training's key in the name of a folder for people

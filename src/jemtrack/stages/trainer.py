@@ -31,7 +31,7 @@ class Trainer(Stage):
     Attributes:
         data: the file of prepared images.
         params: how to train.
-        objective: what to minimise, a dataclass that is a `train.phase.Objective`.
+        objective: what to minimise, a dataclass that is an `jemtrack.train.phase.Objective`.
         recipe: `defaults`, `steps`, `divergence` and `callbacks` of the training, or the path of a
             recipe file; without steps it is the ordinary training by `params` and `objective`.
         model: the trained model.

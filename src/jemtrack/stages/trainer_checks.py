@@ -10,7 +10,9 @@ from jemtrack.project.params import (
     PARAMS,
     Section,
     listed_inputs,
+    load_classes,
     maker,
+    parameter_problems,
     read_graph,
     read_parameters,
     sections,
@@ -29,11 +31,16 @@ def check_trainers(running: str, data: DataSplits) -> None:
     Raises:
         InputError: one line for each value that does not fit.
     """
-    graph = read_graph()
-    found: list[str] = []
-    for section in sections(graph, read_parameters()):
-        reads_it = graph[section.stage].get("data") == graph[running]["data"]
-        if issubclass(section.cls, TrainArgs) and reads_it:
+    graph, values = read_graph(), read_parameters()
+    trainers = {
+        name: entry
+        for name, entry in graph.items()
+        if "objective" in entry and entry.get("data") == graph[running]["data"]
+    }
+    load_classes(trainers, values)
+    found = parameter_problems(trainers, values)
+    for section in [] if found else sections(trainers, values):
+        if issubclass(section.loaded, TrainArgs):
             found += trainer_problems(section, data, is_running=section.stage == running)
     if found:
         raise InputError("\n".join(found))

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Part of what a training's scratch folder goes by: a change here means that older ones never serve.
-FORMAT = 2
+# A part of the key of a training's folder: with another format, older checkpoints are not read.
+FORMAT = 3
 
 DIGEST = 32  # hexadecimal digits of the SHA-256 in the name
 _NAME = re.compile(rf"(\d+)-step(\d+)-([0-9a-f]{{{DIGEST}}})\.checkpoint")
@@ -29,12 +29,12 @@ class CheckpointFile(NamedTuple):
 
 
 def checkpoint_path(folder: Path, number: int, step: int, digest: str) -> Path:
-    """Give the place of a checkpoint."""
+    """Return the path of a checkpoint."""
     return folder / f"{number:06d}-step{step}-{digest}.checkpoint"
 
 
 def newest_first(folder: Path) -> list[CheckpointFile]:
-    """Find the checkpoints of `folder`, which may be missing."""
+    """List the checkpoints in `folder`, which need not exist, the newest first."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     found = [
         CheckpointFile(folder / name, int(match[1]), int(match[2]), match[3])
@@ -51,10 +51,11 @@ _UNFINISHED = ".unfinished"
 
 
 class Checkpoints:
-    """The checkpoints of one training in `folder`; the newest whole one serves.
+    """The checkpoints of one training in `folder`; the newest whole one is loaded.
 
-    A file's name holds its number, the optimization steps done and the SHA-256 of its content.
-    One is due every `every_seconds`, and every `every_steps` optimization steps if given.
+    The name of a file holds its number, the optimization steps done and the SHA-256 of its
+    content. A checkpoint is due every `every_seconds`, and every `every_steps` optimization steps
+    if given.
     """
 
     def __init__(
@@ -66,16 +67,16 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Say whether it is time for the next one, `step` optimization steps being done."""
+        """Tell whether the next checkpoint is due after `step` optimization steps."""
         if self.every_steps and step % self.every_steps == 0:
             return True
         return time.monotonic() - self._last >= self.every_seconds
 
     def save(self, tree: Any, step: int) -> Path:
-        """Write `tree`, flushed to the disk before it takes its name; drop what it replaces.
+        """Write `tree` and flush it to the disk before the rename; remove older checkpoints.
 
         Raises:
-            OSError: when the disk does not take it; the ones before are then untouched.
+            OSError: if the disk is full; the checkpoints before are then untouched.
         """
         from jemtrack.train.serialization import to_bytes
 
@@ -93,14 +94,14 @@ class Checkpoints:
             _flush_folder(self.folder)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
-            error.filename = str(path)  # a full disk is reported without it
+            error.filename = str(path)  # the error of a full disk names no file
             raise
         self._last = time.monotonic()
         self._drop_all_but(_KEPT)
         return path
 
     def load(self) -> Any | None:
-        """Read the newest whole one, or give None; one that is damaged is named and removed."""
+        """Load the newest whole checkpoint, or return None; warn of damaged ones and remove them."""
         from jemtrack.train.serialization import from_bytes
 
         for file in newest_first(self.folder):
@@ -119,7 +120,7 @@ class Checkpoints:
 
 
 class MemoryCheckpoint:
-    """One checkpoint in memory, for a run that has nowhere to keep them; due every minute."""
+    """One checkpoint in memory, for a run without a folder; due every minute."""
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         self.every_seconds = every_seconds
@@ -127,18 +128,18 @@ class MemoryCheckpoint:
         self._last = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Say whether it is time for the next one."""
+        """Tell whether the next checkpoint is due."""
         return time.monotonic() - self._last >= self.every_seconds
 
     def save(self, tree: Any, step: int) -> None:
-        """Keep `tree` in the place of the one before."""
+        """Replace the checkpoint by `tree`."""
         from jemtrack.train.serialization import to_bytes
 
         self._content = to_bytes(tree)
         self._last = time.monotonic()
 
     def load(self) -> Any | None:
-        """Give the one that is kept, or None."""
+        """Load the checkpoint, or return None."""
         from jemtrack.train.serialization import from_bytes
 
         return from_bytes(self._content) if self._content else None
@@ -149,7 +150,7 @@ def _digest(content: bytes) -> str:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last: without it a power cut can undo it."""
+    """Flush a folder, for a power cut could undo a rename in it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

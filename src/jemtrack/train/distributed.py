@@ -20,34 +20,34 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """Count the processes that train together."""
+    """Return the number of processes that train together."""
     return distributed.get_world_size() if _several() else 1
 
 
 def rank() -> int:
-    """Give this process's number, from 0."""
+    """Return the number of this process, from 0."""
     return distributed.get_rank() if _several() else 0
 
 
 def is_rank_zero() -> bool:
-    """Say whether this is the process that writes files and talks."""
+    """Tell whether this is the process that writes files and prints."""
     return rank() == 0
 
 
 def local_shard(batch: T) -> T:
-    """Give this process's part of the first dimension of every tensor in `batch`.
+    """Cut this process's shard from the first dimension of every tensor in `batch`.
 
-    `batch` is a tensor, or a dataclass, mapping or sequence of what may be a batch; numbers and
-    text in it are left as they are.
+    `batch` is a tensor, or a dataclass, mapping or sequence of batches. Numbers and text stay
+    as they are.
     """
     return batch if world_size() == 1 else _share(batch)
 
 
 def all_gather(local: Tensor) -> Tensor:
-    """Give what all processes have, in the order of the batch, (B, ...) from each one's (b, ...).
+    """Concatenate the shards (b, ...) of all processes, in the order of the batch, to (B, ...).
 
-    Gradients flow back into each process's own part: all processes are taken to compute the same
-    loss from the whole, and to average their gradients afterwards.
+    Gradients flow back into each process's own shard. All processes must compute the same loss
+    from the result and average their gradients afterwards.
     """
     if world_size() == 1:
         return local
@@ -56,7 +56,7 @@ def all_gather(local: Tensor) -> Tensor:
 
 
 def global_batch_size(local: Tensor) -> int:
-    """Count what all processes have of a batch."""
+    """Return the sum of the lengths of all shards of a batch."""
     if world_size() == 1:
         return len(local)
     size = torch.tensor(len(local), device=local.device)
@@ -65,7 +65,7 @@ def global_batch_size(local: Tensor) -> int:
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:
-    """Give the mean over the processes, of tensors of one shape."""
+    """Average tensors of one shape over the processes."""
     if world_size() == 1:
         return values
     values = values.clone()
@@ -75,11 +75,11 @@ def all_reduce_mean(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_gradients(weights: Sequence[Tensor]) -> None:
-    """Put the mean over the processes in the place of each weight's gradient."""
+    """Replace the gradient of each weight by its mean over the processes."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     if world_size() == 1 or not gradients:
         return
-    # One message of all of them: what a message costs hardly depends on its length.
+    # One message for all gradients: the cost of a message hardly depends on its length.
     means = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
     sizes = [gradient.numel() for gradient in gradients]
     for gradient, mean in zip(gradients, torch.split(means, sizes), strict=True):
@@ -87,7 +87,7 @@ def all_reduce_gradients(weights: Sequence[Tensor]) -> None:
 
 
 def all_reduce_max(number: int, device: torch.device) -> int:
-    """Give the highest of the processes' numbers."""
+    """Return the largest number of any process."""
     if world_size() == 1:
         return number
     shared = torch.tensor(number, device=device)
@@ -96,7 +96,7 @@ def all_reduce_max(number: int, device: torch.device) -> int:
 
 
 def broadcast(value: T) -> T:
-    """Give what the first process has; the others' values do not matter."""
+    """Return the value that rank zero has; the values of the others are ignored."""
     if world_size() == 1:
         return value
     shared: list[Any] = [value]
@@ -105,7 +105,7 @@ def broadcast(value: T) -> T:
 
 
 def gather_to_rank_zero(value: Any) -> list[Any]:
-    """Give every process's value, in their order, to the first; an empty list to the others."""
+    """Collect the values of all processes, by rank, on rank zero; the others get an empty list."""
     if world_size() == 1:
         return [value]
     found: list[Any] | None = [None] * world_size() if is_rank_zero() else None
@@ -152,10 +152,10 @@ class _WholeBatch(torch.autograd.Function):
 
 
 def synchronize_batch_norms(models: dict[str, nn.Module], place: device) -> None:
-    """Have batch norm see the whole batch, not a process's share of it.
+    """Replace batch norms by SyncBatchNorm, which sees the whole batch and not one shard.
 
     Raises:
-        InputError: on a CPU, for which PyTorch has no such batch norm.
+        InputError: on CPUs, for which PyTorch has no SyncBatchNorm.
     """
     if world_size() == 1:
         return

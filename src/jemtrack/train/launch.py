@@ -20,27 +20,27 @@ import platform
 
 T = TypeVar("T")
 
-_TOLD = (InputError, Interrupted, TrainingDivergedError)
+_EXPECTED = (InputError, Interrupted, TrainingDivergedError)
 _PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a process trains; `autocast` makes the context in which models are applied."""
+    """The device of a process, and `autocast`, which makes the context to apply models in."""
 
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 class PickleByRecipe(Generic[T]):
-    """A `value` of this process that each other one makes for itself, as `make(*arguments)`."""
+    """A value that other processes rebuild by `make(*arguments)` instead of unpickling it."""
 
     def __init__(self, value: T, make: Callable[..., T], *arguments: Any) -> None:
         self.value = value
         self._made_by = make, arguments
 
     def __reduce__(self) -> Any:
-        """Be made again where this is unpickled."""
+        """Pickle the recipe alone."""
         return _rebuilt, self._made_by
 
 
@@ -49,15 +49,15 @@ def _rebuilt(make: Callable[..., T], arguments: tuple[Any, ...]) -> PickleByReci
 
 
 def default_runtime() -> Runtime:
-    """Give a GPU where there is one, else the CPU, in fp32."""
+    """Return the GPU if there is one, else the CPU, in fp32."""
     return Runtime(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def check_hardware(hardware: Hardware) -> None:
-    """Hold the parameters against what there is.
+    """Check that the machine has the chosen hardware.
 
     Raises:
-        ParameterError: when there is no such device, or torchrun started another number.
+        ParameterError: if there is no such device, or torchrun started another number of processes.
     """
     if hardware.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError("device must be cpu or auto, got 'cuda': PyTorch finds no GPU here")
@@ -75,16 +75,16 @@ def check_hardware(hardware: Hardware) -> None:
 
 
 def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
-    """Call `train(place, *arguments)` in each process; give what it returns in the first.
+    """Call `train(runtime, *arguments)` in each process; return what rank zero returned.
 
-    Processes that torchrun or `fabric run` has started are taken as they are. Others are started
-    here: `train` and `arguments` must then be picklable, and the program's main module must be
-    importable without a side effect.
+    Processes that torchrun or `fabric run` has started are used as they are. Otherwise they are
+    started here: `train` and `arguments` must then be picklable, and importing the program's main
+    module must have no side effect.
 
     Raises:
-        ParameterError: when the machine has no such device, or torchrun started another number.
-        Interrupted: when the processes were asked to end.
-        TrainingDivergedError: when `train` raises it, or one of these.
+        ParameterError: if the machine has no such device, or torchrun started another number.
+        Interrupted: if a signal asked the processes to end.
+        TrainingDivergedError: if `train` raises it.
     """
     check_hardware(hardware)
     keep_freed_memory()
@@ -94,7 +94,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     started = _started_by_others()
     alone = hardware.processes == 1 and hardware.strategy == "auto"
     if alone and hardware.precision == "fp32" and not started:
-        # Fabric would change nothing, and importing it takes seconds.
+        # Fabric would change nothing, and its import takes seconds.
         return train(Runtime(device), *arguments)
     from lightning_fabric import Fabric
 
@@ -108,26 +108,26 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     )
     if "LT_CLI_USED" in os.environ:
         return train(Runtime(fabric.device, fabric.autocast), *arguments)
-    with _signals_are_for_the_children() if strategy == "ddp_spawn" else nullcontext():
-        result = fabric.launch(_trained, train, arguments)
-    if isinstance(result, _TOLD):
+    with _signals_pass_to_children() if strategy == "ddp_spawn" else nullcontext():
+        result = fabric.launch(_run_in_process, train, arguments)
+    if isinstance(result, _EXPECTED):
         raise result
     trained: T = result
     return trained
 
 
-def _trained(fabric: "Fabric", *work: Any) -> Any:
+def _run_in_process(fabric: "Fabric", *work: Any) -> Any:
     train, arguments = work
     keep_freed_memory()  # in a process that Fabric started, too
     try:
         return train(Runtime(fabric.device, fabric.autocast), *arguments)
-    except _TOLD as error:
-        # By itself an error reaches the parent as text, and an interrupt not at all.
+    except _EXPECTED as error:
+        # An error would reach the parent process as text, and an interrupt not at all.
         return error
 
 
 def _started_by_others() -> int:
-    """Count the processes that torchrun, or `fabric run` by it, has started; 0 for neither."""
+    """Return the number of processes that torchrun or `fabric run` has started, else 0."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
@@ -136,14 +136,14 @@ def _processes_here(hardware: Hardware) -> int:
 
 
 @contextmanager
-def _signals_are_for_the_children() -> Iterator[None]:
-    """Wait for the children, who finish their batch, where this process is asked to end."""
+def _signals_pass_to_children() -> Iterator[None]:
+    """Pass signals on to the child processes, which finish their batch, and wait for them."""
 
     def pass_on(number: int, frame: Any) -> None:
         for child in psutil.Process().children():
             child.send_signal(number)
 
-    # A terminal's Ctrl-C reaches the children by itself.
+    # Ctrl-C in a terminal reaches the children without our help.
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
         signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
@@ -155,25 +155,25 @@ def _signals_are_for_the_children() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# Of mallopt(3): what is free at the heap's end is given back above the first, and what is larger
-# than the second is given back whenever it is freed.
+# See mallopt(3): free memory at the end of the heap is returned above the first threshold, and
+# blocks larger than the second are returned whenever they are freed.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 _KEPT = 2**31 - 1
 _LARGEST_KEPT = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, up to its peak, for what it needs next.
+    """Let this process keep the memory that it frees, up to its peak, for later allocations.
 
-    By itself, glibc gives an activation's memory back when it is freed, and the system fills every
-    page of it with zeros when it is taken again, in every step of a training on a CPU. With other
-    C libraries, nothing is changed.
+    glibc returns the memory of an activation to the system when it is freed, and the system fills
+    each page with zeros when it is allocated again: in every training step on a CPU. With other C
+    libraries nothing is changed.
     """
     set_thresholds(_KEPT, _LARGEST_KEPT)
 
 
 def set_thresholds(trim: int, mmap: int) -> None:
-    """Choose both thresholds, in bytes, where the C library is glibc."""
+    """Set both thresholds, in bytes, if the C library is glibc."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(TRIM_THRESHOLD, trim)

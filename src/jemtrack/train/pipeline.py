@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
+from jemtrack.files import atomic_write
 from jemtrack.train.components import Component
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status, new_session
@@ -19,7 +20,6 @@ from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.interruption import PromptInterruption
 from jemtrack.train.lifecycle import Lifecycle, Stopped
 from jemtrack.train.metrics import MetricValues
-from jemtrack.train.serialization import atomic_write
 
 if TYPE_CHECKING:  # what declares a pipeline does without torch
     from torch import nn

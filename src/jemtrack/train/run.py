@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from jemtrack.errors import Interrupted, TrainingDivergedError
+from jemtrack.files import atomic_write
 from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
@@ -40,7 +41,6 @@ from jemtrack.train.optimizers import scale_learning_rates
 from jemtrack.train.phase import Models, Phase
 from jemtrack.train.random_streams import turn_random_state
 from jemtrack.train.recipe import Divergence
-from jemtrack.train.serialization import atomic_write
 from jemtrack.train.state import TrainState, objective_state
 
 log = logging.getLogger("jemtrack")

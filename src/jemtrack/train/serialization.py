@@ -2,22 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-
-
-def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, which then takes its name; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_stem(f"{path.stem}.unfinished")
-    write(unfinished)
-    unfinished.replace(path)
-
 
 _KEY = "jemtrack"
 # A dict with one of these keys stands for what JSON has no form for.

@@ -3,13 +3,13 @@
 import json
 
 from killing import killed, start, steps_saved, wait_for_steps
-from project import new_project
+from project import Project
 
 STAGE = "XEntropyAugmented"
 
 
-def test_two_processes_train_a_stage_and_go_on_after_a_kill(tmp_path):
-    project = new_project(tmp_path / "project")
+def test_two_processes_train_a_stage_and_go_on_after_a_kill(whole_project: Project):
+    project = whole_project
     for name, value in {"n_epochs": 2, "batch_size": 32, "processes": 2}.items():
         project.set(f"{STAGE}.params.{name}", value)
     project.commit("two processes")

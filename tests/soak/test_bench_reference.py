@@ -5,8 +5,9 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import at_most
 
 from benchmarks.reference.evaluation import evaluate
 from benchmarks.reference.images import AugmentedImages, augment_image, cycle, loader
@@ -111,7 +112,7 @@ def test_a_loss_that_is_too_large_ends_the_reference():
         descend(torch.optim.Adam([weight]), weight * 1)
 
 
-@settings(max_examples=10)
+@at_most(10)
 @given(n_steps=st.integers(1, 3), seed=st.integers(0, 100))
 def test_chains_without_noise_are_this_projects(n_steps, seed):
     plain, ours = both_networks(TINY, seed)

@@ -1,0 +1,107 @@
+"""The form of parameters as JSON Schema, kept in zntrack.json.
+
+A stage checks the parameters of all stages before it begins; by their schemas it does so without
+importing what the other stages run. Checks that JSON Schema has no words for are made when the
+class itself is loaded.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jemtrack.parameters import format_value, suggestion
+
+SCHEMAS = "_schemas"  # the key in zntrack.json, beside the stages
+
+Schema = Mapping[str, Any]
+
+_LEFT_OUT = {"title", "description", "default"}
+_TYPES = {
+    "integer": "must be a whole number",
+    "number": "must be a number",
+    "boolean": "must be true or false",
+    "string": "must be text",
+    "array": "must be a list",
+    "object": "must hold names and values",
+}
+_RULES = {
+    "minimum": "must be >= {}",
+    "exclusiveMinimum": "must be > {}",
+    "maximum": "must be <= {}",
+    "exclusiveMaximum": "must be < {}",
+    "maxItems": "must have at most {} entries",
+    "minItems": "must not be empty",
+    "minLength": "must not be empty",
+}
+
+
+def parameter_schema(cls: type) -> dict[str, Any] | None:
+    """Make the schema of a parameters class; None if its values have no form in JSON."""
+    from pydantic import PydanticUserError, TypeAdapter
+    from pydantic.dataclasses import is_pydantic_dataclass
+
+    if not is_pydantic_dataclass(cls):
+        return None
+    try:
+        schema: dict[str, Any] = _without_words(TypeAdapter(cls).json_schema())
+    except PydanticUserError:
+        return None
+    return schema
+
+
+def schema_problems(schema: Schema, cls: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """Describe each of `values` that does not fit: its name, a blank, what is wrong."""
+    fields, inner = schema["properties"], {"$defs": schema.get("$defs", {})}
+    for name, value in values.items():
+        if name not in fields:
+            yield f"{name} is not a parameter of {cls}; {suggestion(str(name), fields)}"
+        elif problem := _problem({**inner, **fields[name]}, value):
+            yield f"{name}{problem}"
+    yield from (f"{name} is missing" for name in schema.get("required", ()) if name not in values)
+
+
+def _problem(schema: Schema, value: Any) -> str:
+    """Describe what is wrong with a value, after its path within it; nothing if it fits."""
+    from fastjsonschema import JsonSchemaValueException
+
+    options = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if len(options) == 1 and value is not None:  # an optional value: speak of the value alone
+        schema = {"$defs": schema["$defs"], **options[0]}
+    try:
+        _validator(json.dumps(schema))(value)
+    except JsonSchemaValueException as error:
+        path = "".join(f".{part}" for part in error.path[1:])
+        return f"{path} {_expected(str(error.rule), error.rule_definition)}, got {format_value(error.value)}"
+    return ""
+
+
+def _expected(rule: str, bound: Any) -> str:
+    if rule == "type":
+        kinds = bound if isinstance(bound, list) else [bound]
+        return " or ".join(_TYPES.get(kind, f"must be {kind}") for kind in kinds)
+    if rule in {"enum", "const"}:
+        return f"must be one of {', '.join(map(repr, bound if rule == 'enum' else [bound]))}"
+    return _RULES.get(rule, f"must fit {rule} {{}}").format(bound)
+
+
+@functools.lru_cache(maxsize=256)
+def _validator(schema: str) -> Any:
+    import fastjsonschema
+
+    return fastjsonschema.compile(json.loads(schema))
+
+
+def _without_words(schema: Any) -> Any:
+    """Leave out what only explains: a field may have the name of such a key."""
+    if isinstance(schema, list):
+        return [_without_words(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _without_words(each) for name, each in value.items()}
+        if key in {"properties", "$defs"}
+        else _without_words(value)
+        for key, value in schema.items()
+        if key not in _LEFT_OUT
+    }

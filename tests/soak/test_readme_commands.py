@@ -1,0 +1,85 @@
+"""The README, typed in as it stands."""
+
+import os
+import re
+import shutil
+
+import numpy as np
+import yaml
+from project import ROOT, STAGES, TRAINERS, Project
+
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]+) -->\n\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.S)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Give the README's code of a language, each block with the note that stands before it."""
+    found = [m.groupdict(default="") for m in BLOCK.finditer(README)]
+    return [(m["note"], m["text"]) for m in found if m["language"] == language]
+
+
+def add_the_trainer(project: Project) -> None:
+    names = re.findall(r"`(src/jemtrack/\S+\.py)`:\n\n```python", README)
+    for name, (_, text) in zip(names, blocks("python"), strict=True):
+        (project.path / name).write_text(text)
+    project.edit(
+        "src/jemtrack/workflows/default.py",
+        "        MaxEntropyL2(data=prepared.images),\n",
+        "        MaxEntropyL2(data=prepared.images),\n"
+        "        MaxEntropyHuber(data=prepared.images),\n",
+    )
+    project.edit(
+        "src/jemtrack/workflows/default.py",
+        "from jemtrack.stages.max_entropy_l1 ",
+        "from jemtrack.stages.max_entropy_huber import MaxEntropyHuber\n"
+        "from jemtrack.stages.max_entropy_l1 ",
+    )
+
+
+def make_images(project: Project) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (120, 8, 8, 3), dtype=np.uint8)
+    np.savez(project.path / "mine.npz", images=images, labels=np.arange(120) % 10)
+
+
+def follow(note: str, project: Project) -> None:
+    """Do what the README tells in words."""
+    if edit := re.fullmatch(r"edit: (\S+) = (.*)", note):
+        project.set(edit[1], yaml.safe_load(edit[2]))
+        if edit[2] == "mine":
+            project.set("PrepareData.params.n_valid", 20)
+    elif note == "add a trainer":
+        add_the_trainer(project)
+    elif note == "make mine.npz":
+        make_images(project)
+    else:
+        assert not note
+
+
+def test_every_command_of_the_readme_runs(whole_project: Project):
+    """In order, in one project; an environment that is there already stands in for a new one."""
+    project = Project(whole_project.path, warm=False)
+    # The environment belongs to the checkout: whatever its age, the copy is not to renew it.
+    installed = (ROOT / ".venv" / ".installed").stat().st_mtime_ns
+    for name in ("Makefile", "pyproject.toml", "pdm.lock", "pdm.local.lock"):
+        shutil.copy(ROOT / name, project.path / name)
+        os.utime(project.path / name, ns=(installed, installed))
+    (project.path / ".venv").symlink_to(ROOT / ".venv")
+    (project.path / ".venv-pdm").symlink_to(ROOT / ".venv-pdm")
+    said = {}
+    for note, text in blocks("bash"):
+        if text.strip() == "make test":
+            continue  # it is running
+        follow(note, project)
+        for command in text.strip().splitlines():
+            said[command] = said.get(command, "") + project.run("bash", "-c", command)
+            if command == "make repro":
+                project.commit("results")
+
+    assert all(f"Running stage '{stage}'" in said["make repro"] for stage in STAGES)
+    assert "accuracy" in said["make repro"]
+    assert "MaxEntropyL2.accuracy" in said["dvc metrics diff"]
+    assert "XEntropyAugmented.nll" in said["dvc metrics diff HEAD lr3"]
+    assert "Running stage 'MaxEntropyHuber'" in said["dvc repro"]
+    evaluated = project.read("nodes/EvaluateX/metrics.json")
+    assert list(evaluated) == [*TRAINERS, "MaxEntropyHuber"]
