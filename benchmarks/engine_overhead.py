@@ -20,14 +20,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
-from torch.optim import Adam
 
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import WideResNetShape
@@ -36,7 +34,9 @@ from jemtrack.jem.training.batches import Batch
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.train.events import BatchEnd, Position
 from jemtrack.train.loop import gradient_norms
+from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Phase
+from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
@@ -95,7 +95,7 @@ class BareLoop:
 
     def __init__(self, network: JointEnergyModel, *, reads: bool) -> None:
         self.network = network.train()
-        self.optimizer = Adam(network.parameters(), lr=1e-3)
+        self.optimizer = Adam(lr=1e-3).make(network.parameters())
         self.reads = reads
         self.losses: list[float] = []
 
@@ -168,7 +168,8 @@ def measured(case: Case, n_turns: int) -> str:
     bare = {name: BareLoop(case.network(), reads=name == READING) for name in (SILENT, READING)}
     turns = TakingTurns(case.batches(), case.turn, n_turns, bare)
     state = TrainState({"network": case.network()})
-    phase = Phase("train", CrossEntropy(), turns, 1, {"network": partial(Adam, lr=1e-3)})
+    step = Step(name="train", n_epochs=1, optimizers={"network": Adam(lr=1e-3)})
+    phase = Phase(step, CrossEntropy(), turns)
     with tempfile.TemporaryDirectory() as folder:
         record = JsonLines(folder=folder)
         Run("overhead", {}, state, [phase], [record]).train()

@@ -2,22 +2,21 @@
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import cast
 
 import torch
 
 from jemtrack.data.images import DataSplits
-from jemtrack.jem.family import NETWORK
+from jemtrack.jem.family import FAMILY, NETWORK
 from jemtrack.jem.training.batches import Batch
-from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.trainer_recipe import trainer_family, trainer_recipe
+from jemtrack.train.family import Training
 from jemtrack.train.hardware import Hardware, Precision
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.loop import set_modes, update
 from jemtrack.train.phase import Batches, Objective
 from jemtrack.train.recipe import Recipe
-from jemtrack.train.state import TrainState
 
 
 def place_of(device: torch.device, precision: Precision) -> Runtime:
@@ -25,9 +24,22 @@ def place_of(device: torch.device, precision: Precision) -> Runtime:
     return launch(Hardware(device=device.type, precision=precision), lambda place: place)
 
 
-def ordinary_recipe(params: TrainArgs, objective: Objective) -> Recipe:
-    """Give the recipe of a trainer that has none of its own."""
-    return trainer_recipe({}, params, trainer_family(objective), "benchmark")
+def ordinary_training(
+    params: TrainArgs, objective: Objective, data: DataSplits, place: Runtime, folder: Path = Path()
+) -> Training:
+    """Make the training of a trainer that has no recipe of its own."""
+    recipe = Recipe(steps=(params.ordinary_step(),))
+    return Training(
+        "benchmark",
+        FAMILY,
+        recipe,
+        model=params,
+        settings=params,
+        data=data,
+        place=place,
+        objective=objective,
+        folder=folder,
+    )
 
 
 class EngineStep:
@@ -36,11 +48,10 @@ class EngineStep:
     def __init__(
         self, objective: Objective, params: TrainArgs, data: DataSplits, place: Runtime
     ) -> None:
-        torch.manual_seed(data.seed)
-        self.network = initial_network(network_shape(params, data), None, place.device)
-        recipe = ordinary_recipe(params, objective)
-        [self.phase] = training_phases(recipe, [objective], params, data, place.device)
-        self.state = TrainState({NETWORK: self.network})
+        training = ordinary_training(params, objective, data, place)
+        [self.phase] = training.phases
+        self.state = training.state
+        self.network = self.state.models[NETWORK]
         self.state.enter(self.phase)
         set_modes(self.state, self.phase)
         self._batches = endless(self.phase.batches)

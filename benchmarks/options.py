@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import faults, parameter_names, parameters
-from jemtrack.train.optimizers import AtLeastOne
+from jemtrack.parameters import AtLeastOne, parameter_names, parameters, value_problems
 
 
 @parameters
@@ -42,6 +41,6 @@ def bench_options(given: Mapping[str, Any]) -> BenchOptions:
     names = parameter_names(BenchOptions)
     values = {name: given[name] for name in names if given.get(name) is not None}
     values["rows"] = tuple(values.get("rows", ()))
-    if found := faults(BenchOptions, values):
+    if found := value_problems(BenchOptions, values):
         raise InputError("\n".join(f"--{path[0]} {message}" for path, message in found))
     return BenchOptions(**values)

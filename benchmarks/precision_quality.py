@@ -49,7 +49,7 @@ def runs(trainer: str, params: TrainArgs, seeds: range) -> list[dict[str, float]
     found = []
     for seed in seeds:
         data = prepare("digits", Path("data"), n_classes=10, n_valid=180, seed=seed)
-        found.append(launch(params.hardware, measured, TRAINERS[trainer], data, params))
+        found.append(launch(params, measured, TRAINERS[trainer], data, params))
     return found
 
 

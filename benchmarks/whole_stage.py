@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.engine_steps import ordinary_recipe
+from benchmarks.engine_steps import ordinary_training
 from benchmarks.options import BenchOptions
 from benchmarks.reference.images import AugmentedImages
 from benchmarks.reference.steps import max_entropy_loss
@@ -28,8 +28,7 @@ from jemtrack.data.splits import prepare
 from jemtrack.jem.inference import predict, validation_metrics
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
-from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
-from jemtrack.jem.training.training import Training
+from jemtrack.jem.training.phases import initial_network, network_of, network_shape
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.trackers.console import default_trackers, run_log
@@ -80,35 +79,25 @@ class WholeTrainings:
 
     def ours(self) -> None:
         """Train as a trainer stage does, with its record, history and checkpoints."""
-        params, (data, start) = self.params, self._begun("jemtrack")
+        params, (data, _) = self.params, self._begun("jemtrack")
         objective = MaxEntropyL2Objective()
-        recipe = ordinary_recipe(params, objective)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            training = Training(
-                name="benchmark",
-                network=start,
-                shape=network_shape(params, data),
-                recipe=recipe,
-                phases=training_phases(recipe, [objective], params, data, self.place.device),
-                notes={},
-                parameters={},
-                folder=folder,
-                place=self.place,
-            )
+            # It draws the network that the reference has started from.
+            training = ordinary_training(params, objective, data, self.place, folder)
             history = default_trackers(folder / "history.csv", params.print_every)
             trackers = [JsonLines(folder=str(folder / "record")), *history]
             with run_log(None, on_screen=not sys.stderr.isatty()):
                 training.train(trackers, Checkpoints(folder / "checkpoints"))
             training.save(folder / "model.safetensors")
-        self.trained["jemtrack"].append(training.served)
+        self.trained["jemtrack"].append(network_of(training.state.served))
 
     def _begun(self, name: str) -> tuple[DataSplits, JointEnergyModel]:
         """Give data and network of a side's next training."""
         seed = self.data.seed + len(self.trained[name])
         data = dataclasses.replace(self.data, seed=seed)
         torch.manual_seed(seed)
-        return data, initial_network(network_shape(self.params, data), None, self.place.device)
+        return data, initial_network(network_shape(self.params, data)).to(self.place.device)
 
     def note(self) -> str:
         """Say what each has learned: the mean over the trainings, and the standard deviation."""

@@ -8,7 +8,6 @@ weights come back. A run that was killed goes on where it was when it is started
 
 import logging
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,8 +21,10 @@ from jemtrack.callbacks.early_stopping import EarlyStopping
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.trackers.console import Lines
 from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.optimizers import AdamW
 from jemtrack.train.phase import Phase, Validation
 from jemtrack.train.random_streams import EpochSampler
+from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
@@ -66,8 +67,8 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     folder = Path(sys.argv[1] if sys.argv[1:] else "runs/classifier")
     classifier = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    adam = {"classifier": partial(torch.optim.AdamW, lr=LR)}
-    phase = Phase("train", losses, DigitBatches(), 60, adam, validation=Validation(measured))
+    step = Step(name="train", n_epochs=60, optimizers={"classifier": AdamW(lr=LR)})
+    phase = Phase(step, losses, DigitBatches(), Validation(measured))
     metrics = Run(
         "simple classifier", {"lr": LR}, TrainState({"classifier": classifier}), [phase],
         trackers=[Lines(), JsonLines(folder=str(folder / "record"))],

@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform
 
 import pydantic
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from jemtrack.errors import InputError
 
@@ -31,6 +32,9 @@ def _tuple_of(value: Any) -> Any:
 # A file has lists where a frozen object has tuples: Annotated[tuple[str, ...], FROM_LIST].
 FROM_LIST = BeforeValidator(_tuple_of)
 
+# Where a value is in nested mappings and lists: names, and numbers from 0.
+Place = tuple[str | int, ...]
+
 # A stage makes objects of few of the classes that its imports bring: a validator is built late.
 _CONFIG = pydantic.ConfigDict(strict=True, extra="forbid", defer_build=True)
 
@@ -50,6 +54,7 @@ _EXPECTED = {
     "tuple_type": "must be a list",
     "list_type": "must be a list",
     "dict_type": "must hold names and values",
+    "dataclass_exact_type": "must hold names and values",
     "too_long": "must have at most {max_length} entries",
     "too_short": "must not be empty",
     "missing": "is missing",
@@ -61,7 +66,7 @@ _EXPECTED = {
 def parameters(cls: type[T]) -> type[T]:
     """Make `cls` a frozen keyword-only dataclass that refuses wrong types, values and names.
 
-    Bounds stand in the annotations: `lr: Annotated[float, Field(gt=0)] = 1e-4`.
+    Bounds are in the annotations: `lr: Annotated[float, Field(gt=0)] = 1e-4`.
 
     Raises:
         pydantic.ValidationError: when an instance is made of values that do not fit.
@@ -69,22 +74,108 @@ def parameters(cls: type[T]) -> type[T]:
     return dataclass(config=_CONFIG, frozen=True, kw_only=True)(cls)  # type: ignore[return-value]
 
 
-def problems(cls: type, values: dict[str, Any], where: str) -> list[str]:
-    """Say for each of `values` that `cls` refuses what is wrong, one sentence a problem.
+class ValueProblem(NamedTuple):
+    """What is wrong with the value at a place."""
 
-    `where` is the path that leads to the values, such as `params.yaml: MaxEntropyL1.params`.
-    """
-    found = faults(cls, values)
-    return [" ".join([".".join([where, *map(str, path)]), message]) for path, message in found]
+    place: Place
+    message: str
+
+    @property
+    def absent(self) -> bool:
+        """Whether the value is missing."""
+        return self.message.startswith(_EXPECTED["missing"])
 
 
-def faults(cls: type, values: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
-    """Say for each of `values` that `cls` refuses where it stands in them and what is wrong."""
+def value_problems(cls: type, values: Mapping[str, Any], at: Place = ()) -> list[ValueProblem]:
+    """List what the parameters class `cls` refuses of `values`, which are at `at`."""
     try:
         cls(**{str(name): value for name, value in values.items()})
     except pydantic.ValidationError as error:
-        return [(details["loc"], _message(cls, details)) for details in error.errors()]
+        return [
+            ValueProblem((*at, *details["loc"]), _message(cls, details))
+            for details in error.errors(include_url=False)
+        ]
     return []
+
+
+def problem_lines(cls: type, values: Mapping[str, Any], where: str) -> list[str]:
+    """List what `cls` refuses of `values`, one sentence a problem.
+
+    `where` is the path that leads to the values, such as `params.yaml: MaxEntropyL1.params`.
+    """
+    found = value_problems(cls, values)
+    return [" ".join([".".join([where, *map(str, place)]), message]) for place, message in found]
+
+
+def refuse(problems: Iterable[ValueProblem], value: Any = None) -> None:
+    """Raise what pydantic raises for `problems`, from within a validator of `value`.
+
+    Raises:
+        pydantic.ValidationError: unless there is no problem.
+    """
+    details: list[InitErrorDetails] = [
+        {
+            "type": PydanticCustomError("problem", "{message}", {"message": message}),
+            "loc": place,
+            "input": value,
+        }
+        for place, message in problems
+    ]
+    if details:
+        raise pydantic.ValidationError.from_exception_data("problems", details)
+
+
+def nested(cls: type) -> BeforeValidator:
+    """Let a mapping serve as a field whose type is the parameters class `cls`.
+
+    Pydantic takes no mapping for a dataclass whose fields are strict.
+    """
+    return BeforeValidator(lambda value: _made(cls, value))
+
+
+def by_type(kind: str, classes: Mapping[str, type[T]], own: type[T]) -> Callable[[Any], T]:
+    """Return what makes an object of one of `classes`, or an `own`, of `{type: ..., ...options}`.
+
+    A `type` with a dot is the path of a class that is not among them: `own` takes it, and as
+    `options` all that is not a field of `own`. `kind` names what is chosen: `an optimizer`. It
+    serves as a `BeforeValidator`, and so lets an object pass as it is.
+    """
+
+    def chosen(value: Any) -> Any:
+        if value is None or isinstance(value, (*classes.values(), own)):
+            return value
+        refuse(type_problems(value, kind, classes), value)
+        name = value["type"]
+        if name in classes:
+            return _made(classes[name], value)
+        fields = {n: value[n] for n in parameter_names(own) if n in value and n != "options"}
+        options = {n: value[n] for n in value if n not in fields}
+        return _made(own, {**fields, "options": options})
+
+    return chosen
+
+
+def type_problems(
+    value: Any, kind: str, known: Iterable[str], at: Place = ()
+) -> Iterable[ValueProblem]:
+    """Say why `value` is no mapping with a `type` that is known, or the dotted path of a class."""
+    if not isinstance(value, Mapping):
+        message = f"must hold `type` and its options, got {format_value(value)}"
+        return [ValueProblem(at, message)]
+    if "type" not in value:
+        return [ValueProblem((*at, "type"), _EXPECTED["missing"])]
+    name, known = value["type"], [*known]
+    if isinstance(name, str) and (name in known or "." in name):
+        return []
+    hint = suggestion(str(name), known).replace("it has", "there are")
+    return [ValueProblem((*at, "type"), f"must be {kind}, got {format_value(name)}; {hint}")]
+
+
+def _made(cls: type, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    refuse(value_problems(cls, values), values)
+    return cls(**values)
 
 
 def parameter_names(cls: type) -> tuple[str, ...]:
@@ -98,25 +189,27 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     Raises:
         InputError: naming every value that does not fit, by its path under `where`.
     """
-    if found := problems(cls, values, where):
+    if found := problem_lines(cls, values, where):
         raise InputError("\n".join(found))
     return cls(**values)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Say which one of `known` the unknown `name` may stand for, or else what there is."""
+    """Name the one of `known` that `name` is closest to, or all of them if none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Write a value about as params.yaml has it: null, true, 0.1, 'text'."""
     return repr(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
 
 
 def _message(cls: type, details: Any) -> str:
     kind, value = details["type"], details["input"]
+    if kind == "problem":  # of a value within: it is in our words already
+        return str(details["msg"])
     if kind == "unexpected_keyword_argument":
         known = suggestion(details["loc"][-1], parameter_names(cls))
         return f"is not a parameter of {cls.__name__}; {known}"
@@ -129,7 +222,7 @@ def _message(cls: type, details: Any) -> str:
     expected = template.format(**context) if template else str(details["msg"])
     if kind == "missing":
         return expected
-    return f"{expected}, got {shown(value)}{_quotes_hint(value, kind)}"
+    return f"{expected}, got {format_value(value)}{_quotes_hint(value, kind)}"
 
 
 def _quotes_hint(value: object, kind: str) -> str:

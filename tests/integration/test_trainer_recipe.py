@@ -13,15 +13,16 @@ from jemtrack.commands.scratch import unfinished_trainings
 from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
-from jemtrack.jem.training.training import Training
 from jemtrack.project import graph as files
 from jemtrack.project.scratch import determinants
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
+from jemtrack.train.family import Training
 from jemtrack.train.launch import default_runtime
-from jemtrack.train.phase import Phase, Threshold
+from jemtrack.train.phase import Phase
+from jemtrack.train.recipe import Transition
 
 HEAD = {
     "name": "head",
@@ -117,7 +118,7 @@ def test_an_ordinary_training_is_the_recipe_of_one_step_that_says_the_same():
 
 
 def test_the_steps_of_a_recipe_are_trained_in_turn():
-    start = described(trainer(RECIPE)).network.state_dict()
+    start = described(trainer(RECIPE)).state.models["network"].state_dict()
     head = weights_in(ran(trainer({"steps": [HEAD]})))
     folder = ran(trainer(RECIPE))
 
@@ -141,10 +142,10 @@ def test_a_step_becomes_what_the_engine_trains():
         objective=MaxEntropyL1Objective(entropy_weight=3.0),
     )
 
-    assert (first.name, first.frozen, first.n_batches) == ("head", ("network.trunk",), 3)
-    assert (second.name, second.frozen, second.n_batches) == ("all", (), 2)
+    assert (first.name, first.step.frozen, first.n_batches) == ("head", ("network.trunk",), 3)
+    assert (second.name, second.step.frozen, second.n_batches) == ("all", (), 2)
     assert second.objective == MaxEntropyL1Objective(entropy_weight=3.0)
-    assert (second.threshold, second.max_loss) == (Threshold("loss", 0.1, 7), 9.0)
+    assert (second.step.transition, second.max_loss) == (Transition(**transition), 9.0)
 
 
 def test_each_step_sees_the_images_in_an_order_and_noise_of_its_own():
@@ -275,9 +276,7 @@ def test_callbacks_have_their_say_and_their_code_is_a_dep():
                 "steps": [
                     {
                         **ALL,
-                        "objective": {
-                            "type": "jemtrack.jem.training.training.batches.TrainingBatchez"
-                        },
+                        "objective": {"type": "jemtrack.jem.training.batches.TrainingBatchez"},
                     }
                 ]
             },
@@ -374,7 +373,7 @@ def test_a_metric_of_validation_needs_images_to_validate_on(capsys):
 
 def test_the_average_is_what_is_saved_where_there_is_one():
     training = described(trainer())
-    average = described(trainer()).network
+    average = described(trainer()).state.models["network"]
     average.requires_grad_(False)
     for weight in average.parameters():
         weight.fill_(0.5)

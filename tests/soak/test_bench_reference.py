@@ -33,7 +33,7 @@ SIZES = [TINY, Size(depth=16, width=2, side=16, channels=3, batch_size=6)]
 
 def both_networks(size, seed=0):
     torch.manual_seed(seed)
-    ours = initial_network(network_shape(size.params(), size.random_data()), None, CPU)
+    ours = initial_network(network_shape(size.params(), size.random_data()))
     return size.plain_network(ours), ours
 
 

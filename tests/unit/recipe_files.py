@@ -3,7 +3,8 @@
 import textwrap
 from pathlib import Path
 
-from jemtrack.recipe.read import RecipeFile, read_recipe, recipe_problems
+from jemtrack.recipe.check import checked_recipe, load_recipe
+from jemtrack.recipe.read import RecipeFile
 
 WARM_UP = """\
 data: {dataset: digits, n_valid: 100}
@@ -140,13 +141,13 @@ def problems_of(folder: Path, text: str) -> list[str]:
     """Write a file and give its problems as they are printed."""
     path = folder / "recipe.yaml"
     path.write_text(textwrap.dedent(text))
-    return [str(problem) for problem in recipe_problems(path)]
+    return [str(problem) for problem in checked_recipe(path)[1]]
 
 
 def recipe_file(folder: Path, text: str) -> RecipeFile:
     """Write a file that is sound and read it."""
     assert problems_of(folder, text) == []
-    return read_recipe(folder / "recipe.yaml")
+    return load_recipe(folder / "recipe.yaml")
 
 
 def steps_file(*steps: str, defaults: str = "{}") -> str:

@@ -5,8 +5,7 @@ Epoch n of the run ends with step 2n; the second phase begins after step 8.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, EpochEnd, Event
 from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Phase, Validation
 from jemtrack.train.random_streams import generator
-from jemtrack.train.recipe import Divergence
+from jemtrack.train.recipe import Divergence, Step
 from jemtrack.train.run import Run
 from jemtrack.train.serialization import to_bytes
 from jemtrack.train.state import TrainState
@@ -28,6 +28,11 @@ PHASES = ("first", "second")
 N_EPOCHS, N_BATCHES = 4, 2
 N_STEPS = len(PHASES) * N_EPOCHS * N_BATCHES
 STEPS = range(1, N_STEPS + 1)
+
+
+def with_step(phase: Phase, **changed) -> Phase:
+    """Give the phase with another step, which has these fields."""
+    return replace(phase, step=replace(phase.step, **changed))
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,15 @@ def make_run(
     loss = Loss(bad)
     phases = [
         Phase(
-            name,
+            Step(
+                name=name,
+                n_epochs=N_EPOCHS,
+                optimizers={"net": Adam(lr=0.05)},
+                freeze=frozen[number],
+            ),
             loss,
             Points(),
-            N_EPOCHS,
-            {"net": partial(torch.optim.Adam, lr=0.05)},
-            frozen=frozen[number],
-            validation=Validation(measure) if values else None,
+            Validation(measure) if values else None,
         )
         for number, name in enumerate(PHASES)
     ]

@@ -1,20 +1,16 @@
-from dataclasses import replace
-from functools import partial
-
 import pytest
-from small_run import NAN, STEPS, BreakOff, assert_same, make_run, resumed
-from torch.optim.lr_scheduler import ExponentialLR
+from small_run import NAN, STEPS, BreakOff, assert_same, make_run, resumed, with_step
 
 from jemtrack.callbacks.learning_rate import LearningRate
 from jemtrack.train.events import Diverged, EpochStart, Measured
 from jemtrack.train.metrics import check_metrics
-from jemtrack.train.phase import Schedule
+from jemtrack.train.optimizers import ExponentialLR
 
 
 def halving(folder, *callbacks, bad=None):
     run = make_run(folder, LearningRate(), *callbacks, bad=bad)
-    schedules = {"net": Schedule(partial(ExponentialLR, gamma=0.5))}
-    run.phases = [replace(phase, schedules=schedules) for phase in run.phases]
+    schedulers = {"net": ExponentialLR(gamma=0.5)}
+    run.phases = [with_step(phase, schedulers=schedulers) for phase in run.phases]
     return run
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from jemtrack.jem.family import FAMILY
-from jemtrack.parameters import parameter_names
-from jemtrack.recipe.check import step_names
-from jemtrack.recipe.read import DataSettings, TrainingSettings, recipe_problems
+from jemtrack.jem.family import FAMILY, OBJECTIVES, JemSettings, JemStep
+from jemtrack.parameters import build, parameter_names
+from jemtrack.recipe.check import checked_recipe, step_names
+from jemtrack.recipe.read import DataSettings
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.trainer_recipe import trainer_family, trainer_recipe
+from jemtrack.stages.trainer_recipe import trainer_recipe
 from jemtrack.train.components import CALLBACK, load_components
 from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS
 from jemtrack.train.recipe import Divergence, Transition
@@ -28,7 +28,7 @@ def test_a_file_that_is_shown_has_no_problem(block, tmp_path):
     path = tmp_path / "shown.yaml"
     path.write_text(block)
 
-    assert recipe_problems(path) == []
+    assert checked_recipe(path)[1] == []
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block not in FILES])
@@ -38,7 +38,8 @@ def test_a_stage_s_recipe_that_is_shown_has_no_problem(block, monkeypatch, tmp_p
     Path("recipes/mine.yaml").write_text(FILES[1])
     ((_, values),) = YAML(typ="safe", pure=True).load(block).items()
 
-    assert trainer_recipe(values["recipe"], TrainArgs(), trainer_family(None), "here").steps
+    params = build(TrainArgs, values.get("params", {}), "here")
+    assert trainer_recipe(values.get("recipe"), params, None, "here").steps
 
 
 def test_the_example_that_is_shown_is_the_one_that_there_is():
@@ -50,15 +51,15 @@ def test_the_example_that_is_shown_is_the_one_that_there_is():
 def test_all_that_a_recipe_can_say_is_named():
     choices = {**OPTIMIZERS, **SCHEDULERS}
     names = {
-        *step_names(FAMILY),
-        *FAMILY.models,
-        *FAMILY.objectives,
-        *FAMILY.epoch_metrics,
+        *step_names(JemStep),
+        *JemStep.models,
+        *OBJECTIVES,
+        *JemStep.validation_metrics,
         *load_components(CALLBACK),
         *choices,
         *(name for cls in choices.values() for name in parameter_names(cls)),
     }
-    for cls in (Transition, Divergence, DataSettings, TrainingSettings, FAMILY.shape):
+    for cls in (Transition, Divergence, DataSettings, JemSettings, FAMILY.shape):
         names |= {field.name for field in dataclasses.fields(cls)}
 
     said = {*re.findall(r"[\w.]+", TEXT)}

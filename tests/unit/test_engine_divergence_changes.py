@@ -2,8 +2,6 @@
 
 import math
 import random
-from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,28 +11,30 @@ from small_run import (
     N_BATCHES,
     N_STEPS,
     NAN,
-)
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    ExponentialLR,
-    ReduceLROnPlateau,
-    StepLR,
+    with_step,
 )
 
 from jemtrack.callbacks.learning_rate import LearningRate
 from jemtrack.train.events import BatchEnd, Diverged, Measured
-from jemtrack.train.optimizers import SCHEDULERS
-from jemtrack.train.phase import Schedule
+from jemtrack.train.optimizers import (
+    SCHEDULERS,
+    CosineAnnealingLR,
+    ExponentialLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 from jemtrack.train.random_streams import random_state, restore_random_state, turn_random_state
 
 VALUES = [1.0, 2.0, 0.5, 0.75] * 2
 SCHEDULES = {
     "none": None,
-    "CosineAnnealingLR": Schedule(partial(CosineAnnealingLR, T_max=3, eta_min=0.01)),
-    "StepLR": Schedule(partial(StepLR, step_size=2)),
-    "ExponentialLR": Schedule(partial(ExponentialLR, gamma=0.8)),
-    "ReduceLROnPlateau": Schedule(
-        partial(ReduceLROnPlateau, patience=0, factor=0.1, min_lr=0.02), metric="valid_loss"
+    "CosineAnnealingLR": CosineAnnealingLR(t_max=3, eta_min_factor=0.2),
+    "StepLR": StepLR(step_size=2),
+    "ExponentialLR": ExponentialLR(gamma=0.8),
+    "OneCycleLR": OneCycleLR(),
+    "ReduceLROnPlateau": ReduceLROnPlateau(
+        metric="valid_loss", patience=0, factor=0.1, min_lr=0.02
     ),
 }
 
@@ -42,8 +42,8 @@ SCHEDULES = {
 def rates(folder, schedule, **options):
     """Give the learning rate at each epoch's start, the last that was told, and the return."""
     run = make(folder, LearningRate(), values=VALUES, lr_factor=0.25, **options)
-    schedules = {"net": SCHEDULES[schedule]} if SCHEDULES[schedule] else {}
-    run.phases = [replace(phase, schedules=schedules) for phase in run.phases]
+    schedulers = {"net": SCHEDULES[schedule]} if SCHEDULES[schedule] else {}
+    run.phases = [with_step(phase, schedulers=schedulers) for phase in run.phases]
     run.train()
     told = {event.step: event.metrics["learning_rate.net"] for event in record_of(run).of(Measured)}
     return [told[step] for step in range(0, N_STEPS, N_BATCHES)], record_of(run).of(Diverged)

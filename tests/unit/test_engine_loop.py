@@ -1,10 +1,10 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pytest
 import torch
+from small_run import with_step
 from torch import Tensor, nn
 
 from jemtrack.errors import InputError, TrainingDivergedError
@@ -23,7 +23,9 @@ from jemtrack.train.events import (
 from jemtrack.train.handlers import Tracker
 from jemtrack.train.loop import fit
 from jemtrack.train.metrics import declare_metric
+from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Objective, Phase, Validation
+from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
@@ -51,14 +53,8 @@ def squares(models, batch) -> dict[str, Tensor]:
 
 
 # Batches of one item: batch norm would refuse them, so it is frozen as the tests need it.
-PHASE = Phase(
-    "train",
-    squares,
-    Numbers(),
-    n_epochs=2,
-    optimizers={"line": partial(torch.optim.SGD, lr=0.001)},
-    frozen=("line.1",),
-)
+STEP = Step(name="train", n_epochs=2, optimizers={"line": SGD(lr=0.001)}, freeze=("line.1",))
+PHASE = Phase(STEP, squares, Numbers())
 
 
 def make_state(phase: Phase = PHASE) -> TrainState:
@@ -113,7 +109,7 @@ def test_epoch_metrics_are_the_means_of_its_own_batches():
 def test_weights_equal_those_of_the_barest_loop():
     """One epoch by the engine is one epoch written out by hand."""
     ours, bare = make_state(), make_state()
-    list(fit(ours, replace(PHASE, n_epochs=1)))
+    list(fit(ours, with_step(PHASE, n_epochs=1)))
 
     line, optimizer = bare.models["line"], bare.optimizers["line"]
     line[1].requires_grad_(False)
@@ -147,7 +143,7 @@ def test_training_goes_on_from_any_position():
 
 
 def test_frozen_modules_keep_weights_statistics_and_mode():
-    faster = replace(PHASE, optimizers={"line": partial(torch.optim.SGD, lr=0.01)})
+    faster = with_step(PHASE, optimizers={"line": SGD(lr=0.01)})
     state = make_state(faster)
     before = {name: value.clone() for name, value in state.models["line"][1].state_dict().items()}
     first = state.models["line"][0].weight.clone()
@@ -162,10 +158,10 @@ def test_frozen_modules_keep_weights_statistics_and_mode():
 
 
 def test_freezing_does_not_leak_into_the_next_phase():
-    state = make_state(replace(PHASE, frozen=("line",)))
+    state = make_state(with_step(PHASE, freeze=("line",)))
     assert not any(weight.requires_grad for weight in state.models["line"].parameters())
 
-    state.enter(replace(PHASE, frozen=()))
+    state.enter(with_step(PHASE, freeze=()))
 
     assert all(weight.requires_grad for weight in state.models["line"].parameters())
 
@@ -175,7 +171,7 @@ def test_freezing_does_not_leak_into_the_next_phase():
 )
 def test_validation_comes_when_due_and_after_the_last_epoch(every, n_epochs, expected):
     validation = Validation(lambda models: {"valid_loss": 0.5}, every)
-    phase = replace(PHASE, n_epochs=n_epochs, validation=validation)
+    phase = replace(with_step(PHASE, n_epochs=n_epochs), validation=validation)
 
     ends = [event for event in fit(make_state(), phase) if isinstance(event, EpochEnd)]
 

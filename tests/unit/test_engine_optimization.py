@@ -1,31 +1,40 @@
 """What a recipe chooses is what torch does."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
+from jemtrack.errors import InputError
 from jemtrack.parameters import parameters
-from jemtrack.train.events import BatchEnd, EpochEnd, EpochStart, PhaseEnd
+from jemtrack.train.events import BatchEnd, BatchStart, EpochEnd, EpochStart, PhaseEnd
 from jemtrack.train.loop import fit
 from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import (
     OPTIMIZERS,
     SGD,
-    Adam,
     CosineAnnealingLR,
     ExponentialLR,
+    Lion,
+    OneCycleLR,
+    OwnOptimizer,
+    OwnScheduler,
     ReduceLROnPlateau,
     StepLR,
     learning_rates,
 )
-from jemtrack.train.phase import Phase, Validation, phases
-from jemtrack.train.recipe import Divergence, Family, Recipe, Step, Transition
+from jemtrack.train.phase import Phase, Validation
+from jemtrack.train.recipe import Step, Transition
 from jemtrack.train.state import TrainState
 
 LR, N_EPOCHS = 0.01, 7
+OF_TORCH = sorted({*OPTIMIZERS} - {"Lion"})
 # As a validation may go: better, worse three times, better, worse.
 COURSE = [5.0, 4.0, 4.5, 4.4, 4.3, 3.0, 3.5]
 declare_metric("own")
@@ -54,17 +63,11 @@ SCHEDULES = {
 
 
 @parameters
-class Shape:
-    """No options."""
+class LineStep(Step):
+    """A step of two linear maps, which one optimizer trains."""
 
-
-FAMILY = Family(
-    name="line",
-    models=("line",),
-    optimizers={"both": ("line.0", "line.1")},
-    usual_optimizer=Adam(lr=1.0),
-    shape=Shape,
-)
+    models: ClassVar[tuple[str, ...]] = ("line",)
+    optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {"both": ("line.0", "line.1")}
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,7 @@ def objective(models, batch):
 def phase_of(
     step: Step, batches: Numbers | None = None, validation: Validation | None = None, **own
 ) -> Phase:
-    recipe = Recipe(steps=(step,), **own)
-    batches = batches or Numbers()
-    (phase,) = phases(recipe, FAMILY, [objective], lambda *_: batches, validation)
-    return phase
+    return Phase(step, objective, batches or Numbers(), validation, **own)
 
 
 def entered(phase: Phase) -> TrainState:
@@ -127,11 +127,11 @@ def rates_of_torch(optimizer: str, scheduler: tuple | None) -> list[float]:
     return rates
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OF_TORCH)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_learning_rates_are_torch_s_own(optimizer, schedule):
     chosen, published = SCHEDULES[schedule]
-    step = Step(
+    step = LineStep(
         name="a",
         n_epochs=N_EPOCHS,
         optimizers={"both": OPTIMIZERS[optimizer](lr=LR)},
@@ -147,7 +147,7 @@ def test_the_learning_rates_are_torch_s_own(optimizer, schedule):
 
 
 def test_a_plateau_waits_where_its_metric_is_not_measured():
-    step = Step(
+    step = LineStep(
         name="a",
         n_epochs=N_EPOCHS,
         optimizers={"both": SGD(lr=LR)},
@@ -159,21 +159,21 @@ def test_a_plateau_waits_where_its_metric_is_not_measured():
     assert rates_of(phase_of(step, validation=validation)) == [LR] * 6 + [LR / 2]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OF_TORCH)
 def test_an_optimizer_has_the_options_that_were_chosen(name):
     choice = OPTIMIZERS[name](lr=LR, weight_decay=0.25, clip_norm=2.0)
-    phase = phase_of(Step(name="a", n_epochs=1, optimizers={"both": choice}))
+    phase = phase_of(LineStep(name="a", n_epochs=1, optimizers={"both": choice}))
 
     (optimizer,) = entered(phase).optimizers.values()
 
     assert isinstance(optimizer, getattr(torch.optim, name))
     assert type(optimizer).__name__ == name
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (LR, 0.25)
-    assert phase.clip_norms == {"both": 2.0}
+    assert phase.step.optimizers["both"].clip_norm == 2.0
 
 
 def test_a_cosine_s_least_rate_is_a_share_of_the_rate_after_a_divergence():
-    step = Step(
+    step = LineStep(
         name="a",
         n_epochs=4,
         optimizers={"both": SGD(lr=LR)},
@@ -192,7 +192,7 @@ def test_a_clip_norm_bounds_what_a_step_changes():
 
     def change(clip_norm):
         sgd = SGD(lr=LR, clip_norm=clip_norm)
-        phase = phase_of(Step(name="a", n_epochs=1, max_steps=1, optimizers={"both": sgd}))
+        phase = phase_of(LineStep(name="a", n_epochs=1, max_steps=1, optimizers={"both": sgd}))
         state = entered(phase)
         before = [weight.clone() for weight in state.models["line"].parameters()]
         list(fit(state, phase))
@@ -227,7 +227,7 @@ def test_a_step_ends_by_the_mean_of_its_metric_over_the_window(window, n_epochs,
     transition = Transition(
         mode="loss_threshold", metric="own", threshold=2.6, max_epochs=4, window=window
     )
-    step = Step(name="a", n_epochs=2, optimizers={"both": SGD(lr=LR)}, transition=transition)
+    step = LineStep(name="a", n_epochs=2, optimizers={"both": SGD(lr=LR)}, transition=transition)
     phase = phase_of(step, Course())
 
     events = list(fit(entered(phase), phase))
@@ -238,7 +238,7 @@ def test_a_step_ends_by_the_mean_of_its_metric_over_the_window(window, n_epochs,
 
 
 def test_a_step_says_what_is_frozen_how_much_it_takes_and_what_counts_as_diverged():
-    step = Step(
+    step = LineStep(
         name="a",
         n_epochs=3,
         freeze=("line.0", "line.1"),
@@ -246,7 +246,7 @@ def test_a_step_says_what_is_frozen_how_much_it_takes_and_what_counts_as_diverge
         optimizers={"both": SGD(lr=LR)},
         max_steps=1,
     )
-    phase = phase_of(step, divergence=Divergence(max_loss=7.0))
+    phase = phase_of(step, max_loss=7.0)
     state = entered(phase)
     frozen = state.models["line"][0].weight.clone()
 
@@ -256,3 +256,151 @@ def test_a_step_says_what_is_frozen_how_much_it_takes_and_what_counts_as_diverge
     assert torch.equal(state.models["line"][0].weight, frozen)
     assert phase.trained_modules(state.models, "both") == [*state.models["line"]]
     assert phase.max_loss == 7.0
+
+
+def steps_of(make, n_steps=7, decay=0.0):
+    """Take steps with gradients of both signs and sizes; give the weights after each, float64."""
+    weight = nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64))
+    still = nn.Parameter(torch.ones(1, dtype=torch.float64))  # nothing depends on it
+    optimizer = make([weight, still])
+    stream = torch.Generator().manual_seed(1)
+    gradients = torch.randn(n_steps, 5, dtype=torch.float64, generator=stream)
+    places = []
+    for gradient in gradients:
+        optimizer.zero_grad()
+        (weight * gradient).sum().backward()
+        optimizer.step()
+        places.append(weight.detach().clone())
+    assert still.item() == 1
+    return gradients, torch.stack(places)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_lion_is_algorithm_2_of_its_paper(decay):
+    """c = b1 m + (1 - b1) g; w -= lr (sign(c) + decay w); m = b2 m + (1 - b2) g."""
+    lr, beta_1, beta_2 = 0.1, 0.7, 0.9
+    chosen = Lion(lr=lr, betas=(beta_1, beta_2), weight_decay=decay)
+    gradients, places = steps_of(chosen.make)
+
+    weight, mean = torch.linspace(-1, 1, 5, dtype=torch.float64), torch.zeros(5).double()
+    for gradient, place in zip(gradients, places, strict=True):
+        update = torch.sign(beta_1 * mean + (1 - beta_1) * gradient)
+        weight = weight - lr * (update + decay * weight)
+        mean = beta_2 * mean + (1 - beta_2) * gradient
+        torch.testing.assert_close(place, weight, rtol=1e-12, atol=1e-12)
+
+
+def test_nesterov_s_momentum_is_torch_s():
+    chosen = SGD(lr=0.1, momentum=0.9, nesterov=True)
+    published = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)
+
+    torch.testing.assert_close(steps_of(chosen.make)[1], steps_of(published)[1])
+
+
+def test_an_optimizer_of_one_s_own_takes_its_options():
+    chosen = OwnOptimizer(type="torch.optim.Adagrad", options={"lr": 0.1, "lr_decay": 0.5})
+    published = partial(torch.optim.Adagrad, lr=0.1, lr_decay=0.5)
+
+    assert steps_of(chosen.make)[1].equal(steps_of(published)[1])
+    with pytest.raises(InputError, match=r"Adagrad does not take its options: .*'rate'"):
+        OwnOptimizer(type="torch.optim.Adagrad", options={"rate": 1}).make([])
+
+
+def rates_by_batch(scheduler, n_epochs=3):
+    """Give the rate of every batch, two in each epoch, of SGD with momentum."""
+    step = LineStep(
+        name="a",
+        n_epochs=n_epochs,
+        optimizers={"both": SGD(lr=LR, momentum=0.5)},
+        schedulers={"both": scheduler},
+    )
+    phase = phase_of(step)
+    state = entered(phase)
+    return [
+        learning_rates(state.optimizers)["both"]
+        for event in fit(state, phase)
+        if isinstance(event, BatchStart)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "published"),
+    [
+        (OneCycleLR(), partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=LR, total_steps=6)),
+        (
+            ExponentialLR(gamma=0.5, interval="batch"),
+            partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5),
+        ),
+        (
+            CosineAnnealingLR(interval="batch"),
+            partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=6),
+        ),
+        (
+            OwnScheduler(
+                type="torch.optim.lr_scheduler.PolynomialLR",
+                options={"total_iters": 4},
+                interval="batch",
+            ),
+            partial(torch.optim.lr_scheduler.PolynomialLR, total_iters=4),
+        ),
+    ],
+)
+def test_a_scheduler_may_step_after_every_batch(scheduler, published):
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR, momentum=0.5)
+    theirs, expected = published(sgd), []
+    for _ in range(6):
+        expected.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        theirs.step()
+
+    assert rates_by_batch(scheduler) == expected
+
+
+def test_a_scheduler_of_one_s_own_may_follow_a_metric():
+    plateau = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+    own = OwnScheduler(type=plateau, options={"factor": 0.5, "patience": 1}, metric="valid_nll")
+    step = LineStep(
+        name="a",
+        n_epochs=N_EPOCHS,
+        optimizers={"both": SGD(lr=LR)},
+        schedulers={"both": own},
+    )
+    course = iter(COURSE)
+    validation = Validation(lambda models: {"valid_nll": next(course)})
+
+    rates = rates_of(phase_of(step, validation=validation))
+
+    assert rates == rates_of_torch("SGD", SCHEDULES["plateau"][1])
+
+
+def test_a_step_ends_by_the_clock_at_an_epoch_s_end(monkeypatch):
+    """Each reading of the clock is ten minutes later: an epoch of two batches takes half an hour.
+
+    The epoch that is at hand when the time is over is finished.
+    """
+    clock = count(step=600.0)
+    monkeypatch.setattr("jemtrack.train.loop.time.perf_counter", lambda: next(clock))
+    by_clock = Transition(mode="wall_clock", hours=0.9)
+    step = LineStep(name="a", n_epochs=9, optimizers={"both": SGD(lr=LR)}, transition=by_clock)
+    phase = phase_of(step)
+    state = entered(phase)
+
+    *_, ended = fit(state, phase)
+
+    assert (state.position.epoch, state.seconds, ended.reason) == (2, 3600.0, "0.9 hours are over")
+    # The time that it has trained is kept with all else: after a kill it is not new.
+    saved = state.state_dict(phase)
+    state.enter(phase)
+    assert state.seconds == 0
+    state.load_state_dict(saved, phase)
+    assert state.seconds == 3600
+
+
+def test_a_step_that_has_time_left_ends_after_its_epochs():
+    by_clock = Transition(mode="wall_clock", hours=5.0, max_epochs=3)
+    step = LineStep(name="a", n_epochs=2, optimizers={"both": SGD(lr=LR)}, transition=by_clock)
+    phase = phase_of(step)
+
+    *_, ended = fit(entered(phase), phase)
+
+    assert ended.reason == "3 epochs are done"

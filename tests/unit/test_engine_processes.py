@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,7 +32,9 @@ from jemtrack.train.handlers import Tracker
 from jemtrack.train.hardware import Hardware
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.metrics import declare_metric
+from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Models, Phase, Validation
+from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
@@ -95,11 +96,11 @@ def make_phase(objective: Any, labelled: torch.Tensor | None = None) -> Phase:
     images_NCHW = torch.randint(256, (42, 1, 8, 8), dtype=torch.uint8, generator=generator)
     images = LabelledImages(images_NCHW, torch.arange(42) % 3)
     batches = TrainingBatches(images, Augmentation(sigma=0.1, flip=False, pad=1), 8, 1, labelled)
-    descent = partial(torch.optim.SGD, lr=1e-3)
     validation = Validation(process_of)
     if isinstance(objective, SampledJEMObjective):
         objective = objective.begin(images, n_classes=3, batch_size=8, n_steps=3, seed=1)
-    return Phase("train", objective, batches, 2, {"network": descent}, validation=validation)
+    step = Step(name="train", n_epochs=2, optimizers={"network": SGD(lr=1e-3)})
+    return Phase(step, objective, batches, validation)
 
 
 def make_network(dropout_rate: float = 0.0) -> nn.Module:

@@ -1,25 +1,31 @@
 """A run that was broken off anywhere ends as the run that was not, bit for bit."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    ExponentialLR,
-    ReduceLROnPlateau,
-    StepLR,
-)
 
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
 from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.phase import Phase, Schedule, Threshold
+from jemtrack.train.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    CosineAnnealingLR,
+    ExponentialLR,
+    Lion,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    RMSprop,
+    StepLR,
+)
+from jemtrack.train.phase import Phase
 from jemtrack.train.random_streams import generator
+from jemtrack.train.recipe import Step, Transition
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
@@ -100,33 +106,37 @@ def power_cut() -> None:
 
 
 OPTIMIZERS = {
-    "Adam": partial(torch.optim.Adam, lr=0.01),
-    "AdamW": partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1),
-    "SGD": partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
-    "RMSprop": partial(torch.optim.RMSprop, lr=0.01, momentum=0.5, centered=True),
+    "Adam": Adam(lr=0.01),
+    "AdamW": AdamW(lr=0.01, weight_decay=0.1),
+    "SGD": SGD(lr=0.01, momentum=0.9, nesterov=True),
+    "RMSprop": RMSprop(lr=0.01, momentum=0.5, centered=True),
+    "Lion": Lion(lr=0.01, weight_decay=0.1),
 }
 SCHEDULES = {
     "none": None,
-    "CosineAnnealingLR": Schedule(partial(CosineAnnealingLR, T_max=3)),
-    "StepLR": Schedule(partial(StepLR, step_size=2)),
-    "ExponentialLR": Schedule(partial(ExponentialLR, gamma=0.8)),
-    "ReduceLROnPlateau": Schedule(partial(ReduceLROnPlateau, patience=0), metric="train_loss"),
+    "CosineAnnealingLR": CosineAnnealingLR(t_max=3),
+    "StepLR": StepLR(step_size=2),
+    "StepLR by batch": StepLR(step_size=2, gamma=0.5, interval="batch"),
+    "ExponentialLR": ExponentialLR(gamma=0.8),
+    "OneCycleLR": OneCycleLR(),
+    "ReduceLROnPlateau": ReduceLROnPlateau(patience=0),
 }
 
 
 def make_run(folder: Path | None, optimizer="Adam", schedule="none", callbacks=()) -> Run:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Linear(5, 2))
-    options = {
-        "objective": Momentum(),
-        "batches": Points(),
+    chosen = {
         "optimizers": {"net": OPTIMIZERS[optimizer]},
-        "schedules": {"net": SCHEDULES[schedule]} if SCHEDULES[schedule] else {},
+        "schedulers": {"net": SCHEDULES[schedule]} if SCHEDULES[schedule] else {},
     }
-    phases = [
-        Phase("warm_up", n_epochs=2, frozen=("net.1", "net.3"), **options),
-        Phase("rest", n_epochs=3, max_steps=3, threshold=Threshold("loss", -1.0), **options),
+    below = Transition(mode="loss_threshold", metric="loss", threshold=-1.0)
+    steps = [
+        Step(name="warm_up", n_epochs=2, freeze=("net.1", "net.3"), **chosen),
+        Step(name="rest", n_epochs=3, max_steps=3, transition=below, **chosen),
     ]
+    objective = Momentum()
+    phases = [Phase(step, objective, Points()) for step in steps]
     checkpoints = Checkpoints(folder, every_seconds=1e9, every_steps=3) if folder else None
     state = TrainState({"net": net})
     return Run("x", {}, state, phases, [Record()], [Averages(), *callbacks], checkpoints)
@@ -222,8 +232,9 @@ def test_a_finished_run_leaves_nothing_to_train(tmp_path, stopped):
 def test_a_threshold_ends_a_phase_and_survives_a_break(tmp_path):
     def phases(run: Run) -> Run:
         first = run.phases[0]
-        threshold = Threshold("loss", 1e9, window=2)
-        run.phases = [Phase(**{**vars(first), "threshold": threshold}), run.phases[1]]
+        below = Transition(mode="loss_threshold", metric="loss", threshold=1e9, window=2)
+        step = replace(first.step, transition=below)
+        run.phases = [replace(first, step=step), run.phases[1]]
         return run
 
     whole = phases(make_run(None))

@@ -1,21 +1,26 @@
 """An optimization step: which weights it changes, how far, and to what."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 import torch
 from diverging_run import make, record_of
 from small_run import (
     N_STEPS,
+    with_step,
 )
 
 from jemtrack.errors import TrainingDivergedError
+from jemtrack.parameters import parameters
 from jemtrack.train.events import BatchEnd, BatchStart, Diverged, Event, Status
 from jemtrack.train.handlers import Callback
 from jemtrack.train.loop import update
+from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Phase
+from jemtrack.train.recipe import Step
 from jemtrack.train.state import TrainState
 
 
@@ -23,8 +28,10 @@ from jemtrack.train.state import TrainState
 def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path, max_steps):
     """The losses before were finite, and the gradients: it is the step that is too large."""
     run = make(tmp_path, lr_factor=1e-39)
-    optimizers = {"net": partial(torch.optim.SGD, lr=3e38)}
-    run.phases = [replace(each, optimizers=optimizers, max_steps=max_steps) for each in run.phases]
+    optimizers = {"net": SGD(lr=3e38)}
+    run.phases = [
+        with_step(each, optimizers=optimizers, max_steps=max_steps) for each in run.phases
+    ]
     run.checkpoints.every_steps = 1
     run.train()
 
@@ -37,8 +44,8 @@ def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path, max_steps):
 
 def test_weights_that_are_not_finite_fail_a_run_that_may_not_go_back(tmp_path):
     run = make(tmp_path, action="fail")
-    optimizers = {"net": partial(torch.optim.SGD, lr=3e38)}
-    run.phases = [replace(each, optimizers=optimizers, max_steps=1) for each in run.phases]
+    optimizers = {"net": SGD(lr=3e38)}
+    run.phases = [with_step(each, optimizers=optimizers, max_steps=1) for each in run.phases]
     run.checkpoints.every_steps = 1
 
     with pytest.raises(TrainingDivergedError, match="the weights are not finite after epoch 1: a"):
@@ -50,8 +57,8 @@ def test_weights_that_are_not_finite_fail_a_run_that_may_not_go_back(tmp_path):
 def test_the_learning_rate_rises_over_the_warm_up():
     """On the loss w, a step of gradient descent is as long as the rate."""
     net = torch.nn.Linear(1, 1, bias=False)
-    descent = {"net": partial(torch.optim.SGD, lr=0.5)}
-    phase = Phase("x", sum_of_weights, [0] * 3, 2, descent, warm_up_steps={"net": 4})
+    step = Step(name="x", n_epochs=2, optimizers={"net": SGD(lr=0.5, warm_up_steps=4)})
+    phase = Phase(step, sum_of_weights, [0] * 3)
     state, places = TrainState({"net": net}), []
     state.enter(phase)
     for _ in range(6):
@@ -82,16 +89,23 @@ def test_an_optimizer_clips_all_of_its_gradients_to_its_norm(tmp_path):
                     lengths.append(float((now - self.before).norm()))
                 self.before = now
 
-    for name, clip_norms in (("free", {}), ("clipped", {"net": 0.01}), ("other", {"nett": 0.01})):
+    for name, clip_norm in (("free", None), ("clipped", 0.01), ("never", 1e9)):
         run = make(tmp_path / name, Steps())
-        optimizers = {"net": partial(torch.optim.SGD, lr=0.5)}
-        run.phases = [replace(p, optimizers=optimizers, clip_norms=clip_norms) for p in run.phases]
+        optimizers = {"net": SGD(lr=0.5, clip_norm=clip_norm)}
+        run.phases = [with_step(phase, optimizers=optimizers) for phase in run.phases]
         run.train()
 
-    free, clipped, other = (lengths[i * N_STEPS : (i + 1) * N_STEPS] for i in range(3))
-    assert free == other
+    free, clipped, never = (lengths[i * N_STEPS : (i + 1) * N_STEPS] for i in range(3))
+    assert free == never
     assert min(free) > 0.02
     assert clipped == pytest.approx([0.5 * 0.01] * N_STEPS, rel=1e-3)
+
+
+@parameters
+class EndsStep(Step):
+    """A step whose optimizer `ends` trains two parts of a model."""
+
+    optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {"ends": ("net.0", "net.3")}
 
 
 def test_optimizers_train_the_modules_that_the_phase_names(tmp_path):
@@ -100,13 +114,13 @@ def test_optimizers_train_the_modules_that_the_phase_names(tmp_path):
     net = run.state.models["net"]
     run.state.models["idle"] = torch.nn.Linear(2, 2)
     before = {name: weight.clone() for name, weight in net.state_dict().items()}
-    sgd = partial(torch.optim.SGD, lr=0.1)
+    sgd = SGD(lr=0.1, clip_norm=1.0)
     run.phases = [
         replace(
             phase,
-            optimizers={"ends": sgd, "idle": sgd},
-            trained={"ends": ("net.0", "net.3")},
-            clip_norms={"ends": 1.0, "idle": 1.0},
+            step=EndsStep(
+                name=phase.name, n_epochs=phase.n_epochs, optimizers={"ends": sgd, "idle": sgd}
+            ),
         )
         for phase in run.phases
     ]

@@ -11,7 +11,7 @@ from jemtrack.errors import ParameterError
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch
-from jemtrack.parameters import problems
+from jemtrack.parameters import problem_lines
 from jemtrack.train.random_streams import generator
 from jemtrack.train.serialization import from_bytes, to_bytes
 
@@ -197,5 +197,5 @@ def test_chains_that_cannot_be_are_refused(options, n_steps, message):
 
 
 def test_a_loss_without_chains_is_refused():
-    (problem,) = problems(SampledJEMObjective, {"p_x_weight": 0.0}, "here")
+    (problem,) = problem_lines(SampledJEMObjective, {"p_x_weight": 0.0}, "here")
     assert "p_x_weight or p_x_y_weight must be > 0" in problem

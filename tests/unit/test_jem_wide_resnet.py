@@ -8,7 +8,7 @@ from jemtrack.errors import InputError
 from jemtrack.jem.networks.norms import ActNorm
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import WideBlock
-from jemtrack.parameters import build, problems
+from jemtrack.parameters import build, problem_lines
 
 CHANNELS_AND_CLASSES = {"channels": 1, "n_classes": 2}
 NORMS = ["none", "batch", "instance", "layer", "act"]
@@ -238,6 +238,6 @@ def test_a_bad_shape_is_refused_by_name(field, value, message):
 @settings(deadline=None)
 @given(depth=st.integers(-20, 200))
 def test_depth_is_6n_plus_4(depth):
-    found = problems(WideResNetShape, {"depth": depth, "width": 1} | CHANNELS_AND_CLASSES, "p")
+    found = problem_lines(WideResNetShape, {"depth": depth, "width": 1} | CHANNELS_AND_CLASSES, "p")
 
     assert bool(found) == (depth not in range(10, 201, 6))

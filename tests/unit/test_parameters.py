@@ -18,7 +18,7 @@ from jemtrack.evaluation.calibration_measures import CalibrationMeasures
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
-from jemtrack.parameters import build, parameters, problems
+from jemtrack.parameters import build, parameters, problem_lines
 from jemtrack.project.params import structure_problems
 from jemtrack.stages.draw_samples import SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs
@@ -27,6 +27,15 @@ from jemtrack.stages.prepare_data import DataArgs
 from jemtrack.stages.prepare_outliers import OutlierArgs
 from jemtrack.stages.summarise_runs import SummaryArgs
 from jemtrack.stages.train_args import TrainArgs
+from jemtrack.train.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    CosineAnnealingLR,
+    OneCycleLR,
+    OwnOptimizer,
+    OwnScheduler,
+)
 
 WHERE = "params.yaml: AnyStage.params"
 
@@ -88,6 +97,14 @@ DEPTH = (
     st.integers(1, 50).map(lambda n: 6 * n + 4),
     TEXTS | st.booleans() | OTHERS | st.floats() | WHOLE.filter(lambda n: n % 6 != 4 or n < 10),
 )
+
+
+def named(*names):
+    """Give names, and what is neither a name nor a mapping."""
+    others = TEXTS.filter(lambda text: text not in names and "." not in text)
+    return st.sampled_from(names), others | st.booleans() | st.none() | st.lists(WHOLE) | WHOLE
+
+
 MAX_ENTROPY = {
     "entropy_weight": between(0.0, None),
     "entropy_reduction": choice("mean", "sum"),
@@ -112,9 +129,10 @@ FIELDS = {
         "uncond": SWITCH,
         "load_path": MAYBE_PATH,
         "clf_only": SWITCH,
+        "optimizer": named("Adam", "AdamW", "SGD", "RMSprop", "Lion", "torch.optim.Adagrad"),
         "lr": between(0.0, None, exclude_min=True),
         "warm_up_steps": whole(0),
-        "schedule": choice("constant", "cosine"),
+        "schedule": named("constant", "cosine", "OneCycleLR", "none"),
         "weight_decay": between(0.0, None),
         "batch_size": whole(1),
         "n_epochs": whole(1),
@@ -190,7 +208,8 @@ several_bad = st.sampled_from(WITH_FIELDS).flatmap(
 
 def written_value(line):
     """Read the value that a message shows."""
-    written = re.search(r", got (.*?)(; put it into quotes|; leave out the quotes)?$", line)[1]
+    hints = "put it into quotes|leave out the quotes|did you mean .*|there are .*"
+    written = re.search(rf", got (.*?)(; ({hints}))?$", line)[1]
     return ast.literal_eval(written) if written[0] in "'\"" else json.loads(written)
 
 
@@ -205,7 +224,7 @@ def test_valid_values_come_back_from_the_file_as_they_were(chosen):
 
     read = yaml.safe_load(yaml.safe_dump(values))
 
-    assert problems(cls, read, WHERE) == []
+    assert problem_lines(cls, read, WHERE) == []
     assert build(cls, read, WHERE) == cls(**values)
     assert dataclasses.asdict(build(cls, read, WHERE)) == values
 
@@ -225,7 +244,7 @@ def test_numbers_and_switches_come_back_from_a_file_that_dvc_wrote(chosen):
 def test_a_bad_value_is_told_in_one_line_by_its_path_and_itself(chosen):
     cls, (name,), values = chosen
 
-    (line,) = problems(cls, values, WHERE)
+    (line,) = problem_lines(cls, values, WHERE)
 
     assert line.startswith(f"{WHERE}.{name} must ")
     assert len(line.splitlines()) == 1
@@ -236,7 +255,7 @@ def test_a_bad_value_is_told_in_one_line_by_its_path_and_itself(chosen):
 
 
 def test_a_bad_entry_of_a_list_is_told_by_its_place():
-    found = problems(RobustnessArgs, {"l2_radii": [0.5, -1.0], "corruptions": [7]}, WHERE)
+    found = problem_lines(RobustnessArgs, {"l2_radii": [0.5, -1.0], "corruptions": [7]}, WHERE)
 
     assert found == [
         f"{WHERE}.corruptions.0 must be text, got 7; put it into quotes",
@@ -251,7 +270,7 @@ def test_all_bad_values_and_names_are_told(chosen, unknown):
     if unknown is not None:
         values, names = {**values, unknown: 0}, names | {str(unknown)}
 
-    found = problems(cls, values, WHERE)
+    found = problem_lines(cls, values, WHERE)
 
     paths = [line.split(" must ")[0].split(" is not a parameter ")[0] for line in found]
     assert sorted(paths) == sorted(f"{WHERE}.{name}" for name in names)
@@ -272,19 +291,38 @@ def test_all_bad_values_and_names_are_told(chosen, unknown):
         ({"dropout_rate": 1.0}, "dropout_rate must be < 1, got 1.0"),
         ({"sigma": math.nan}, "sigma must be a finite number, got NaN"),
         ({"depth": 11}, "depth must be 6n + 4 with n >= 1: the nearest are 10 and 16, got 11"),
+        (
+            {"optimizer": "Adamm"},
+            "optimizer must be an optimizer, got 'Adamm'; did you mean Adam?",
+        ),
+        ({"optimizer": {}}, "optimizer.type is missing"),
+        (
+            {"optimizer": {"type": "SGD", "momentum": 1}},
+            "optimizer.momentum must be < 1, got 1",
+        ),
+        (
+            {"optimizer": {"type": "SGD", "lr": 1}},
+            "optimizer.lr is said by the parameter of this name, beside it",
+        ),
+        (
+            {"optimizer": "mine.Sophia"},
+            "optimizer must be the dotted path of a class, got 'mine.Sophia': there is no module "
+            "'mine'",
+        ),
+        ({"schedule": {"type": "StepLR"}}, "schedule.step_size is missing"),
         ({"width_": 1}, "width_ is not a parameter of TrainArgs; did you mean width?"),
     ],
 )
 def test_messages_say_what_would_be_right(values, message):
-    assert problems(TrainArgs, values, WHERE) == [f"{WHERE}.{message}"]
+    assert problem_lines(TrainArgs, values, WHERE) == [f"{WHERE}.{message}"]
 
 
 def test_unknown_names_are_met_with_the_known_ones():
-    (line,) = problems(TrainArgs, {"learning_rate": 1.0}, WHERE)
+    (line,) = problem_lines(TrainArgs, {"learning_rate": 1.0}, WHERE)
     assert line.startswith(f"{WHERE}.learning_rate is not a parameter of TrainArgs; it has ")
     assert all(name in line for name in FIELDS[TrainArgs])
 
-    (line,) = problems(CrossEntropy, {"entropy_weight": 1.0}, WHERE)
+    (line,) = problem_lines(CrossEntropy, {"entropy_weight": 1.0}, WHERE)
     assert line == f"{WHERE}.entropy_weight is not a parameter of CrossEntropy; it has none"
 
 
@@ -293,7 +331,7 @@ def test_a_value_without_default_may_not_be_left_out():
     class Needs:
         what: int
 
-    assert problems(Needs, {}, WHERE) == [f"{WHERE}.what is missing"]
+    assert problem_lines(Needs, {}, WHERE) == [f"{WHERE}.what is missing"]
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1e-05", "2E+3", "-1.5e3", "1.e3", "1e3"])
@@ -342,3 +380,47 @@ def test_the_form_of_a_stage_is_that_which_the_graph_wrote(values, lines):
     found = structure_problems("Stage", written, values)
 
     assert found == [f"params.yaml: {line}" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("values", "optimizer", "schedulers"),
+    [
+        ({}, Adam(lr=1e-3), {}),
+        (
+            {"lr": 0.1, "weight_decay": 0.2, "warm_up_steps": 5, "schedule": "cosine"},
+            Adam(lr=0.1, weight_decay=0.2, warm_up_steps=5),
+            {"network": CosineAnnealingLR()},
+        ),
+        ({"optimizer": "AdamW"}, AdamW(lr=1e-3, weight_decay=0.0), {}),
+        (
+            {"optimizer": {"type": "SGD", "momentum": 0.9, "nesterov": True}, "lr": 0.1},
+            SGD(lr=0.1, momentum=0.9, nesterov=True),
+            {},
+        ),
+        ({"schedule": "OneCycleLR"}, Adam(lr=1e-3), {"network": OneCycleLR()}),
+        (
+            {
+                "optimizer": {"type": "torch.optim.Adagrad", "lr_decay": 0.1, "clip_norm": 1.0},
+                "schedule": {"type": "torch.optim.lr_scheduler.PolynomialLR", "total_iters": 4},
+            },
+            OwnOptimizer(
+                type="torch.optim.Adagrad", options={"lr_decay": 0.1, "lr": 1e-3}, clip_norm=1.0
+            ),
+            {
+                "network": OwnScheduler(
+                    type="torch.optim.lr_scheduler.PolynomialLR", options={"total_iters": 4}
+                )
+            },
+        ),
+    ],
+)
+def test_the_ordinary_training_has_the_optimizer_and_schedule_of_the_parameters(
+    values, optimizer, schedulers
+):
+    """They come back from a file as they were written, and make the one step of the training."""
+    params = build(TrainArgs, yaml.safe_load(yaml.safe_dump(values)), WHERE)
+    step = params.ordinary_step()
+
+    assert {name: getattr(params, name) for name in values} == values
+    assert step.optimizers == {"network": optimizer}
+    assert step.schedulers == schedulers

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from jemtrack.parameters import parameters, problems
+from jemtrack.parameters import parameters, problem_lines
 from jemtrack.project.schemas import parameter_schema, schema_problems
 
 
@@ -67,12 +67,12 @@ def by_schema(values: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("values", SOUND)
 def test_what_the_class_takes_fits_its_schema(values):
-    assert by_schema(values) == problems(Args, values, "here") == []
+    assert by_schema(values) == problem_lines(Args, values, "here") == []
 
 
 @pytest.mark.parametrize(("values", "count"), WRONG)
 def test_what_the_class_refuses_its_schema_refuses_at_the_same_place(values, count):
-    found, expected = by_schema(values), problems(Args, values, "here")
+    found, expected = by_schema(values), problem_lines(Args, values, "here")
 
     assert len(found) == count
     assert [line.split()[0] for line in found] == [line.split()[0] for line in expected]

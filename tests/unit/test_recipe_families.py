@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from jemtrack.data.images import LabelledImages
-from jemtrack.flux.family import FluxModes
-from jemtrack.jem.family import FAMILY as JEM
+from jemtrack.flux.family import FluxStep
+from jemtrack.jem.family import OBJECTIVES, BatchArgs, JemSettings, JemStep, choose_objective
 from jemtrack.jem.inference import Predictions, validation_metrics
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
@@ -17,11 +17,10 @@ from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameter_names
 from jemtrack.recipe import read as recipes
+from jemtrack.recipe.read import RawStep
 from jemtrack.stages.prepare_data import DataArgs
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.train.recipe import build_objective
-
-FLUX = recipes.families()["flux"]
+from jemtrack.train.recipe import smallest_parts
 
 
 def form(cls, name):
@@ -42,10 +41,10 @@ def test_the_families_are_listed_by_the_names_that_they_have():
     }
 
 
-@pytest.mark.parametrize("kind", JEM.objectives)
+@pytest.mark.parametrize("kind", OBJECTIVES)
 def test_an_objective_takes_the_options_and_emits_the_metrics_that_are_promised(kind):
-    listed = JEM.objectives[kind]
-    objective = build_objective(JEM, {"type": kind}, "here")
+    listed = OBJECTIVES[kind]
+    objective = listed().build()
     network = JointEnergyModel(nn.Flatten(), n_features=4, n_classes=3)
     batch = Batch(torch.randn(6, 4, 1, 1), torch.tensor([0, 1, 2, 0, 1, 2]))
 
@@ -54,16 +53,15 @@ def test_an_objective_takes_the_options_and_emits_the_metrics_that_are_promised(
         images = LabelledImages(torch.zeros(3, 4, 1, 1, dtype=torch.uint8), torch.arange(3))
         trained = objective.begin(images, n_classes=3, batch_size=6, n_steps=1, seed=1)
     assert (*trained({"network": network}, batch),) == listed.metrics
-    assert dataclasses.asdict(objective) == dataclasses.asdict(listed.options())
+    assert {"type": kind, **dataclasses.asdict(objective)} == dataclasses.asdict(listed())
 
 
 def test_an_objective_is_built_with_its_options():
     chosen = {"type": "max_entropy_l1", "entropy_weight": 3.0, "entropy_reduction": "sum"}
 
-    made = build_objective(JEM, chosen, "here")
-    own = build_objective(
-        JEM, {**chosen, "type": f"{MaxEntropyL1Objective.__module__}.MaxEntropyL1Objective"}, "here"
-    )
+    made = choose_objective(chosen).build()
+    path = f"{MaxEntropyL1Objective.__module__}.MaxEntropyL1Objective"
+    own = choose_objective({**chosen, "type": path}).build()
 
     assert made == own == MaxEntropyL1Objective(entropy_weight=3.0, entropy_reduction="sum")
 
@@ -74,10 +72,10 @@ def test_an_epoch_s_metrics_and_the_models_are_those_of_the_code():
     )
     network = JointEnergyModel(nn.Flatten(), n_features=4, n_classes=3)
 
-    assert (*measured,) == JEM.epoch_metrics
-    for name in JEM.models:
+    assert (*measured,) == JemStep.validation_metrics
+    for name in JemStep.models:
         assert {"network": network}[name.partition(".")[0]].get_submodule(name.partition(".")[2])
-    parts = {name for part in JEM.parts("network") for name in [part.partition(".")[2]]}
+    parts = {part.partition(".")[2] for part in smallest_parts(JemStep.models, "network")}
     assert parts == {name for name, _ in network.named_children()}
 
 
@@ -95,9 +93,9 @@ def test_a_file_s_network_is_that_of_the_trainers(name):
     assert bounds(WideResNetShape, name) == bounds(NetworkShape, name)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "sigma", "labels_per_class", "eval_every"])
+@pytest.mark.parametrize("name", parameter_names(BatchArgs))
 def test_a_file_s_training_settings_are_those_of_the_trainers(name):
-    assert form(recipes.TrainingSettings, name) == form(TrainArgs, name)
+    assert form(JemSettings, name) == form(TrainArgs, name)
 
 
 @pytest.mark.parametrize(
@@ -111,15 +109,14 @@ def test_a_file_s_training_settings_are_those_of_the_trainers(name):
     ],
 )
 def test_what_is_left_to_train_is_counted_by_parts(freeze, unfreeze, optimizer, wholly):
-    expanded = JEM.expanded(freeze, unfreeze)
-    frozen = tuple(name for name in expanded if name not in unfreeze)
+    step = RawStep(JemStep, {"freeze": [*freeze], "unfreeze": [*unfreeze]}, {(): ()})
 
-    assert JEM.wholly_frozen(optimizer, frozen) is wholly
+    assert step.is_frozen(optimizer) is wholly
 
 
 def test_an_optimizer_for_several_models_is_idle_only_when_all_are_frozen():
-    assert not FLUX.wholly_frozen("vae", ("compressor",))
-    assert FLUX.wholly_frozen("vae", ("compressor", "expander"))
+    for freeze, wholly in ((["compressor"], False), (["compressor", "expander"], True)):
+        assert RawStep(FluxStep, {"freeze": freeze}, {(): ()}).is_frozen("vae") is wholly
 
 
 @pytest.mark.parametrize(
@@ -136,13 +133,18 @@ def test_an_optimizer_for_several_models_is_idle_only_when_all_are_frozen():
     ],
 )
 def test_a_mode_has_its_metrics_and_optimizers(modes, metrics, trained):
-    made = FluxModes(**modes)
-
-    assert FLUX.metrics({}, made) == metrics
-    assert FLUX.trained(made) == trained
-    assert FLUX.modes.fault(made) == ""
+    assert FluxStep.metrics(modes) == metrics
+    assert FluxStep.trained(modes) == trained
+    assert [*FluxStep.own_problems(modes)] == []
 
 
 @pytest.mark.parametrize("modes", [{}, {"train_spade": True}, {"use_lpips": True}])
 def test_a_step_without_a_mode_trains_nothing(modes):
-    assert "at least one of train_vae" in FLUX.modes.fault(FluxModes(**modes))
+    (problem,) = FluxStep.own_problems(modes)
+
+    assert "at least one of train_vae" in problem.message
+
+
+def test_of_a_mode_that_is_no_switch_nothing_is_concluded():
+    assert FluxStep.metrics({"train_vae": 3}) is FluxStep.trained({"train_vae": 3}) is None
+    assert [*FluxStep.own_problems({"train_vae": 3})] == []

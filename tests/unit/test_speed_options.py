@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, leaky_relu
 
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import NEGATIVE_SLOPE
-from jemtrack.train.optimizers import SGD, Adam, AdamW, optimizer_factory
+from jemtrack.train.optimizers import SGD, Adam, AdamW
 
 
 def network_of(norm="none", channels=3) -> nn.Module:
@@ -72,7 +72,7 @@ def test_the_network_computes_channels_last_and_its_weights_stay_as_they_are(cha
 def test_a_fused_optimizer_takes_the_steps_of_the_plain_one(choice, plain):
     # In float32, Adam's first steps carry an activation over leaky ReLU's kink by rounding alone.
     networks = network_of().double(), network_of().double()
-    fused = optimizer_factory(choice)(networks[0].parameters())
+    fused = choice.make(networks[0].parameters())
     options = {"momentum": 0.9, "nesterov": True} if plain is torch.optim.SGD else {}
     slow = plain(networks[1].parameters(), lr=0.01, weight_decay=choice.weight_decay, **options)
     assert fused.defaults["fused"]

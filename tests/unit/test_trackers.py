@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,9 @@ from jemtrack.trackers.sql import SqlDatabase
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd
 from jemtrack.train.handlers import Callback
+from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Phase
+from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
@@ -201,8 +202,9 @@ def small_run(folder, callbacks=()) -> Run:
         return {"loss": (models["line"](batch) - 2 * batch).square().mean()}
 
     torch.manual_seed(0)
-    optimizers = {"line": partial(torch.optim.SGD, lr=0.01)}
-    phases = [Phase(name, squares, Numbers(), 2, optimizers=optimizers) for name in ("a", "b")]
+    optimizers = {"line": SGD(lr=0.01)}
+    steps = [Step(name=name, n_epochs=2, optimizers=optimizers) for name in ("a", "b")]
+    phases = [Phase(step, squares, Numbers()) for step in steps]
     return Run(
         "small",
         PARAMETERS,

@@ -1,4 +1,4 @@
-"""`jemtrack train`: a recipe file trained outside of DVC, and gone on with when it was killed."""
+"""`jemtrack train`: a recipe file trained outside of DVC, and resumed if it was killed."""
 
 import dataclasses
 import json
@@ -7,19 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from jemtrack.data.images import DataSplits
 from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
 from jemtrack.files import file_digest
-from jemtrack.jem.family import FAMILY
-from jemtrack.jem.training.batches import pick_labelled
-from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
-from jemtrack.jem.training.training import Training
 from jemtrack.project.runtime import checkpoint_seconds
 from jemtrack.project.scratch import locked, remove_old, scratch_folder, scratch_key
-from jemtrack.recipe.read import RecipeFile, read_recipe
+from jemtrack.recipe.check import file_problems, load_recipe
+from jemtrack.recipe.read import RecipeFile
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.record.plain import plain
@@ -27,9 +22,9 @@ from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import FORMAT, Checkpoints
 from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.distributed import is_rank_zero
+from jemtrack.train.family import Training
 from jemtrack.train.handlers import Tracker
 from jemtrack.train.launch import PickleByRecipe, Runtime, launch
-from jemtrack.train.recipe import build_objective
 
 RUNS = Path("runs")
 _METRICS = "metrics.json"
@@ -37,10 +32,10 @@ _PRINT_EVERY = 100
 
 
 def train(path: Path, out: Path | None = None) -> Path:
-    """Train what the recipe file at `path` says; give the folder of the results, `out`.
+    """Train what the recipe file at `path` says; return the folder of the results, `out`.
 
     They are model.safetensors, metrics.json, history.csv and the folder record. The same call
-    goes on where an earlier one was killed.
+    resumes an earlier one that was killed.
 
     Raises:
         InputError: a line for each problem of the file or of the data; where `out` holds the
@@ -53,14 +48,14 @@ def train(path: Path, out: Path | None = None) -> Path:
     _check_data(file, data)
     _make_folder(out)
     folder = _scratch(file, out)
-    with _told(path, out):
+    with _explained(path, out):
         launch(file.training, _train, PickleByRecipe((file, data), _with_data, path), out, folder)
     return out
 
 
 def _sound_file(path: Path) -> RecipeFile:
-    file = read_recipe(path)
-    if file.family.name != FAMILY.name:
+    file = load_recipe(path)
+    if file.family.note:
         raise InputError(f"{path}: {file.family.name} cannot be trained: {file.family.note}")
     return file
 
@@ -79,18 +74,14 @@ def _prepared(file: RecipeFile) -> DataSplits:
 
 
 def _check_data(file: RecipeFile, data: DataSplits) -> None:
-    """FolderLock what only the data can tell against them."""
-    few = file.training.labels_per_class
+    """Check what only the data can tell."""
     try:
-        pick_labelled(data.train.labels_N, max(few, 0), data.seed)
+        file.family.check_data(file.training, data)
     except ParameterError as error:
         raise InputError(f"{file.path}: training.{error}") from error
-    if len(data.valid) == 0:
-        try:
-            read_recipe(file.path, dataclasses.replace(FAMILY, epoch_metrics=()))
-        except InputError as error:
-            lines = str(error).splitlines()
-            raise InputError("\n".join(f"{line}; data.n_valid is 0" for line in lines)) from error
+    if len(data.valid) == 0 and (found := file_problems(file.raw, validates=False)):
+        lines = (f"{problem.of(file.path)}; data.n_valid is 0" for problem in found)
+        raise InputError("\n".join(lines))
 
 
 def _make_folder(out: Path) -> None:
@@ -104,7 +95,7 @@ def _make_folder(out: Path) -> None:
 
 def _scratch(file: RecipeFile, out: Path) -> Path:
     """Name the folder of the checkpoints of this training: by all that determines it."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     data = Path(file.data.data_root, file.data.dataset)
     files = [*sorted(package.rglob("*.py")), *(p for p in sorted(data.rglob("*")) if p.is_file())]
     contents = [file_digest(each) for each in files]
@@ -138,40 +129,28 @@ def _train(
     with locked(folder), run_log(None, on_screen=not sys.stderr.isatty()):
         remove_old(file.path.stem, folder.parent)
         checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
-        metrics = training.train(_listeners(file, out), checkpoints)
+        metrics = training.train(_trackers(file, out), checkpoints)
         training.save(out / "model.safetensors")
         (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 def _training(file: RecipeFile, data: DataSplits, place: Runtime, out: Path) -> Training:
-    recipe = file.recipe
-    objectives = [
-        build_objective(
-            FAMILY, step.objective, f"{file.path}: training.pipeline.steps[{number}].objective"
-        )
-        for number, step in enumerate(recipe.steps)
-    ]
-    shape = network_shape(file.model, data)
-    torch.manual_seed(data.seed)
     return Training(
         name=file.path.stem,
-        network=initial_network(shape, None, place.device),
-        shape=shape,
-        recipe=recipe,
-        phases=training_phases(recipe, objectives, file.training, data, place.device),
+        family=file.family,
+        recipe=file.recipe,
+        model=file.model,
+        settings=file.training,
+        data=data,
         place=place,
-        notes={
-            "trainer": file.path.stem,
-            "dataset": data.dataset,
-            "sigma": str(file.training.sigma),
-        },
         parameters=_chosen(file),
+        notes={"trainer": file.path.stem, "dataset": data.dataset},
         folder=out,
     )
 
 
-def _listeners(file: RecipeFile, out: Path) -> list[Tracker]:
-    """Make the trackers of the file, and those that every training has where it names no such."""
+def _trackers(file: RecipeFile, out: Path) -> list[Tracker]:
+    """Make the file's trackers, and those that every training has of other kinds."""
     load_components(TRACKER)
     places = RunPaths(run=out, project=Path())
     chosen = [build_tracker(entry, places) for entry in file.trackers]
@@ -182,13 +161,13 @@ def _listeners(file: RecipeFile, out: Path) -> list[Tracker]:
 
 
 @contextmanager
-def _told(path: Path, out: Path) -> Iterator[None]:
-    """Say how to go on after an end that was asked for, and where hardware is asked for in vain."""
+def _explained(path: Path, out: Path) -> Iterator[None]:
+    """Print how to resume after an interruption; name the file in what is raised."""
     try:
         yield
     except KeyboardInterrupt:
         command = f"jemtrack train --config {path} --out {out}"
-        print(f"the training is kept: `{command}` goes on from here", file=sys.stderr)
+        print(f"the training is kept: `{command}` resumes it", file=sys.stderr)
         raise
     except TrainingDivergedError as error:
         raise InputError(f"{path}: {error}") from error

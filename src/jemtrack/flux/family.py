@@ -1,20 +1,29 @@
-"""The recipes of the family `flux`: a variational autoencoder, adversarial training, a flow.
+"""The family `flux`: a variational autoencoder, adversarial training, a flow.
 
-The networks of this family are not part of this version: a recipe of it can be checked, not run.
+Its networks are not part of this version: a recipe of it can be checked, not run.
 """
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
-from pydantic import Field
+from jemtrack.parameters import AtLeastOne, Count, NotNegative, ValueProblem, parameters
+from jemtrack.train.optimizers import AdamW, OptimizerOptions
+from jemtrack.train.recipe import Step, TrainingSettings
 
-from jemtrack.parameters import Count, NotNegative, parameters
-from jemtrack.train.optimizers import AdamW
-from jemtrack.train.recipe import Family, ModesForm
+_WORDS = {
+    "train_vae": "VAE",
+    "gan_training": "GAN",
+    "train_spade": "SPADE",
+    "use_lpips": "perceptual loss",
+    "train_diff": "flow (partial)",
+    "train_diff_full": "flow (full)",
+}
+_TRAINING = ("train_vae", "gan_training", "train_diff", "train_diff_full")
 
 
 @parameters
-class FluxModes:
-    """What a step trains, and the weights of its losses.
+class FluxStep(Step):
+    """A phase of the family's training: what it trains, and the weights of its losses.
 
     Attributes:
         train_vae: compressor and expander, by reconstruction.
@@ -24,11 +33,22 @@ class FluxModes:
         train_diff: the flow, in part.
         train_diff_full: the flow, whole.
         kl_beta: weight of the divergence from the prior.
-        kl_warmup_steps: steps until it has its full weight.
+        kl_warmup_steps: steps until `kl_beta` is reached.
         kl_free_bits: nats of the divergence that cost nothing.
         lambda_adv: weight of the adversarial loss.
         lambda_lpips: weight of the perceptual loss.
     """
+
+    models: ClassVar[tuple[str, ...]] = (
+        *("compressor", "expander", "flow_processor", "text_encoder", "discriminator"),
+    )
+    optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "vae": ("compressor", "expander"),
+        "flow": ("flow_processor",),
+        "text_encoder": ("text_encoder",),
+        "discriminator": ("discriminator",),
+    }
+    usual_optimizer: ClassVar[OptimizerOptions] = AdamW(lr=1e-4)
 
     train_vae: bool = False
     gan_training: bool = False
@@ -42,76 +62,78 @@ class FluxModes:
     lambda_adv: NotNegative = 0.5
     lambda_lpips: NotNegative = 0.1
 
-    @property
-    def autoencoder(self) -> bool:
-        """Whether compressor and expander are trained, by whichever loss."""
-        return self.train_vae or self.gan_training
+    @classmethod
+    def trained(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Name the optimizers of what a step of these values trains; None if that is unclear."""
+        if _unclear(values):
+            return None
+        vae, gan, flow = _losses(values)
+        return (
+            *(["vae"] if vae or gan else []),
+            *(["discriminator"] if gan else []),
+            *(["flow", "text_encoder"] if flow else []),
+        )
+
+    @classmethod
+    def metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Name the metrics of its batches; None if a switch has a problem."""
+        if _unclear(values):
+            return None
+        vae, gan, flow = _losses(values)
+        return (
+            *(["vae_loss"] if vae else []),
+            *(["kl_loss"] if vae or gan else []),
+            *(["g_loss", "d_loss"] if gan else []),
+            *(["lpips_loss"] if vae and values.get("use_lpips") else []),
+            *(["flow_loss"] if flow else []),
+        )
+
+    @classmethod
+    def own_problems(cls, values: Mapping[str, Any]) -> Iterator[ValueProblem]:
+        """Yield that nothing is trained, if so."""
+        if not _unclear(values) and not any(_losses(values)):
+            names = ", ".join(_TRAINING)
+            yield ValueProblem((), f"trains nothing: at least one of {names} must be true")
 
     @property
-    def flow(self) -> bool:
-        """Whether the flow is trained."""
-        return self.train_diff or self.train_diff_full
+    def summary(self) -> str:
+        """What it trains, in words."""
+        return ", ".join(word for name, word in _WORDS.items() if getattr(self, name))
+
+
+def _losses(values: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    vae, gan, *flow = (values.get(name) is True for name in _TRAINING)
+    return vae, gan, any(flow)
+
+
+def _unclear(values: Mapping[str, Any]) -> bool:
+    return any(not isinstance(values.get(name, False), bool) for name in _WORDS)
 
 
 @parameters
 class FluxShape:
     """The sizes of the networks: channels of the latent, of the flow, of the text's embedding."""
 
-    vae_dim: Annotated[int, Field(ge=1)] = 128
-    feature_maps_dim: Annotated[int, Field(ge=1)] = 128
-    text_embedding_dim: Annotated[int, Field(ge=1)] = 1024
+    vae_dim: AtLeastOne = 128
+    feature_maps_dim: AtLeastOne = 128
+    text_embedding_dim: AtLeastOne = 1024
 
 
-def _metrics(modes: FluxModes) -> tuple[str, ...]:
-    return (
-        *(["vae_loss"] if modes.train_vae else []),
-        *(["kl_loss"] if modes.autoencoder else []),
-        *(["g_loss", "d_loss"] if modes.gan_training else []),
-        *(["lpips_loss"] if modes.train_vae and modes.use_lpips else []),
-        *(["flow_loss"] if modes.flow else []),
-    )
+@parameters
+class FluxSettings(TrainingSettings):
+    """The section `training` of a recipe file."""
+
+    batch_size: AtLeastOne = 64
 
 
-def _trained(modes: FluxModes) -> tuple[str, ...]:
-    return (
-        *(["vae"] if modes.autoencoder else []),
-        *(["discriminator"] if modes.gan_training else []),
-        *(["flow", "text_encoder"] if modes.flow else []),
-    )
+class FluxFamily:
+    """What there is of the family: its forms."""
+
+    name = "flux"
+    note = "the networks of this family are not part of this version: it can be checked, not run"
+    step = FluxStep
+    shape = FluxShape
+    settings = FluxSettings
 
 
-_TRAINING = ("train_vae", "gan_training", "train_diff", "train_diff_full")
-
-
-def _fault(modes: FluxModes) -> str:
-    if any(getattr(modes, name) for name in _TRAINING):
-        return ""
-    return f"trains nothing: at least one of {', '.join(_TRAINING)} must be true"
-
-
-def _shown(modes: FluxModes) -> str:
-    words = {
-        "train_vae": "VAE",
-        "gan_training": "GAN",
-        "train_spade": "SPADE",
-        "use_lpips": "perceptual loss",
-        "train_diff": "flow (partial)",
-        "train_diff_full": "flow (full)",
-    }
-    return ", ".join(word for name, word in words.items() if getattr(modes, name))
-
-
-FAMILY = Family(
-    name="flux",
-    models=("compressor", "expander", "flow_processor", "text_encoder", "discriminator"),
-    optimizers={
-        "vae": ("compressor", "expander"),
-        "flow": ("flow_processor",),
-        "text_encoder": ("text_encoder",),
-        "discriminator": ("discriminator",),
-    },
-    usual_optimizer=AdamW(lr=1e-4),
-    shape=FluxShape,
-    modes=ModesForm(FluxModes, _metrics, _trained, _fault, _shown),
-    note="the networks of this family are not part of this version: it can be checked, not run",
-)
+FAMILY = FluxFamily()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import shown
+from jemtrack.parameters import format_value
 
 if TYPE_CHECKING:
     from grimp import ImportGraph
@@ -70,7 +70,8 @@ def code_rules(path: Path) -> CodeRules:
             raise InputError(f"{path}: tool.jemtrack.code has folders and watchers, got {name!r}")
         if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
             raise InputError(
-                f"{path}: tool.jemtrack.code.{name} must be a list of modules, got {shown(value)}"
+                f"{path}: tool.jemtrack.code.{name} must be a list of modules, "
+                f"got {format_value(value)}"
             )
     return CodeRules(**{name: tuple(value) for name, value in rules.items()})
 

@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import shown
+from jemtrack.parameters import format_value
 from jemtrack.project.code import source_folder
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
 from jemtrack.project.params import (
@@ -172,7 +172,7 @@ def _read(path: Path) -> Any:
         kind = "JSON" if path is ZNTRACK else "YAML"
         raise InputError(f"{path} is not valid {kind}: {error}") from error
     if content is not None and not isinstance(content, dict):
-        raise InputError(f"{path} must hold names and values, got {shown(content)}")
+        raise InputError(f"{path} must hold names and values, got {format_value(content)}")
     return content or CommentedMap()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from jemtrack.parameters import shown
+from jemtrack.parameters import format_value
 
 MISSING: Any = object()
 
@@ -46,7 +46,10 @@ def merge(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
     if edited == written:
         return new
     if new != written and written is not MISSING:
-        tell(f"{where} stays {shown(edited)}, as changed by hand; the graph says {shown(new)}")
+        tell(
+            f"{where} stays {format_value(edited)}, as changed by hand; "
+            f"the graph says {format_value(new)}"
+        )
     return edited
 
 
@@ -107,7 +110,9 @@ def _without(written: Any, edited: Any, where: str, tell: Tell) -> Any:
     if written is MISSING:
         return edited
     if edited != written:
-        tell(f"{where} left the graph, and with it what was changed by hand: {shown(edited)}")
+        tell(
+            f"{where} left the graph, and with it what was changed by hand: {format_value(edited)}"
+        )
     return MISSING
 
 

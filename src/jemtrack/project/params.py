@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import problems, shown, suggestion
+from jemtrack.parameters import format_value, problem_lines, suggestion
 from jemtrack.project.code import PACKAGE, source_folder
 from jemtrack.project.schemas import SCHEMAS, Schema, schema_problems
 
@@ -75,14 +75,14 @@ class Section:
         named = values.pop("_cls", self.cls)
         if named != self.cls:
             return [
-                f"{self.where}._cls must be {self.cls}, got {shown(named)}; another class is given "
-                "in Python, followed by `jemtrack graph` or the node's write_graph()"
+                f"{self.where}._cls must be {self.cls}, got {format_value(named)}; another class "
+                "is given in Python, followed by `jemtrack graph` or the node's write_graph()"
             ]
         module, _, name = self.cls.rpartition(".")
         if self.schema and module not in sys.modules:
             found = schema_problems(self.schema, name, values)
             return [f"{self.where}.{problem}" for problem in found]
-        return problems(self.loaded, values, self.where) if self.loaded else []
+        return problem_lines(self.loaded, values, self.where) if self.loaded else []
 
     @property
     def loaded(self) -> Any:
@@ -178,7 +178,7 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
     given = values[stage]
     if not isinstance(given, dict):
         fields = ", ".join(written)
-        return [f"{PARAMS}: {stage} must hold the stage's {fields}, got {shown(given)}"]
+        return [f"{PARAMS}: {stage} must hold the stage's {fields}, got {format_value(given)}"]
     found = [
         f"{PARAMS}: {stage}.{field} is not a field of the stage; {suggestion(str(field), written)}"
         for field in given
@@ -189,7 +189,7 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
         if field not in given:
             found.append(f"{where} is missing: `jemtrack graph` writes it")
         elif isinstance(value, dict) and "_cls" in value and not isinstance(given[field], dict):
-            found.append(f"{where} must hold names and values, got {shown(given[field])}")
+            found.append(f"{where} must hold names and values, got {format_value(given[field])}")
     return found
 
 
@@ -269,7 +269,7 @@ def version_problems() -> list[str]:
     written = _read(VERSIONS)
     installed = installed_versions(written)
     return [
-        f"{VERSIONS}: {name} is {shown(written.get(name))}, but {value} is installed: type "
+        f"{VERSIONS}: {name} is {format_value(written.get(name))}, but {value} is installed: type "
         "`jemtrack graph`; what was made with the other version is then stale"
         for name, value in installed.items()
         if written.get(name) != value
@@ -286,7 +286,7 @@ def _read(path: Path) -> dict[str, Any]:
         kind = "JSON" if path is ZNTRACK else "YAML"
         raise InputError(f"{path} is not valid {kind}: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a mapping of stages, got {shown(content)}")
+        raise InputError(f"{path} must hold a mapping of stages, got {format_value(content)}")
     return content
 
 

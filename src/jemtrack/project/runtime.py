@@ -9,15 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import parameters
-from jemtrack.recipe.check import (
-    Components,
-    component_problems,
-    not_a_mapping,
-    unknown_names,
-    value_problems,
-)
-from jemtrack.recipe.yaml_lines import Document, ValueProblem, read_document
+from jemtrack.parameters import ValueProblem, parameters, value_problems
+from jemtrack.recipe.check import Components, component_problems, not_a_mapping, unknown_names
+from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.record.paths import RunPaths, build_tracker, location_problems
 from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.handlers import Tracker

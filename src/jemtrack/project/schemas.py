@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jemtrack.parameters import shown, suggestion
+from jemtrack.parameters import format_value, suggestion
 
 SCHEMAS = "_schemas"  # the key in zntrack.json, beside the stages
 
@@ -72,9 +72,7 @@ def _problem(schema: Schema, value: Any) -> str:
         _validator(json.dumps(schema))(value)
     except JsonSchemaValueException as error:
         path = "".join(f".{part}" for part in error.path[1:])
-        return (
-            f"{path} {_expected(str(error.rule), error.rule_definition)}, got {shown(error.value)}"
-        )
+        return f"{path} {_expected(str(error.rule), error.rule_definition)}, got {format_value(error.value)}"
     return ""
 
 

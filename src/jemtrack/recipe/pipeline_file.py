@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import shown
-from jemtrack.recipe.check import (
-    component_problems,
-    not_a_mapping,
-    typed_name_problem,
-    unknown_names,
-)
-from jemtrack.recipe.yaml_lines import Document, Problem, ValueProblem, read_document
+from jemtrack.parameters import ValueProblem, format_value, type_problems
+from jemtrack.recipe.check import component_problems, unknown_names
+from jemtrack.recipe.yaml_lines import Document, Problem, read_document
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.train.components import (
     CALLBACK,
@@ -52,39 +47,39 @@ def load_pipeline(path: Path) -> Pipeline:
     pipeline = build(*_described(content[_PIPELINE]))
     assert isinstance(pipeline, Pipeline)
     pipeline.folder = Path(content.get(_FOLDER) or "")
-    faults: list[ValueProblem] = []
+    found: list[ValueProblem] = []
     made: dict[str, list[Any]] = {key: [] for key in _KINDS}
     for key in _KINDS:
         for number, entry in enumerate(content.get(key) or []):
             try:
                 made[key].append(_made(key, entry, pipeline.folder))
             except InputError as error:
-                faults.append(ValueProblem((key, number), str(error)))
-    _refuse(path, document.problems(faults))
+                found.append(ValueProblem((key, number), str(error)))
+    _refuse(path, document.problems(found))
     pipeline.callbacks, pipeline.trackers = made[_CALLBACKS], made[_TRACKERS]
     return pipeline
 
 
 def pipeline_problems(path: Path) -> list[Problem]:
-    """Give every problem of a pipeline's file, in the order of its lines."""
+    """List every problem of a pipeline's file, in the order of its lines."""
     return _problems(read_document(path))
 
 
 def _problems(document: Document) -> list[Problem]:
-    return document.problems([] if document.broken else _faults(document.content))
+    return document.problems([] if document.broken else _content_problems(document.content))
 
 
-def _faults(content: Any) -> Iterator[ValueProblem]:
+def _content_problems(content: Any) -> Iterator[ValueProblem]:
     if not isinstance(content, Mapping):
-        yield ValueProblem((), f"must hold {', '.join(_KEYS)}, got {shown(content)}")
+        yield ValueProblem((), f"must hold {', '.join(_KEYS)}, got {format_value(content)}")
         return
     yield from unknown_names(content, _KEYS, ())
     if not isinstance(content.get(_FOLDER, ""), str | None):
         yield ValueProblem(
-            (_FOLDER,), f"must be the path of a folder, got {shown(content[_FOLDER])}"
+            (_FOLDER,), f"must be the path of a folder, got {format_value(content[_FOLDER])}"
         )
     if _PIPELINE in content:
-        yield from _pipeline_faults(content)
+        yield from _pipeline_problems(content)
     else:
         yield ValueProblem((_PIPELINE,), "is missing: it must hold `type` and its options")
     for key, (_, _, kind) in _KINDS.items():
@@ -92,18 +87,15 @@ def _faults(content: Any) -> Iterator[ValueProblem]:
             yield from component_problems(content[key], _known(key), kind, (key,))
 
 
-def _pipeline_faults(content: Mapping[str, Any]) -> Iterator[ValueProblem]:
+def _pipeline_problems(content: Mapping[str, Any]) -> Iterator[ValueProblem]:
     at, entry = (_PIPELINE,), content[_PIPELINE]
-    if not isinstance(entry, Mapping):
-        yield from not_a_mapping(entry, "`type` and its options", at)
-        return
     try:
         known = {**_named(Pipeline), **_by_path(content)}
     except InputError as error:
         yield ValueProblem((*at, "type"), str(error))
         return
-    if fault := typed_name_problem(entry, known, "a pipeline", at):
-        yield fault
+    if problems := [*type_problems(entry, "a pipeline", known, at)]:
+        yield from problems
         return
     kind, options = _described(entry)
     for name, message in option_problems(known[kind], options):
@@ -111,12 +103,13 @@ def _pipeline_faults(content: Mapping[str, Any]) -> Iterator[ValueProblem]:
 
 
 def _by_path(content: Mapping[str, Any]) -> dict[str, type[Component]]:
-    """Import the class where the pipeline's type is a dotted path; give it by that path.
+    """Import the pipeline's class if its type is a dotted path; return it by that path.
 
     Raises:
         InputError: when the path leads to no pipeline.
     """
-    path = content[_PIPELINE].get("type")
+    entry = content[_PIPELINE]
+    path = entry.get("type") if isinstance(entry, Mapping) else None
     if not isinstance(path, str) or "." not in path:
         return {}
     found = imported(path)
@@ -126,7 +119,7 @@ def _by_path(content: Mapping[str, Any]) -> dict[str, type[Component]]:
 
 
 def _known(key: str) -> dict[str, type[Component]]:
-    """Give the project's callbacks or trackers by name, and those that the user registered."""
+    """Return the project's callbacks or trackers by name, and those that the user registered."""
     kind, base, _ = _KINDS[key]
     return {**load_components(kind), **_named(base)}
 

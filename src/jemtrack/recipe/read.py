@@ -1,269 +1,36 @@
-"""Recipes as files and as mappings: read, with every problem named, and built."""
+"""A recipe read: the defaults laid under the steps, and the objects that a sound recipe makes."""
+
+from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from jemtrack.errors import InputError
-from jemtrack.parameters import (
-    AtLeastOne,
-    Count,
-    NotNegative,
-    parameter_names,
-    parameters,
-    shown,
-    suggestion,
-)
-from jemtrack.recipe.check import (
-    Components,
-    Pipeline,
-    component_problems,
-    name_problems,
-    not_a_mapping,
-    unknown_names,
-    value_problems,
-)
-from jemtrack.recipe.yaml_lines import (
-    Document,
-    Problem,
-    ValueProblem,
-    YamlPath,
-    read_document,
-    shown_place,
-)
-from jemtrack.train.components import CALLBACK, TRACKER, load_components, registered
-from jemtrack.train.hardware import Hardware
+from jemtrack.parameters import Count, Place, parameter_names, parameters
+from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.train.recipe import (
+    FORM,
     Divergence,
-    Family,
     Recipe,
+    Seed,
+    Step,
+    Text,
+    is_within,
+    smallest_parts,
+    still_frozen,
 )
 
-_SECTIONS = ("data", "model", "training", "trackers")
-_TRAINING = ("divergence", "callbacks", "pipeline")
-_AT_TRAINING = ("training",)
+if TYPE_CHECKING:  # it imports PyTorch
+    from jemtrack.train.family import Family
 
-
-@dataclass(frozen=True)
-class FileForms:
-    """What a file may say beside its recipe.
-
-    Attributes:
-        families: by name; the first one serves where nothing tells.
-        data: parameters class of the section `data`.
-        training: parameters class of the section `training`, its recipe left out.
-        callbacks: imports the component classes that `callbacks` can name, where it does.
-        trackers: imports those that `trackers` can name.
-    """
-
-    families: Mapping[str, Family]
-    data: type
-    training: type
-    callbacks: Callable[[], Components]
-    trackers: Callable[[], Components]
-
-
-@dataclass(frozen=True)
-class RecipeFile:
-    """A file without a problem: `data`, `model` and `training` are the forms' parameters.
-
-    `given` names what the file sets of them, `training.batch_size` for one, and `trackers`.
-    """
-
-    path: Path
-    family: Family
-    recipe: Recipe
-    data: Any
-    model: Any
-    training: Any
-    trackers: tuple[dict[str, Any], ...] = field(default=())
-    given: tuple[str, ...] = field(default=())
-
-
-def recipe_from_mapping(
-    mapping: Any, where: str, family: Family, callbacks: Components | None = None
-) -> Recipe:
-    """Make the recipe that `defaults`, `steps`, `divergence` and `callbacks` of a mapping describe.
-
-    `where` leads to the mapping. The callbacks to choose from are all that were imported where
-    none are given.
-
-    Raises:
-        InputError: a line for each problem.
-    """
-    whole = mapping if isinstance(mapping, Mapping) else {}
-    extras = {name: whole[name] for name in ("divergence", "callbacks") if name in whole}
-    rest = {name: whole[name] for name in whole if name not in extras}
-    pipeline = Pipeline(rest if isinstance(mapping, Mapping) else mapping, family, ())
-
-    def known() -> Components:
-        return registered() if callbacks is None else callbacks
-
-    faults = [*pipeline.faults(), *_extra_faults(extras, pipeline, known, ())]
-    if faults:
-        lines = dict.fromkeys(_sentence(where, fault) for fault in faults)
-        raise InputError("\n".join(lines))
-    return _build(pipeline, extras)
-
-
-def _sentence(where: str, fault: ValueProblem) -> str:
-    inner = shown_place(fault.place)
-    joint = "" if inner.startswith("[") or not inner else "."
-    return f"{where}{joint}{inner} {fault.message}"
-
-
-def _extra_faults(
-    extras: Mapping[str, Any],
-    pipeline: Pipeline,
-    callbacks: Callable[[], Components],
-    at: YamlPath,
-) -> Iterator[ValueProblem]:
-    """Say what is wrong with what stands beside the pipeline."""
-    if extras.get("divergence") is not None:
-        place = (*at, "divergence")
-        yield from _parameter_faults(extras["divergence"], Divergence, place)
-    if extras.get("callbacks") is not None:
-        place = (*at, "callbacks")
-        yield from component_problems(extras["callbacks"], callbacks(), "a callback", place)
-        metrics, steps = pipeline.epoch_metrics(), pipeline.step_names()
-        given = extras["callbacks"]
-        yield from name_problems(given, "metric", metrics, "a metric of an epoch", place)
-        yield from name_problems(given, "phase", steps, "the name of a step", place)
-
-
-def _parameter_faults(value: Any, cls: type, at: YamlPath) -> Iterator[ValueProblem]:
-    yield from not_a_mapping(value, "names and values", at)
-    if isinstance(value, Mapping):
-        yield from value_problems(cls, value, at)
-
-
-def _build(pipeline: Pipeline, extras: Mapping[str, Any]) -> Recipe:
-    return pipeline.build(extras.get("divergence") or {}, extras.get("callbacks") or [])
-
-
-class _Reading:
-    """The sections of a document, and what is wrong with them."""
-
-    def __init__(self, document: Document, forms: FileForms) -> None:
-        self.document = document
-        self.forms = forms
-        content = document.content if isinstance(document.content, Mapping) else {}
-        self.sections = {name: content[name] for name in content if content[name] is not None}
-        self.training = self._mapping("training")
-        self.extras = {name: self.training[name] for name in _TRAINING if name in self.training}
-        self.family = self._family()
-        pipeline = self.extras.pop("pipeline", None)
-        at = (*_AT_TRAINING, "pipeline")
-        self.pipeline = Pipeline({} if pipeline is None else pipeline, self.family, at)
-
-    def problems(self) -> list[Problem]:
-        """Give all, in the order of lines."""
-        return self.document.problems([] if self.document.broken else self._faults())
-
-    def build(self, path: Path) -> RecipeFile:
-        """Make the file's objects; it must be without a problem."""
-        settings = {n: v for n, v in self.training.items() if n not in _TRAINING}
-        shape = {n: v for n, v in self._mapping("model").items() if n != "family"}
-        return RecipeFile(
-            path=path,
-            family=self.family,
-            recipe=_build(self.pipeline, self.extras),
-            data=self.forms.data(**self._mapping("data")),
-            model=self.family.shape(**shape),
-            training=self.forms.training(**settings),
-            trackers=tuple(self.sections.get("trackers", ())),
-            given=(
-                *(f"data.{name}" for name in self._mapping("data")),
-                *(f"model.{name}" for name in shape),
-                *(f"training.{name}" for name in settings),
-                *(["trackers"] if self.sections.get("trackers") else []),
-            ),
-        )
-
-    def _faults(self) -> Iterator[ValueProblem]:
-        content = self.document.content
-        if not isinstance(content, Mapping):
-            yield ValueProblem((), f"must hold {', '.join(_SECTIONS)}, got {shown(content)}")
-            return
-        yield from unknown_names(content, _SECTIONS, ())
-        if "data" in self.sections:
-            yield from _parameter_faults(self.sections["data"], self.forms.data, ("data",))
-        yield from self._model_faults()
-        yield from self._training_faults()
-        if "trackers" in self.sections:
-            trackers, known = self.sections["trackers"], self.forms.trackers()
-            yield from component_problems(trackers, known, "a tracker", ("trackers",))
-
-    def _model_faults(self) -> Iterator[ValueProblem]:
-        if "model" not in self.sections:
-            return
-        model = self.sections["model"]
-        if not isinstance(model, Mapping):
-            yield from not_a_mapping(model, "names and values", ("model",))
-            return
-        shape = {name: model[name] for name in model if name != "family"}
-        given = model.get("family", self.family.name)
-        if given not in [*self.forms.families]:
-            hint = suggestion(str(given), self.forms.families)
-            yield ValueProblem(
-                ("model", "family"), f"must be a family of models, got {shown(given)}; {hint}"
-            )
-        names = parameter_names(self.family.shape)
-        yield from unknown_names(shape, ["family", *names], ("model",))
-        known = {name: shape[name] for name in names if name in shape}
-        yield from value_problems(self.family.shape, known, ("model",))
-
-    def _training_faults(self) -> Iterator[ValueProblem]:
-        at = _AT_TRAINING
-        if "training" not in self.sections:
-            yield ValueProblem(at, "is missing: it must hold `pipeline:`")
-            return
-        if not isinstance(self.sections["training"], Mapping):
-            yield from not_a_mapping(self.sections["training"], "`pipeline:`", at)
-            return
-        names = parameter_names(self.forms.training)
-        yield from unknown_names(self.training, [*_TRAINING, *names], at)
-        settings = {name: self.training[name] for name in names if name in self.training}
-        yield from value_problems(self.forms.training, settings, at)
-        if "pipeline" in self.training:
-            yield from self.pipeline.faults()
-        else:
-            yield ValueProblem((*at, "pipeline"), "is missing: it must hold `steps:`")
-        yield from _extra_faults(self.extras, self.pipeline, self.forms.callbacks, at)
-
-    def _family(self) -> Family:
-        """Find the family by its name, else by the fields of the steps."""
-        families = self.forms.families
-        named = self._mapping("model").get("family")
-        if isinstance(named, str) and named in families:
-            return families[named]
-        fields = {*_fields(self.training.get("pipeline"))}
-        fitting = [family for family in families.values() if fields & {*family.mode_names}]
-        return [*fitting, *families.values()][0]
-
-    def _mapping(self, section: str) -> dict[str, Any]:
-        value = self.sections.get(section)
-        return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _fields(pipeline: Any) -> Iterable[str]:
-    """Name the fields that the steps and the defaults of a pipeline use."""
-    mapping = pipeline if isinstance(pipeline, Mapping) else {"steps": pipeline}
-    steps = mapping.get("steps")
-    for step in [mapping.get("defaults"), *(steps if isinstance(steps, list) else [])]:
-        yield from step if isinstance(step, Mapping) else []
-
-
-# Where each family's FAMILY stands; a file that says nothing of its family is of the first.
+# Where each family's FAMILY is; a file that does not tell its family is of the first.
 _FAMILIES = {"jem": "jemtrack.jem.family", "flux": "jemtrack.flux.family"}
-
-Text = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BESIDE_PIPELINE = ("divergence", "callbacks")
 
 
 @parameters
@@ -277,58 +44,246 @@ class DataSettings:
     seed: Seed = 1
 
 
-@parameters
-class TrainingSettings(Hardware):
-    """The section `training`, apart from `pipeline`, `divergence` and `callbacks`.
-
-    Attributes:
-        batch_size: images in an optimization step.
-        workers: read for files of other programs; images are in memory, nobody loads them.
-        seed: draws initialisation, batches and noise; none: the data's.
-        sigma: standard deviation of the noise on images scaled to [-1, 1].
-        labels_per_class: labelled images of each class; 0 or -1: all are labelled.
-        n_steps: Langevin steps of the chains of the objective `sampled_jem`.
-        eval_every: epochs between looks at the validation images.
-    """
-
-    batch_size: AtLeastOne = 64
-    workers: Count | None = None
-    seed: Seed | None = None
-    sigma: NotNegative = 0.03
-    labels_per_class: Annotated[int, Field(ge=-1)] = -1
-    n_steps: Count = 20
-    eval_every: AtLeastOne = 1
-
-
 def families() -> dict[str, Family]:
-    """List the families of models that a recipe can be for, by name."""
+    """Return the families of models that a recipe can be for, by name."""
     return {name: importlib.import_module(path).FAMILY for name, path in _FAMILIES.items()}
 
 
-def file_forms(family: Family | None = None) -> FileForms:
-    """Say what a recipe file of this project may hold; `family` is another form of one of them."""
-    changed = {family.name: family} if family else {}
-    return FileForms(
-        families={**families(), **changed},
-        data=DataSettings,
-        training=TrainingSettings,
-        callbacks=partial(load_components, CALLBACK),
-        trackers=partial(load_components, TRACKER),
+def mapping_at(values: Any, *place: str) -> dict[str, Any]:
+    """Return the mapping at a place; an empty one if there is none."""
+    for part in place:
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return dict(values) if isinstance(values, Mapping) else {}
+
+
+def list_at(values: Any, name: str) -> list[Any]:
+    """Return the list of that name; an empty one if there is none."""
+    value = values.get(name) if isinstance(values, Mapping) else None
+    return value if isinstance(value, list) else []
+
+
+def layered(
+    defaults: Mapping[str, Any], own: Mapping[str, Any], at_defaults: Place, at_own: Place
+) -> tuple[dict[str, Any], dict[Place, Place]]:
+    """Fill `own` up with `defaults`; return its values, and where each of them was written.
+
+    Mappings are filled up in turn, and a list replaces a list. A null removes the default. A
+    mapping of another `type` replaces the default's, whose options are not those of its own type.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[Place, Place] = {(): at_own}
+    for name in {**defaults, **own}:
+        at, value = (at_own, own[name]) if name in own else (at_defaults, defaults[name])
+        origins[name,] = (*at, name)
+        if isinstance(value, Mapping):
+            base = mapping_at(defaults, name) if name in own else {}
+            types = value.get("type", base.get("type")), base.get("type", value.get("type"))
+            base = base if types[0] == types[1] else {}
+            inner = layered(base, value, (*at_defaults, name), (*at, name))
+            values[name] = inner[0]
+            origins |= {(name, *place): origin for place, origin in inner[1].items() if place}
+        elif value is not None:
+            values[name] = value
+    return values, origins
+
+
+@dataclass(frozen=True)
+class RawStep:
+    """A step as it was written, filled up with the defaults; it skips values with a problem.
+
+    Attributes:
+        form: the family's class of steps.
+        values: in the form of a file.
+        origins: where in the file each value was written, by its place in the step.
+        usual: values that serve, but are not written, if the step lacks them.
+    """
+
+    form: type[Step]
+    values: dict[str, Any]
+    origins: Mapping[Place, Place]
+    usual: Mapping[str, Any] = field(default_factory=dict)
+
+    def origin(self, inner: Place) -> Place:
+        """Return where a value of the step was written, or should have been."""
+        known = inner
+        while known not in self.origins:
+            known = known[:-1]
+        return self.origins[known] + inner[len(known) :]
+
+    def is_own(self, inner: Place) -> bool:
+        """Return whether a value was written in the step itself, not in the defaults."""
+        step = self.origins[()]
+        return self.origin(inner)[: len(step)] == step
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The values, and the usual ones of those that lack."""
+        return {**self.usual, **self.values}
+
+    @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """The models and parts that stay frozen."""
+        known = (
+            [name for name in list_at(self.values, each) if name in self.form.models]
+            for each in ("freeze", "unfreeze")
+        )
+        return still_frozen(self.form.models, *known)
+
+    def is_frozen(self, optimizer: str) -> bool:
+        """Return whether nothing is left to train for the optimizer of that name."""
+        models = self.form.optimized[optimizer]
+        parts = [part for model in models for part in smallest_parts(self.form.models, model)]
+        return all(any(is_within(part, name) for name in self.frozen) for part in parts)
+
+    def overlap(self, first: str, second: str) -> bool:
+        """Return whether two optimizers would train the same weights."""
+        of = self.form.optimized
+        pairs = [(one, other) for one in of[first] for other in of[second]]
+        return any(is_within(one, other) or is_within(other, one) for one, other in pairs)
+
+    def given(self, field: str) -> dict[str, Any]:
+        """Return the optimizers or schedulers that were written; no scheduler of type none."""
+        chosen = mapping_at(self.values, *FORM[field])
+        known = {name: chosen[name] for name in chosen if name in self.form.optimized}
+        return {n: each for n, each in known.items() if mapping_at(known, n).get("type") != "none"}
+
+    def usable(self, field: str) -> dict[str, Any]:
+        """Return those of them that have something left to train."""
+        given, optimizers = self.given(field), self.given("optimizers")
+        return {n: given[n] for n in given if n in optimizers and not self.is_frozen(n)}
+
+    @property
+    def without_optimizer(self) -> tuple[str, ...] | None:
+        """The optimizers that must be added for all that the step trains; None if unclear."""
+        trained = self.form.trained(self.effective)
+        if trained is None:
+            return None
+        given = self.given("optimizers")
+        rest = [name for name in trained if not self.is_frozen(name)]
+        return tuple(name for name in rest if not any(self.overlap(name, one) for one in given))
+
+    def fields(self) -> dict[str, Any]:
+        """Return the values by the names of the form's fields, as far as they were written."""
+        in_file = {section for section, *_ in FORM.values()}
+        fields = {name: value for name, value in self.values.items() if name not in in_file}
+        for name, (*above, last) in FORM.items():
+            holder = mapping_at(self.values, *above)
+            fields |= {name: holder[last]} if last in holder else {}
+        return fields
+
+    def build(self) -> Step:
+        """Make the step, which must have no problem, without the defaults that it cannot use."""
+        usual = dict.fromkeys(self.without_optimizer or (), self.form.usual_optimizer)
+        optimizers = {**self.usable("optimizers"), **usual}
+        chosen = {"optimizers": optimizers, "schedulers": self.usable("schedulers")}
+        return self.form(**{**self.fields(), **chosen})
+
+
+class Pipeline:
+    """The defaults and steps of a recipe, at `at` in its file; what has no form is skipped."""
+
+    def __init__(
+        self, value: Any, form: type[Step], at: Place = (), usual: Mapping[str, Any] | None = None
+    ) -> None:
+        self.value, self.form, self.at = value, form, at
+        self.defaults, self.at_defaults = mapping_at(value, "defaults"), (*at, "defaults")
+        # A list where `steps:` is missing is read as the steps that it is meant to be.
+        self.at_steps = at if isinstance(value, list) else (*at, "steps")
+        self.listed = value if isinstance(value, list) else list_at(value, "steps")
+        self.steps: dict[int, RawStep] = {}
+        for number, own in enumerate(self.listed):
+            if isinstance(own, Mapping):
+                places = self.at_defaults, (*self.at_steps, number)
+                filled = layered(self.defaults, own, *places)
+                self.steps[number] = RawStep(form, *filled, usual or {})
+
+    def build(self, beside: Mapping[str, Any]) -> Recipe:
+        """Make the recipe, which must have no problem."""
+        return recipe_of(tuple(step.build() for step in self.steps.values()), beside)
+
+
+def recipe_of(steps: tuple[Step, ...], beside: Mapping[str, Any]) -> Recipe:
+    """Make the recipe of steps, and of what is written beside the pipeline."""
+    divergence = Divergence(**(beside.get("divergence") or {}))
+    return Recipe(
+        steps=steps, divergence=divergence, callbacks=tuple(beside.get("callbacks") or ())
     )
 
 
-def read_recipe(path: Path, family: Family | None = None) -> RecipeFile:
-    """Read a recipe file; `family` is another form of one of the project's.
+@dataclass(frozen=True)
+class RecipeFile:
+    """A file without a problem: `data`, `model` and `training` are parameters objects.
 
-    Raises:
-        InputError: a line for each problem.
+    `given` names what the file sets of them, such as `training.batch_size`, and `trackers`.
     """
-    reading = _Reading(read_document(path), file_forms(family))
-    if found := reading.problems():
-        raise InputError("\n".join(problem.of(path) for problem in found))
-    return reading.build(path)
+
+    path: Path
+    raw: RawFile = field(repr=False, compare=False)
+    family: Family
+    recipe: Recipe
+    data: DataSettings
+    model: Any
+    training: Any
+    trackers: tuple[dict[str, Any], ...] = ()
+    given: tuple[str, ...] = ()
 
 
-def recipe_problems(path: Path) -> list[Problem]:
-    """Give every problem of a recipe file, in the order of its lines."""
-    return _Reading(read_document(path), file_forms()).problems()
+class RawFile:
+    """The sections of a recipe file as they were written; sections that are null are left out."""
+
+    def __init__(self, path: Path, usual: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self.document: Document = read_document(path)
+        content = mapping_at(self.document.content)
+        self.sections = {name: content[name] for name in content if content[name] is not None}
+        training = mapping_at(self.sections, "training")
+        self.beside = {name: training.pop(name) for name in BESIDE_PIPELINE if name in training}
+        self.has_pipeline = "pipeline" in training
+        pipeline = training.pop("pipeline", None)
+        self.settings = training
+        self.model = mapping_at(self.sections, "model")
+        self.family_name = self.model.pop("family", None)
+        self.family = self._family(pipeline)
+        at = ("training", "pipeline")
+        value = {} if pipeline is None else pipeline
+        self.pipeline = Pipeline(value, self.family.step, at, usual)
+
+    def build(self) -> RecipeFile:
+        """Make the file's objects; it must have no problem."""
+        data, trackers = mapping_at(self.sections, "data"), self.sections.get("trackers", ())
+        sections = {"data": data, "model": self.model, "training": self.settings}
+        return RecipeFile(
+            path=self.path,
+            raw=self,
+            family=self.family,
+            recipe=self.pipeline.build(self.beside),
+            data=DataSettings(**data),
+            model=self.family.shape(**self.model),
+            training=self.family.settings(**self.settings),
+            trackers=tuple(trackers),
+            given=(
+                *(f"{section}.{name}" for section, values in sections.items() for name in values),
+                *(["trackers"] if trackers else []),
+            ),
+        )
+
+    def _family(self, pipeline: Any) -> Family:
+        """Find the family by its name, or else by the fields of the steps."""
+        known = families()
+        if isinstance(self.family_name, str) and self.family_name in known:
+            return known[self.family_name]
+        fields = {*_fields(pipeline)}
+        shared = {*parameter_names(Step)}
+        fitting = [
+            family
+            for family in known.values()
+            if ({*parameter_names(family.step)} - shared) & fields
+        ]
+        return next(iter([*fitting, *known.values()]))
+
+
+def _fields(pipeline: Any) -> Iterator[str]:
+    """Yield the names of the fields that the steps and the defaults of a pipeline use."""
+    steps = pipeline if isinstance(pipeline, list) else list_at(pipeline, "steps")
+    for step in [mapping_at(pipeline, "defaults"), *steps]:
+        yield from step if isinstance(step, Mapping) else []

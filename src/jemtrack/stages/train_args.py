@@ -1,12 +1,30 @@
 """The parameters that the trainers share."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Container, Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from jemtrack.jem.networks.shape import Depth, NormName
-from jemtrack.parameters import AtLeastOne, Count, NotNegative, parameters
-from jemtrack.train.hardware import DeviceName, Hardware, Precision, Strategy
+from jemtrack.jem.family import FAMILY, NETWORK, BatchArgs, JemFamily, JemStep
+from jemtrack.jem.networks.shape import NetworkShape
+from jemtrack.parameters import (
+    AtLeastOne,
+    Count,
+    NotNegative,
+    Positive,
+    ValueProblem,
+    format_value,
+    parameters,
+    refuse,
+)
+from jemtrack.train.hardware import Hardware
+from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
+
+Choice = str | dict[str, Any]
+_SCHEDULES = {"constant": "none", "cosine": "CosineAnnealingLR"}
+# What an optimizer's options do not say: each is a field of its own.
+_FIELDS = {"lr": 1.0, "weight_decay": 0.0, "warm_up_steps": 0}
 
 
 def _no_parent(name: str) -> str:
@@ -15,79 +33,95 @@ def _no_parent(name: str) -> str:
     return name
 
 
+def _sound(
+    choose: Callable[[Any], Any], fields: Mapping[str, Any], names: Container[str] = ()
+) -> Any:
+    """Make a validator of a choice: one of `names`, or what `choose` takes; it is kept as it is."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            text = "is said by the parameter of this name, beside it"
+            refuse((ValueProblem((name,), text) for name in value if name in fields), value)
+            choose({**value, **fields})
+        elif not isinstance(value, str):
+            text = f"must be a name, or `type` and its options, got {format_value(value)}"
+            refuse([ValueProblem((), text)], value)
+        elif value not in names:
+            try:
+                choose({"type": value, **fields})
+            except pydantic.ValidationError as error:
+                found = ((each["loc"], each["msg"]) for each in error.errors())
+                # A name alone has no `type` in the file.
+                refuse((ValueProblem(() if at == ("type",) else at, text) for at, text in found))
+        return value
+
+    return BeforeValidator(check)
+
+
+def _mapping(choice: Choice) -> dict[str, Any]:
+    return {"type": choice} if isinstance(choice, str) else choice
+
+
 @parameters
-class TrainArgs:
-    """How a trainer trains; the objective's own parameters stand beside it.
+class TrainArgs(NetworkShape, BatchArgs, Hardware):
+    """How a trainer trains; the objective's own parameters are beside it.
+
+    The bases have the parameters of the network, of what is seen, and of the hardware. `clf_only`,
+    `optimizer`, `lr`, `warm_up_steps`, `schedule`, `weight_decay` and `n_epochs` are for the
+    ordinary training: a recipe with steps of its own says them itself.
 
     Attributes:
         experiment: name of the run, for trackers and for the folder under `save_dir`.
         save_dir: folder of logs and extra checkpoints; neither is an output of the stage.
-        depth: layers of the wide residual network, 6n + 4.
-        width: its widening factor.
-        norm: normalisation in its blocks.
-        dropout_rate: share of the activations that a block drops in training.
         load_path: model file to start from, in place of a fresh initialisation; `jemtrack graph`
             makes it one of the stage's deps.
-        clf_only: train the class head alone; the trunk stays as it is. This, `lr`,
-            `warm_up_steps`, `schedule`, `weight_decay` and `n_epochs` are for the ordinary
-            training: a recipe with steps of its own says them itself.
-        uncond: take log p~(x) from the energy head instead of from the logits; cross entropy alone
-            does not train it.
-        lr: Adam's learning rate.
+        clf_only: train the class head alone; the trunk stays as it is.
+        optimizer: name of an optimizer, or the dotted path of a class of your own; with options
+            of its own, a mapping of `type` and these: `{type: SGD, momentum: 0.9}`.
+        lr: the optimizer's learning rate.
         warm_up_steps: optimization steps over which it rises to `lr`.
-        schedule: whether it then is constant, or falls to 0, epoch by epoch, along half a cosine.
-        weight_decay: Adam's L2 penalty.
-        batch_size: images in an optimization step.
+        schedule: of the learning rate. constant, or cosine: it falls to 0, epoch by epoch, along
+            half a cosine; or a scheduler, in the form of `optimizer`: OneCycleLR.
+        weight_decay: the optimizer's: of Adam and SGD an L2 penalty. A class of your own is
+            given it unless it is 0.
         n_epochs: passes over the training images.
-        sigma: standard deviation of the noise on images scaled to [-1, 1].
-        labels_per_class: labelled images of each class; 0 or -1: all are labelled.
-        n_steps: Langevin steps of a chain. SampledJEM trains on the ends of its chains; in every
-            trainer, the log density that chains of this length reach is set beside that of
-            validation images when training ends; 0: no chains.
         ckpt_every: epochs between extra checkpoints under `save_dir`; 0: none.
-        eval_every: epochs between looks at the validation images.
         print_every: batches between lines where no progress bar is drawn.
         print_to_log: write the lines into a file under `save_dir` too.
-        device: auto is a GPU where there is one, else the CPU.
-        precision: fp32, or bf16-mixed: the weights in fp32, what autocast chooses in bfloat16.
-        processes: that share each batch; on GPUs, each has one of its own.
-        strategy: auto is one process, or ddp where there are several: each has the whole model,
-            and their gradients are averaged.
     """
+
+    family: ClassVar[JemFamily] = FAMILY
 
     experiment: Annotated[str, AfterValidator(_no_parent)] = "energy_model"
     save_dir: Annotated[str, Field(min_length=1)] = "experiment"
-    depth: Depth = 10
-    width: AtLeastOne = 2
-    norm: NormName = "none"
-    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    uncond: bool = False
     load_path: str | None = None
     clf_only: bool = False
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    optimizer: Annotated[Choice, _sound(choose_optimizer, _FIELDS)] = "Adam"
+    lr: Positive = 1e-3
     warm_up_steps: Count = 0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Annotated[Choice, _sound(choose_scheduler, {}, _SCHEDULES)] = "constant"
     weight_decay: NotNegative = 0.0
-    batch_size: AtLeastOne = 64
     n_epochs: AtLeastOne = 40
-    sigma: NotNegative = 0.03
-    labels_per_class: Annotated[int, Field(ge=-1)] = -1
-    n_steps: Count = 20
     ckpt_every: Count = 0
-    eval_every: AtLeastOne = 1
     print_every: AtLeastOne = 100
     print_to_log: bool = False
-    device: DeviceName = "auto"
-    precision: Precision = "fp32"
-    processes: AtLeastOne = 1
-    strategy: Strategy = "auto"
 
-    @property
-    def hardware(self) -> Hardware:
-        """What to train on."""
-        return Hardware(
-            device=self.device,
-            precision=self.precision,
-            processes=self.processes,
-            strategy=self.strategy,
+    def ordinary_step(self) -> JemStep:
+        """Make the one step of the ordinary training."""
+        shared = {"lr": self.lr, "warm_up_steps": self.warm_up_steps}
+        optimizer = _mapping(self.optimizer)
+        # A class of one's own may know no weight decay.
+        if self.weight_decay or "." not in optimizer["type"]:
+            shared["weight_decay"] = self.weight_decay
+        schedule = _mapping(self.schedule)
+        kind = _SCHEDULES.get(schedule["type"], schedule["type"])
+        is_constant = kind == "none"
+        return JemStep(
+            name="train",
+            n_epochs=self.n_epochs,
+            freeze=(f"{NETWORK}.trunk", f"{NETWORK}.energy_head") if self.clf_only else (),
+            optimizers={NETWORK: choose_optimizer({**optimizer, **shared})},
+            schedulers={}
+            if is_constant
+            else {NETWORK: choose_scheduler({**schedule, "type": kind})},
         )

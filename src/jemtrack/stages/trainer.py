@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import zntrack
 
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError, ParameterError
-from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
-from jemtrack.jem.training.phases import initial_network, network_shape, training_phases
-from jemtrack.jem.training.training import Training
 from jemtrack.project.params import PARAMS
 from jemtrack.project.runtime import runtime_trackers
 from jemtrack.project.scratch import persistent_output, resumable, tracked_folder
@@ -22,20 +18,15 @@ from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_checks import check_trainers
-from jemtrack.stages.trainer_recipe import (
-    recipe_modules,
-    recipe_problems,
-    step_objectives,
-    trainer_family,
-    trainer_recipe,
-)
+from jemtrack.stages.trainer_recipe import recipe_modules, recipe_problems, trainer_recipe
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.distributed import is_rank_zero
+from jemtrack.train.family import Training
 from jemtrack.train.launch import PickleByRecipe, Runtime, launch
 
 
 class Trainer(Stage):
-    """Trains a joint energy model by an objective; a subclass says which is the usual one.
+    """Trains a model of `params`' family by an objective; a subclass says which is the usual one.
 
     Attributes:
         data: the file of prepared images.
@@ -65,10 +56,10 @@ class Trainer(Stage):
         data = DataSplits.load(self.data)
         check_trainers(self.name, data)
         handed = PickleByRecipe((self, data), _with_data, type(self), self.name)
-        launch(self.params.hardware, _compute, handed)
+        launch(self.params, _compute, handed)
 
     def train(self, data: DataSplits, place: Runtime) -> None:
-        """Train in this process; the first of several writes what comes of it."""
+        """Train in this process; the first of several writes the results."""
         training = self.training(data, place)
         if not is_rank_zero():
             training.train((), None)
@@ -84,53 +75,41 @@ class Trainer(Stage):
                 *default_trackers(self.history, self.params.print_every),
                 *runtime_trackers(tracked_folder(self.run_folder, checkpoints)),
             ]
-            metrics = training.train(trackers, checkpoints)
-            if self.params.n_steps:
-                sampler = LangevinSampler(n_steps=self.params.n_steps)
-                image_shape = data.train.images_NCHW.shape[1:]
-                density = chain_log_density(training.served, sampler, image_shape, data.seed)
-                metrics["chain_log_density"] = density
+            metrics = training.train(trackers, checkpoints) | training.final_metrics()
             training.save(self.model)
             self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
 
     def training(self, data: DataSplits, place: Runtime) -> Training:
-        """Describe the training on these images; the network is drawn from their seed.
+        """Make the training on these images; the network is drawn from their seed.
 
         Raises:
             InputError: with a line for each problem of the recipe.
         """
         where = f"{PARAMS}: {self.name}.recipe"
-        recipe = trainer_recipe(self.recipe, self.params, trainer_family(self.objective), where)
-        objectives = step_objectives(recipe, self.objective, where)
-        shape = network_shape(self.params, data)
+        recipe = trainer_recipe(self.recipe, self.params, self.objective, where)
         try:
-            steps = training_phases(recipe, objectives, self.params, data, place.device)
+            return Training(
+                name=f"{self.params.experiment}/{self.name}",
+                family=self.params.family,
+                recipe=recipe,
+                model=self.params,
+                settings=self.params,
+                data=data,
+                place=place,
+                parameters={
+                    "params": self.params,
+                    "objective": self.objective,
+                    "recipe": self.recipe,
+                    "training": recipe.as_mapping(),
+                },
+                notes={"trainer": self.name, "dataset": data.dataset},
+                folder=self.run_folder,
+                objective=self.objective,
+                start=Path(self.params.load_path) if self.params.load_path else None,
+                callbacks=[PeriodicWeights(every=e)] if (e := self.params.ckpt_every) else [],
+            )
         except ParameterError as error:
             raise InputError(f"{PARAMS}: {self.name}: {error}") from error
-        start = Path(self.params.load_path) if self.params.load_path else None
-        # Initialisation and dropout draw from the global stream; all else has a stream of its own.
-        torch.manual_seed(data.seed)
-        return Training(
-            name=f"{self.params.experiment}/{self.name}",
-            network=initial_network(shape, start, place.device),
-            shape=shape,
-            recipe=recipe,
-            phases=steps,
-            place=place,
-            notes={
-                "trainer": self.name,
-                "dataset": data.dataset,
-                "sigma": str(self.params.sigma),
-            },
-            parameters={
-                "params": self.params,
-                "objective": self.objective,
-                "recipe": self.recipe,
-                "training": recipe.as_mapping(),
-            },
-            folder=self.run_folder,
-            callbacks=[PeriodicWeights(every=every)] if (every := self.params.ckpt_every) else [],
-        )
 
     @property
     def run_folder(self) -> Path:
@@ -139,14 +118,14 @@ class Trainer(Stage):
 
     @classmethod
     def parameter_problems(cls, where: str, objects: Mapping[str, Any]) -> list[str]:
-        """Say what is wrong with the recipe, a line a problem."""
+        """List what is wrong with the recipe, a line a problem."""
         recipe, params = objects.get("recipe"), objects.get("params")
         return recipe_problems(recipe, params, objects.get("objective"), f"{where}.recipe")
 
     @classmethod
     def code_modules(cls, parameters: Mapping[str, Any]) -> list[str]:
-        """Name the modules of the objectives and callbacks that the recipe names."""
-        return recipe_modules(parameters.get("recipe"))
+        """Name the modules of what the recipe and `params` name by class."""
+        return recipe_modules(parameters.get("recipe"), parameters["params"])
 
     @classmethod
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:

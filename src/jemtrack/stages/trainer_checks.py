@@ -5,9 +5,6 @@ from pathlib import Path
 
 from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError, ParameterError
-from jemtrack.jem.networks.model_file import load_weights_into
-from jemtrack.jem.training.batches import pick_labelled
-from jemtrack.jem.training.phases import network_shape
 from jemtrack.project.params import (
     DVC,
     PARAMS,
@@ -21,19 +18,15 @@ from jemtrack.project.params import (
     sections,
 )
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.trainer_recipe import (
-    recipe_problems,
-    step_objectives,
-    trainer_family,
-    trainer_recipe,
-)
+from jemtrack.stages.trainer_recipe import recipe_problems, trainer_recipe
 from jemtrack.train.launch import check_hardware
+from jemtrack.train.recipe import Recipe
 
 
 def check_trainers(running: str, data: DataSplits) -> None:
-    """Hold the parameters of every trainer that reads what `running` does against the data.
+    """Check the parameters of every trainer that reads what `running` does against the data.
 
-    So the first one that runs speaks for all, before anything is trained.
+    So the first one that runs names the problems of all, before anything is trained.
 
     Raises:
         InputError: one line for each value that does not fit.
@@ -54,12 +47,12 @@ def check_trainers(running: str, data: DataSplits) -> None:
 
 
 def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) -> Iterator[str]:
-    """Say what does not fit, a line a problem; the parameters must be sound by themselves."""
+    """Yield what does not fit, a line a problem; the parameters must be sound by themselves."""
     params: TrainArgs = section.build()
     yield from _recipe_problems(section, data, is_running)
     try:
-        check_hardware(params.hardware)
-        pick_labelled(data.train.labels_N, params.labels_per_class, data.seed)
+        check_hardware(params)
+        params.family.check_data(params, data)
     except ParameterError as error:
         yield f"{section.where}.{error}"
     if blocker := _not_a_folder(Path(params.save_dir)):
@@ -69,7 +62,7 @@ def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) ->
 
 
 def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> Iterator[str]:
-    """Say what the trainer's recipe and its objectives ask of data and parameters in vain."""
+    """Yield what the trainer's recipe and its objectives ask of data and parameters in vain."""
     values, params = read_parameters(), section.build()
     recipe, where = values[section.stage].get("recipe"), f"{PARAMS}: {section.stage}.recipe"
     if isinstance(recipe, str) and Path(recipe) not in listed_inputs(section.stage) and is_running:
@@ -81,29 +74,20 @@ def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> It
     )
     own = next(sound, None)
     try:
-        steps = trainer_recipe(recipe, params, trainer_family(own), where)
-        objectives = step_objectives(steps, own, where)
+        chosen = trainer_recipe(recipe, params, own, where)
     except InputError:
-        return  # told elsewhere
+        return  # it is among the parameters' problems
     if len(data.valid) == 0:
         for problem in recipe_problems(recipe, params, own, where, validates=False):
             yield f"{problem}; the data were prepared with n_valid 0"
-    training = {
-        "n_classes": data.n_classes,
-        "batch_size": params.batch_size,
-        "n_steps": params.n_steps,
-    }
-    for check in [each.check_training for each in objectives if hasattr(each, "check_training")]:
-        try:
-            check(**training)
-        except ParameterError as error:
-            yield f"{PARAMS}: {section.stage}: {error}"
+    for problem in params.family.objective_problems(chosen, own, params, data, run_own=is_running):
+        yield f"{PARAMS}: {section.stage}: {problem}"
 
 
 def _start_problems(
     section: Section, start: Path, data: DataSplits, is_running: bool
 ) -> Iterator[str]:
-    """Say why training cannot start from the model at `start`."""
+    """Yield why training cannot start from the model at `start`."""
     where, made_by = f"{section.where}.load_path", maker(start)
     if made_by == section.stage:
         yield f"{where} must be no output of its own stage, got '{start}': copy it elsewhere first"
@@ -118,9 +102,10 @@ def _start_problems(
     if made_by and not is_running:
         return
     params: TrainArgs = section.build()
-    shape = network_shape(params, data)
+    recipe = Recipe(steps=(params.ordinary_step(),))
     try:
-        load_weights_into(shape.build_model(), shape, start)
+        for make in params.family.networks(recipe, params, data, start).values():
+            make()
     except InputError as error:
         yield f"{where}: {error}"
 

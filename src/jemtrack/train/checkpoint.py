@@ -101,7 +101,7 @@ class Checkpoints:
         return path
 
     def load(self) -> Any | None:
-        """Load the newest whole checkpoint, or return None; warn of damaged ones and remove them."""
+        """Load the newest whole checkpoint, or return None; remove damaged ones with a warning."""
         from jemtrack.train.serialization import from_bytes
 
         for file in newest_first(self.folder):

@@ -32,7 +32,7 @@ from jemtrack.train.events import (
     PhaseStart,
     Status,
 )
-from jemtrack.train.optimizers import warming_up
+from jemtrack.train.optimizers import Interval, warming_up
 from jemtrack.train.phase import Phase
 from jemtrack.train.state import TrainState
 
@@ -65,14 +65,21 @@ def ended(state: TrainState, phase: Phase) -> str:
     """Say why the phase is over; nothing where it is not."""
     if state.stop:
         return state.stop
-    if threshold := phase.threshold:
-        value = smoothed(state, threshold.metric)
-        if value < threshold.value:
-            return f"{threshold.metric} {value:g} is below {threshold.value:g}"
+    how = phase.step.transition
+    if how.mode == "loss_threshold":
+        assert how.metric is not None  # both are checked where the transition is made
+        assert how.threshold is not None
+        value = smoothed(state, how.metric)
+        if value < how.threshold:
+            return f"{how.metric} {value:g} is below {how.threshold:g}"
+    # Only whole epochs are judged, and one is always trained.
+    at_epoch_end = state.position.epoch and not state.position.batch
+    if how.mode == "wall_clock" and at_epoch_end and state.seconds >= 3600 * (how.hours or 0):
+        return f"{how.hours:g} hours are over"
     if state.position.epoch < phase.n_epochs:
         return state.stop_phase
-    if threshold:
-        return f"{threshold.metric} never fell below {threshold.value:g}: moving on"
+    if how.mode == "loss_threshold":
+        return f"{how.metric} never fell below {how.threshold:g}: moving on"
     return f"{phase.n_epochs} epochs are done"
 
 
@@ -97,7 +104,9 @@ def fit_epoch(state: TrainState, phase: Phase, autocast: Autocast = nullcontext)
         yield BatchStart(state.position)
         losses = update(state, phase, batch, autocast)
         note(state, phase, losses)
+        step_schedulers(state, phase, "batch", losses)
         before, started = started, time.perf_counter()
+        state.seconds += started - before
         yield BatchEnd(state.position, losses, state.step, started - before)
     if not weights_are_finite(state):
         raise TrainingDivergedError(f"the weights are not finite after epoch {epoch + 1}: {ADVICE}")
@@ -105,7 +114,8 @@ def fit_epoch(state: TrainState, phase: Phase, autocast: Autocast = nullcontext)
     if phase.validation and phase.validation.due(epoch, phase.n_epochs):
         with autocast():
             metrics |= broadcast(phase.validation.measure(state.served) if is_rank_zero() else {})
-    step_schedulers(state, phase, metrics)
+    step_schedulers(state, phase, "epoch", metrics)
+    state.seconds = broadcast(state.seconds + time.perf_counter() - started)
     state.latest, state.totals = metrics, {}
     state.epochs += 1
     state.position = replace(state.position, epoch=epoch + 1, batch=0)
@@ -130,9 +140,9 @@ def update(
     if not all(map(math.isfinite, norms.values())):
         raise TrainingDivergedError(_divergence("gradient is not finite", state, values), values)
     for name, optimizer in state.optimizers.items():
-        if norms[name] > phase.clip_norms.get(name, math.inf):
-            limit, norm = phase.clip_norms[name], torch.tensor(norms[name])
-            clip_grads_with_norm_(_weights(optimizer), limit, norm)
+        limit = phase.step.optimizers[name].clip_norm
+        if limit is not None and norms[name] > limit:
+            clip_grads_with_norm_(_weights(optimizer), limit, torch.tensor(norms[name]))
         with warming_up(optimizer, phase.warm_up(name, state.position)):
             optimizer.step()
     return values
@@ -142,8 +152,9 @@ def note(state: TrainState, phase: Phase, losses: dict[str, float]) -> None:
     """Count a batch in that was trained on."""
     for name, value in losses.items():
         state.totals[name] = state.totals.get(name, 0.0) + value
-    if phase.threshold and not math.isnan(losses.get(phase.threshold.metric, math.nan)):
-        state.recent.append(losses[phase.threshold.metric])
+    metric = phase.step.transition.metric
+    if metric and not math.isnan(losses.get(metric, math.nan)):
+        state.recent.append(losses[metric])
     state.last_losses.append(losses["loss"])
     state.step += 1
     state.position = replace(state.position, batch=state.position.batch + 1)
@@ -159,10 +170,15 @@ def set_modes(state: TrainState, phase: Phase) -> None:
         module.eval()
 
 
-def step_schedulers(state: TrainState, phase: Phase, metrics: dict[str, float]) -> None:
-    """Let each scheduler set the learning rate of the next epoch."""
+def step_schedulers(
+    state: TrainState, phase: Phase, interval: Interval, metrics: Mapping[str, float]
+) -> None:
+    """Let each scheduler of that interval set the learning rate of the next epoch or batch."""
     for name, scheduler in state.schedulers.items():
-        metric = phase.schedules[name].metric
+        chosen = phase.step.schedulers[name]
+        metric = getattr(chosen, "metric", None)
+        if chosen.interval != interval:
+            continue
         if not metric:
             scheduler.step()
         elif not math.isnan(metrics.get(metric, math.nan)):

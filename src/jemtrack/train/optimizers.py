@@ -1,13 +1,14 @@
-"""Optimizers and schedulers: their options, and how torch's own are made of them.
+"""Optimizers and schedulers: each holds its options and makes itself.
 
-Fields, names and defaults are torch's, unless a docstring says otherwise. A recipe is checked
-without torch, so that torch is imported where something is made.
+Fields, names and defaults are PyTorch's, unless a docstring says otherwise. A recipe is checked
+without PyTorch, which is imported where something is made.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ from jemtrack.parameters import (
     NotNegative,
     Positive,
     Share,
+    by_type,
     parameters,
 )
+from jemtrack.train.class_path import ClassPath
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,55 +34,72 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 Betas = Annotated[tuple[Share, Share], FROM_LIST]
+Factor = Annotated[float, Field(ge=0, le=1)]
+Interval = Literal["epoch", "batch"]
 
-# What a class here has beside the options of torch's own class.
-_OWN_OPTIONS = {"clip_norm", "warm_up_steps", "metric"}
+# Options that are the training loop's, and not PyTorch's.
+_OWN_OPTIONS = {"type", "clip_norm", "warm_up_steps", "interval", "metric"}
 
 
 @parameters
 class OptimizerOptions:
-    """What all optimizers share.
+    """What the training loop itself does for an optimizer.
 
-    `clip_norm` is the norm of all of the optimizer's gradients together above which they are
-    scaled down to it before a step; none: they never are. `warm_up_steps` are the optimization
-    steps over which the learning rate rises linearly to `lr`, or to what a scheduler makes of it.
+    Attributes:
+        clip_norm: norm of all of the optimizer's gradients together above which they are scaled
+            down to it before a step; none: never.
+        warm_up_steps: optimization steps over which the learning rate rises linearly to what it
+            would otherwise be.
     """
 
-    lr: Positive
-    weight_decay: NotNegative = 0.0
     clip_norm: Positive | None = None
     warm_up_steps: Count = 0
 
-    # Whether torch has a fused form, which takes one pass over the weights, on CPUs and GPUs.
-    fused: ClassVar[bool] = True
-
     def make(self, weights: Iterable[nn.Parameter]) -> Optimizer:
-        """Make torch's optimizer of these weights."""
-        fused = {"fused": True} if self.fused else {}
-        return eager_optimizer(type(self).__name__, weights, **_torch_options(self), **fused)
+        """Make the optimizer of these weights."""
+        raise NotImplementedError
 
 
 @parameters
-class Adam(OptimizerOptions):
+class _Known(OptimizerOptions):
+    type: str
+    lr: Positive
+    weight_decay: NotNegative = 0.0
+
+    module: ClassVar[str] = "torch.optim"
+    # Whether it has a fused form, which takes one pass over the weights, on CPUs and GPUs.
+    fused: ClassVar[bool] = True
+
+    def make(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        """Make the optimizer of these weights."""
+        fused = {"fused": True} if self.fused else {}
+        return eager_optimizer(self.type, weights, self.module, **_options(self), **fused)
+
+
+@parameters
+class Adam(_Known):
     """Kingma & Ba 2015; `weight_decay` is an L2 penalty."""
 
+    type: Literal["Adam"] = "Adam"
     betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-8
 
 
 @parameters
-class AdamW(OptimizerOptions):
+class AdamW(_Known):
     """Loshchilov & Hutter 2019; `weight_decay` shrinks the weights apart from the gradient."""
 
+    type: Literal["AdamW"] = "AdamW"
     weight_decay: NotNegative = 0.01
     betas: Betas = (0.9, 0.999)
     eps: Positive = 1e-8
 
 
 @parameters
-class SGD(OptimizerOptions):
-    """Stochastic gradient descent, with momentum if asked for."""
+class SGD(_Known):
+    """Stochastic gradient descent; with `momentum`, Polyak's, or with `nesterov`, Nesterov's."""
 
+    type: Literal["SGD"] = "SGD"
     momentum: Share = 0.0
     dampening: NotNegative = 0.0
     nesterov: bool = False
@@ -87,16 +107,17 @@ class SGD(OptimizerOptions):
     @field_validator("nesterov")
     @classmethod
     def _needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
-        # A field that is itself at fault is not in `data`, and was named already.
+        # A field that has a problem itself is not in `data`, and was named already.
         if nesterov and not (info.data.get("momentum", 1) and not info.data.get("dampening", 0)):
             raise ValueError("must be false without momentum, and with dampening")
         return nesterov
 
 
 @parameters
-class RMSprop(OptimizerOptions):
+class RMSprop(_Known):
     """Division by a running root mean square of the gradient."""
 
+    type: Literal["RMSprop"] = "RMSprop"
     alpha: Share = 0.99
     eps: Positive = 1e-8
     momentum: Share = 0.0
@@ -106,77 +127,156 @@ class RMSprop(OptimizerOptions):
 
 
 @parameters
-class SchedulerOptions:
-    """What a scheduler has in common with others: it acts at the end of each epoch."""
+class Lion(_Known):
+    """Chen et al. 2023 (https://arxiv.org/abs/2302.06675); it wants an `lr` 3 to 10 times lower."""
 
-    def make(self, optimizer: Optimizer, n_epochs: int) -> LRScheduler:
-        """Make torch's scheduler, for a phase of at most `n_epochs`."""
-        from torch.optim import lr_scheduler
+    type: Literal["Lion"] = "Lion"
+    betas: Betas = (0.9, 0.99)
 
-        made: LRScheduler = getattr(lr_scheduler, type(self).__name__)(
-            optimizer, **_torch_options(self)
-        )
+    module: ClassVar[str] = "jemtrack.train.lion"
+    fused: ClassVar[bool] = False
+
+
+@parameters
+class OwnOptimizer(ClassPath, OptimizerOptions):
+    """A subclass of `torch.optim.Optimizer` by its dotted path."""
+
+    def make(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        """Make the optimizer of these weights."""
+        made: Optimizer = self.instantiate(weights)
         return made
 
 
 @parameters
-class CosineAnnealingLR(SchedulerOptions):
-    """From the initial rate to `eta_min_factor` times it, along half a cosine of `t_max` epochs.
+class SchedulerOptions:
+    """What all schedulers share: each steps after an epoch, or after a batch, by its `interval`."""
 
-    `t_max` is the phase's number of epochs where none is given.
+    type: str
+    interval: Interval = "epoch"
+
+    def make(self, optimizer: Optimizer, n_steps: int) -> LRScheduler:
+        """Make PyTorch's scheduler, for a phase in which it takes at most `n_steps`."""
+        from torch.optim import lr_scheduler
+
+        made: LRScheduler = getattr(lr_scheduler, self.type)(optimizer, **_options(self))
+        return made
+
+
+@parameters
+class NoScheduler(SchedulerOptions):
+    """Takes the scheduler away that the defaults name."""
+
+    type: Literal["none"] = "none"
+
+
+@parameters
+class CosineAnnealingLR(SchedulerOptions):
+    """From the initial rate to `eta_min_factor` times it, along half a cosine of `t_max` steps.
+
+    `t_max` is the whole phase if it is not given.
     """
 
+    type: Literal["CosineAnnealingLR"] = "CosineAnnealingLR"
     t_max: AtLeastOne | None = None
-    eta_min_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eta_min_factor: Factor = 0.0
 
-    def make(self, optimizer: Optimizer, n_epochs: int) -> LRScheduler:
-        """Make torch's scheduler, for a phase of at most `n_epochs`."""
+    def make(self, optimizer: Optimizer, n_steps: int) -> LRScheduler:
+        """Make PyTorch's scheduler, for a phase in which it takes at most `n_steps`."""
         from torch.optim import lr_scheduler
 
         # The rate that the optimizer has: after a divergence it is lower than the chosen one.
         eta_min = optimizer.param_groups[0]["lr"] * self.eta_min_factor
-        return lr_scheduler.CosineAnnealingLR(optimizer, self.t_max or n_epochs, eta_min)
+        return lr_scheduler.CosineAnnealingLR(optimizer, self.t_max or n_steps, eta_min)
 
 
 @parameters
 class StepLR(SchedulerOptions):
-    """The rate times `gamma` every `step_size` epochs."""
+    """The rate times `gamma` every `step_size` steps."""
 
+    type: Literal["StepLR"] = "StepLR"
     step_size: AtLeastOne
     gamma: Positive = 0.1
 
 
 @parameters
 class ExponentialLR(SchedulerOptions):
-    """The rate times `gamma` every epoch."""
+    """The rate times `gamma` every step."""
 
+    type: Literal["ExponentialLR"] = "ExponentialLR"
     gamma: Positive
 
 
 @parameters
+class OneCycleLR(SchedulerOptions):
+    """Smith & Topin 2018: up to the optimizer's `lr`, the peak, and down over the phase."""
+
+    type: Literal["OneCycleLR"] = "OneCycleLR"
+    interval: Interval = "batch"
+    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    cycle_momentum: bool = True
+    base_momentum: Share = 0.85
+    max_momentum: Share = 0.95
+    div_factor: Positive = 25.0
+    final_div_factor: Positive = 1e4
+    three_phase: bool = False
+
+    def make(self, optimizer: Optimizer, n_steps: int) -> LRScheduler:
+        """Make PyTorch's scheduler, for a phase in which it takes at most `n_steps`."""
+        from torch.optim import lr_scheduler
+
+        peak = optimizer.param_groups[0]["lr"]
+        return lr_scheduler.OneCycleLR(optimizer, peak, n_steps, **_options(self))
+
+
+@parameters
 class ReduceLROnPlateau(SchedulerOptions):
-    """The rate times `factor` when `metric` did not improve for more than `patience` epochs.
+    """The rate times `factor` if `metric` did not improve for more than `patience` epochs.
 
     `metric` is one of an epoch; a change by less than the share `threshold` does not count.
     """
 
+    type: Literal["ReduceLROnPlateau"] = "ReduceLROnPlateau"
+    interval: Literal["epoch"] = "epoch"
     metric: Annotated[str, Field(min_length=1)] = "train_loss"
     mode: Literal["min", "max"] = "min"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     patience: Count = 10
     threshold: NotNegative = 1e-4
+    min_lr: NotNegative = 0.0
+
+
+@parameters
+class OwnScheduler(ClassPath, SchedulerOptions):
+    """A subclass of `torch.optim.lr_scheduler.LRScheduler` by its dotted path.
+
+    One whose step takes a metric of an epoch names it by `metric`.
+    """
+
+    metric: Annotated[str, Field(min_length=1)] | None = None
+
+    def make(self, optimizer: Optimizer, n_steps: int) -> LRScheduler:
+        """Make the scheduler; `n_steps` is not passed on."""
+        made: LRScheduler = self.instantiate(optimizer)
+        return made
 
 
 OPTIMIZERS: dict[str, type[OptimizerOptions]] = {
-    cls.__name__: cls for cls in (Adam, AdamW, SGD, RMSprop)
+    cls.__name__: cls for cls in (Adam, AdamW, SGD, RMSprop, Lion)
 }
 SCHEDULERS: dict[str, type[SchedulerOptions]] = {
-    cls.__name__: cls for cls in (CosineAnnealingLR, StepLR, ExponentialLR, ReduceLROnPlateau)
+    "none": NoScheduler,
+    "CosineAnnealingLR": CosineAnnealingLR,
+    "StepLR": StepLR,
+    "ExponentialLR": ExponentialLR,
+    "OneCycleLR": OneCycleLR,
+    "ReduceLROnPlateau": ReduceLROnPlateau,
 }
-NO_SCHEDULER = "none"
+choose_optimizer = by_type("an optimizer", OPTIMIZERS, OwnOptimizer)
+choose_scheduler = by_type("a scheduler", SCHEDULERS, OwnScheduler)
 
 
-def _torch_options(chosen: OptimizerOptions | SchedulerOptions) -> dict[str, Any]:
+def _options(chosen: Any) -> dict[str, Any]:
     names = (field.name for field in dataclasses.fields(chosen))
     return {name: getattr(chosen, name) for name in names if name not in _OWN_OPTIONS}
 
@@ -186,19 +286,21 @@ def _torch_options(chosen: OptimizerOptions | SchedulerOptions) -> dict[str, Any
 _NOT_COMPILED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
 
-def eager_optimizer(name: str, weights: Iterable[nn.Parameter], **options: Any) -> Optimizer:
-    """Make torch's optimizer of that name; it takes the same steps, bit for bit.
+def eager_optimizer(
+    name: str, weights: Iterable[nn.Parameter], module: str = "torch.optim", **options: Any
+) -> Optimizer:
+    """Make the optimizer of that name; it takes the same steps as PyTorch's own, bit for bit.
 
     Its own `step` must not be compiled; nothing else is closed to `torch.compile`.
     """
-    return _eager(name)(weights, **options)
+    return _eager(module, name)(weights, **options)
 
 
 @functools.cache
-def _eager(name: str) -> Callable[..., Optimizer]:
+def _eager(module: str, name: str) -> Callable[..., Optimizer]:
     import torch
 
-    kind: type[Optimizer] = getattr(torch.optim, name)
+    kind: type[Optimizer] = getattr(importlib.import_module(module), name)
     plain = {method: _undecorated(kind, method) for method in _NOT_COMPILED}
     # Beside the compiler's, step's decorators switch gradients off, and add hooks that every
     # optimizer adds to its class's step when it is made.
@@ -212,7 +314,7 @@ def _undecorated(kind: type[Optimizer], method: str) -> Callable[..., Any]:
 
 
 def learning_rates(optimizers: Mapping[str, Optimizer]) -> dict[str, float]:
-    """Give the learning rate of each optimizer; the first group's where there are several."""
+    """Return the learning rate of each optimizer; the first group's where there are several."""
     return {name: float(each.param_groups[0]["lr"]) for name, each in optimizers.items()}
 
 
@@ -222,7 +324,8 @@ def scale_learning_rates(
     """Multiply all learning rates by `factor`, and those that the schedulers compute from."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
-            _scale(group, ("lr", "initial_lr"), factor)
+            # The last two are OneCycleLR's, which keeps its rates in the optimizer.
+            _scale(group, ("lr", "initial_lr", "max_lr", "min_lr"), factor)
     for scheduler in schedulers.values():
         _scale(vars(scheduler), ("base_lrs", "_last_lr", "eta_min", "min_lrs"), factor)
 

@@ -1,33 +1,49 @@
-"""A recipe: the steps of a training, and what a family of models allows in them; free of torch.
+"""A recipe: the steps of a training, typed; free of PyTorch.
 
-An ordinary training is a recipe of one step.
+An ordinary training is a recipe of one step. A family of models has its own subclass of `Step`.
 """
 
 import dataclasses
-import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from jemtrack.parameters import (
     FROM_LIST,
     AtLeastOne,
+    Count,
     Finite,
     Positive,
-    build,
-    parameter_names,
+    ValueProblem,
+    nested,
     parameters,
+    refuse,
 )
-from jemtrack.train.optimizers import OptimizerOptions, SchedulerOptions
+from jemtrack.train.class_path import ClassPath
+from jemtrack.train.hardware import Hardware
+from jemtrack.train.optimizers import (
+    OptimizerOptions,
+    SchedulerOptions,
+    choose_optimizer,
+    choose_scheduler,
+)
 
+Text = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Names = Annotated[tuple[str, ...], FROM_LIST]
 
 # A step's name names files; these are files of the record already.
 _RESERVED = {"run", "epochs", "measured"}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+# Where a file has what a `Step` has under another name.
+FORM = {
+    "optimizers": ("optimization", "optimizers"),
+    "schedulers": ("optimization", "schedulers"),
+    "transition": ("transition_on",),
+}
 
 
 def _file_name(name: str) -> str:
@@ -38,63 +54,152 @@ def _file_name(name: str) -> str:
     return name
 
 
+# What a mode needs is missing where it has its default.
+_EVEN_DEFAULT = Field(validate_default=True)
+_NEEDS = {"loss_threshold": ("metric", "threshold"), "wall_clock": ("hours",)}
+
+
 @parameters
 class Transition:
-    """When a step ends.
+    """When a step ends: after its epochs, below a threshold, or by the clock.
 
     Attributes:
-        mode: after the step's `n_epochs`, or when a metric falls under a threshold.
-        metric: which one, of a batch (averaged over the last `window` batches) or of an epoch.
-        threshold: what it must fall under; not a number never does.
-        max_epochs: after so many it ends anyway, with a warning; none: the step's `n_epochs`.
+        mode: which of them. The last two are asked after every epoch.
+        metric: of a batch (averaged over the last `window` batches) or of an epoch.
+        threshold: what the metric must fall below; NaN never does.
         window: batches that a batch's metric is averaged over.
+        hours: that the step may train; time between a kill and a resumption does not count.
+        max_epochs: after which the step ends in any case; none: its `n_epochs`.
     """
 
-    mode: Literal["epoch", "loss_threshold"] = "epoch"
-    metric: Annotated[str, Field(min_length=1)] | None = None
-    threshold: Finite | None = None
-    max_epochs: AtLeastOne | None = None
+    mode: Literal["epoch", "loss_threshold", "wall_clock"] = "epoch"
+    metric: Annotated[Text | None, _EVEN_DEFAULT] = None
+    threshold: Annotated[Finite | None, _EVEN_DEFAULT] = None
     window: AtLeastOne = 100
+    hours: Annotated[Positive | None, _EVEN_DEFAULT] = None
+    max_epochs: AtLeastOne | None = None
+
+    @field_validator("metric", "threshold", "hours")
+    @classmethod
+    def _needed(cls, value: Any, info: ValidationInfo) -> Any:
+        mode = str(info.data.get("mode"))
+        if value is None and info.field_name in _NEEDS.get(mode, ()):
+            refuse([ValueProblem((), f"is missing: the mode {mode} needs it")])
+        return value
 
 
 @parameters
 class Step:
     """One phase of a training.
 
+    A family subclasses it: with fields of its own, and with what its steps can train and emit.
+    The class methods read a step's raw values, which may have problems: they skip those.
+
     Attributes:
         name: names its files and its lines.
         n_epochs: how long it takes, unless `transition` ends it.
-        objective: `type` and the objective's options, where the family has objectives.
-        modes: the family's own fields of a step.
         freeze: models, or parts of them such as `network.trunk`, that keep their weights.
         unfreeze: of these, the ones that are trained after all.
         optimizers: one for each model that is trained.
-        schedulers: one for each optimizer's model that has one.
+        schedulers: one for each optimizer that has one.
         transition: when it ends.
         max_steps: batches of an epoch at most.
     """
 
+    # What can be frozen, parts included; what an optimizer can be for, and the models that it
+    # then trains; the optimizer of what trains without one; what validation adds to an epoch.
+    models: ClassVar[tuple[str, ...]] = ()
+    optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    usual_optimizer: ClassVar[OptimizerOptions]
+    validation_metrics: ClassVar[tuple[str, ...]] = ()
+
     name: Annotated[str, AfterValidator(_file_name)]
     n_epochs: AtLeastOne
-    objective: dict[str, Any] = dataclasses.field(default_factory=dict)
-    modes: dict[str, Any] = dataclasses.field(default_factory=dict)
     freeze: Names = ()
     unfreeze: Names = ()
-    optimizers: dict[str, OptimizerOptions] = dataclasses.field(default_factory=dict)
-    schedulers: dict[str, SchedulerOptions] = dataclasses.field(default_factory=dict)
-    transition: Transition = dataclasses.field(default_factory=Transition)
+    optimizers: dict[str, Annotated[OptimizerOptions, BeforeValidator(choose_optimizer)]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    schedulers: dict[str, Annotated[SchedulerOptions, BeforeValidator(choose_scheduler)]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    transition: Annotated[Transition, nested(Transition)] = dataclasses.field(
+        default_factory=Transition
+    )
     max_steps: AtLeastOne | None = None
+
+    @classmethod
+    def trained(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Name the optimizers of what a step of these values trains; None if that is unclear."""
+        return ()
+
+    @classmethod
+    def metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Name the metrics of its batches; None if only running it would tell."""
+        return None
+
+    @classmethod
+    def own_problems(cls, values: Mapping[str, Any]) -> Iterator[ValueProblem]:
+        """Yield what is wrong between the family's own fields."""
+        yield from ()
+
+    @property
+    def summary(self) -> str:
+        """What it trains, in words."""
+        return ""
+
+    @property
+    def class_paths(self) -> list[str]:
+        """The dotted paths of the classes that it names, of the user's own or the family's."""
+        chosen = (*self.optimizers.values(), *self.schedulers.values())
+        return [each.type for each in chosen if isinstance(each, ClassPath)]
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Name what stays frozen: a model that is unfrozen is so with all of its parts."""
-        return still_frozen(self.freeze, self.unfreeze)
+        """What stays frozen: to unfreeze a model unfreezes all of its parts."""
+        return still_frozen(self.models, self.freeze, self.unfreeze)
 
     @property
     def most_epochs(self) -> int:
-        """Give the number of epochs after which the step ends whatever happens."""
-        by_threshold = self.transition.mode == "loss_threshold"
-        return (self.transition.max_epochs if by_threshold else None) or self.n_epochs
+        """The number of epochs after which the step ends in any case."""
+        by_epoch = self.transition.mode == "epoch"
+        return (None if by_epoch else self.transition.max_epochs) or self.n_epochs
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return the step in the form of a file, nothing left out."""
+        fields = dataclasses.asdict(self, dict_factory=_flat)
+        for field, (section, *inner) in FORM.items():
+            value = fields.pop(field)
+            fields[section] = {**fields.get(section, {}), inner[0]: value} if inner else value
+        return fields
+
+
+def _flat(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Write the options of a `ClassPath` beside its type, as a file has them."""
+    fields = dict(pairs)
+    options: dict[str, Any] = fields.pop("options", {})
+    return fields | options
+
+
+def format_choice(chosen: Any) -> str:
+    """Write what was chosen as `Adam(lr=0.1)`: its type, and the options that are no default."""
+    fields = [(f, getattr(chosen, f.name)) for f in dataclasses.fields(chosen) if f.name != "type"]
+    changed = _flat([(field.name, value) for field, value in fields if value != field.default])
+    options = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return f"{chosen.type}({options})" if options else str(chosen.type)
+
+
+@parameters
+class TrainingSettings(Hardware):
+    """What the section `training` of a recipe file can hold for every family.
+
+    Attributes:
+        seed: draws initialisation, batches and noise; none: the data's.
+        workers: read for files of other programs; images are in memory, nobody loads them.
+    """
+
+    seed: Seed | None = None
+    workers: Count | None = None
 
 
 @parameters
@@ -133,203 +238,35 @@ class Recipe:
 
     @property
     def n_epochs(self) -> int:
-        """Sum up the epochs of the steps; a threshold's `max_epochs` does not count."""
+        """The sum of the steps' `n_epochs`; `max_epochs` does not count."""
         return sum(step.n_epochs for step in self.steps)
 
     def as_mapping(self) -> dict[str, Any]:
-        """Write the recipe in the form of a file, nothing left out: what trains goes by this."""
+        """Return the recipe in the form of a file, nothing left out: a training's key has it."""
         return {
-            "steps": [_step_mapping(step) for step in self.steps],
+            "steps": [step.as_mapping() for step in self.steps],
             "divergence": dataclasses.asdict(self.divergence),
             "callbacks": [dict(callback) for callback in self.callbacks],
         }
 
 
 def is_within(name: str, model: str) -> bool:
-    """Say whether `name` is the model, or a part of the model, called `model`."""
+    """Return whether `name` is the model called `model`, or a part of it."""
     return name == model or name.startswith(f"{model}.")
 
 
-def still_frozen(freeze: Iterable[str], unfreeze: Iterable[str]) -> tuple[str, ...]:
-    """Leave out of `freeze` what `unfreeze` names, with its parts."""
-    trained = [*unfreeze]
-    return tuple(name for name in freeze if not any(is_within(name, model) for model in trained))
+def smallest_parts(models: Iterable[str], model: str) -> tuple[str, ...]:
+    """Return the parts of a model that can be frozen: the model itself if it has none."""
+    return tuple(n for n in models if n != model and is_within(n, model)) or (model,)
 
 
-def merged(defaults: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill `step` up with `defaults`, mapping by mapping; a list replaces a list.
-
-    A null in the step removes the default. A mapping whose `type` differs replaces the
-    default's, for the options of one type are not those of another.
-    """
-    result: dict[str, Any] = {}
-    for name, value in {**defaults, **step}.items():
-        if isinstance(value, Mapping):
-            default = defaults.get(name)
-            base = default if isinstance(default, Mapping) and same_type(default, value) else {}
-            result[name] = merged(base if name in step else {}, value)
-        elif value is not None:
-            result[name] = value
-    return result
-
-
-def same_type(default: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
-    """Say whether what `value` leaves out may come from `default`."""
-    return "type" not in value or value["type"] == default.get("type", value["type"])
-
-
-def _step_mapping(step: Step) -> dict[str, Any]:
-    return {
-        "name": step.name,
-        "n_epochs": step.n_epochs,
-        **({"objective": dict(step.objective)} if step.objective else {}),
-        **step.modes,
-        "freeze": list(step.freeze),
-        "unfreeze": list(step.unfreeze),
-        "optimization": {
-            "optimizers": {name: _choice(chosen) for name, chosen in step.optimizers.items()},
-            "schedulers": {name: _choice(chosen) for name, chosen in step.schedulers.items()},
-        },
-        "transition_on": dataclasses.asdict(step.transition),
-        "max_steps": step.max_steps,
-    }
-
-
-def _choice(chosen: OptimizerOptions | SchedulerOptions) -> dict[str, Any]:
-    fields = dataclasses.asdict(chosen)
-    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
-    return {"type": type(chosen).__name__, **plain}
-
-
-@dataclass(frozen=True)
-class ObjectiveForm:
-    """An objective that a recipe can name.
-
-    Attributes:
-        path: the dotted path of its class, imported when it is built.
-        options: parameters class of its options.
-        metrics: what it gives for a batch.
-    """
-
-    path: str
-    options: type
-    metrics: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ModesForm:
-    """A family's own fields of a step, for one that has modes in place of objectives.
-
-    Attributes:
-        options: parameters class of the fields.
-        metrics: names what a step with these fields gives for a batch.
-        trained: names the optimizers of what such a step trains.
-        fault: says what is wrong with the combination; nothing where it is sound.
-        shown: says in words what such a step trains.
-    """
-
-    options: type
-    metrics: Callable[[Any], tuple[str, ...]]
-    trained: Callable[[Any], tuple[str, ...]]
-    fault: Callable[[Any], str]
-    shown: Callable[[Any], str]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family of models.
-
-    Attributes:
-        name: how a file calls it.
-        models: what can be frozen, parts of models included: `network`, `network.trunk`.
-        optimizers: what an optimizer can be for, and the models that it then trains.
-        usual_optimizer: serves what a step trains and gives no optimizer for.
-        objectives: by the name under `type`; a dotted path names one of the user's own.
-        usual_objective: that of a step that names none; each must name one where it is empty.
-        usually_trained: names the optimizers of what a step with an objective trains.
-        modes: or the step's own fields.
-        epoch_metrics: what every epoch gives beside the batches' means, which are `train_...`.
-        shape: parameters class of the network, under `model` in a file.
-        note: what a reader of a file's summary must know.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    optimizers: Mapping[str, tuple[str, ...]]
-    usual_optimizer: OptimizerOptions
-    shape: type
-    objectives: Mapping[str, ObjectiveForm] = field(default_factory=dict)
-    usual_objective: Mapping[str, Any] = field(default_factory=dict)
-    usually_trained: tuple[str, ...] = ()
-    modes: ModesForm | None = None
-    epoch_metrics: tuple[str, ...] = ()
-    note: str = ""
-
-    @property
-    def mode_names(self) -> tuple[str, ...]:
-        """Name the family's own fields of a step."""
-        return parameter_names(self.modes.options) if self.modes else ()
-
-    def metrics(self, objective: Mapping[str, Any], modes: Any) -> tuple[str, ...] | None:
-        """Name the metrics of a step's batches; None where only running it would tell."""
-        if self.modes:
-            return self.modes.metrics(modes)
-        form = self.objectives.get(objective["type"])
-        return form.metrics if form else None
-
-    def trained(self, modes: Any) -> tuple[str, ...]:
-        """Name the optimizers of what a step trains."""
-        return self.modes.trained(modes) if self.modes else self.usually_trained
-
-    def wholly_frozen(self, optimizer: str, frozen: tuple[str, ...]) -> bool:
-        """Say whether nothing is left to train for the optimizer of that name."""
-        return all(
-            any(is_within(part, name) for name in frozen)
-            for model in self.optimizers[optimizer]
-            for part in self.parts(model)
-        )
-
-    def parts(self, model: str) -> tuple[str, ...]:
-        """Name the smallest parts of a model that can be frozen: itself where it has none."""
-        inner = tuple(name for name in self.models if name != model and is_within(name, model))
-        return inner or (model,)
-
-    def expanded(self, freeze: Iterable[str], unfreeze: Iterable[str]) -> tuple[str, ...]:
-        """Write a frozen model, of which a part is not, as its parts."""
-        trained = [*unfreeze]
-        names: list[str] = []
-        for name in freeze:
-            divided = any(part != name and is_within(part, name) for part in trained)
-            names += self.parts(name) if divided else [name]
-        return tuple(dict.fromkeys(names))
-
-    def overlap(self, first: str, second: str) -> bool:
-        """Say whether two optimizers would train the same weights."""
-        return any(
-            is_within(one, other) or is_within(other, one)
-            for one in self.optimizers[first]
-            for other in self.optimizers[second]
-        )
-
-
-def objective_path(family: Family, kind: str) -> str:
-    """Give the dotted path of the class of an objective, from the name under its `type`."""
-    return family.objectives[kind].path if kind in family.objectives else kind
-
-
-def objective_entry(family: Family, objective: Any) -> dict[str, Any]:
-    """Write an objective, a dataclass, in the form of a recipe."""
-    path = f"{type(objective).__module__}.{type(objective).__qualname__}"
-    names = {form.path: name for name, form in family.objectives.items()}
-    return {"type": names.get(path, path), **dataclasses.asdict(objective)}
-
-
-def build_objective(family: Family, objective: Mapping[str, Any], where: str) -> Any:
-    """Import and make the objective that a step of a recipe describes.
-
-    Raises:
-        InputError: naming the option of the user's own objective that does not fit.
-    """
-    options = dict(objective)
-    module, _, name = objective_path(family, options.pop("type")).rpartition(".")
-    return build(getattr(importlib.import_module(module), name), options, where)
+def still_frozen(
+    models: Iterable[str], freeze: Iterable[str], unfreeze: Iterable[str]
+) -> tuple[str, ...]:
+    """Return `freeze` without what `unfreeze` names; a model of which a part is, as its parts."""
+    models, unfreeze = [*models], [*unfreeze]
+    names: dict[str, None] = {}
+    for name in freeze:
+        divided = any(part != name and is_within(part, name) for part in unfreeze)
+        names |= dict.fromkeys(smallest_parts(models, name) if divided else [name])
+    return tuple(name for name in names if not any(is_within(name, each) for each in unfreeze))

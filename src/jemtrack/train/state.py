@@ -24,7 +24,7 @@ class TrainState:
     whose threshold ends the phase, `latest` the last epoch's metrics, and `stop` is why a
     callback wants the training to end, `stop_phase` why it wants the phase to. `averages` holds
     copies of models whose weights are averages over the training: where there is one, it is
-    measured and saved in the model's place.
+    measured and saved in the model's place. `seconds` is how long the phase has trained.
     After `retries` returns from a divergence, the learning rates are `lr_scale` times the chosen.
     """
 
@@ -41,6 +41,7 @@ class TrainState:
     stop_phase: str = ""
     averages: dict[str, nn.Module] = field(default_factory=dict)
     last_losses: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+    seconds: float = 0.0
     retries: int = 0
     lr_scale: float = 1.0
 
@@ -63,16 +64,12 @@ class TrainState:
             model.requires_grad_(True)
         for module in phase.frozen_modules(self.models):
             module.requires_grad_(False)
-        self.optimizers = {
-            name: make(_weights(phase.trained_modules(self.models, name)))
-            for name, make in phase.optimizers.items()
-        }
-        self.schedulers = {
-            name: schedule.make(self.optimizers[name]) for name, schedule in phase.schedules.items()
-        }
+        self.optimizers = phase.make_optimizers(self.models)
+        self.schedulers = phase.make_schedulers(self.optimizers)
         # After the schedulers are made: they have rates of their own, such as the least one.
         scale_learning_rates(self.optimizers, self.schedulers, self.lr_scale)
-        self.recent = deque(maxlen=phase.threshold.window if phase.threshold else 1)
+        self.recent = deque(maxlen=phase.step.transition.window)
+        self.seconds = 0.0
         self.stop_phase = ""
 
     def state_dict(self, phase: Phase) -> dict[str, Any]:
@@ -104,18 +101,16 @@ class TrainState:
 
 
 _KINDS = ("models", "optimizers", "schedulers")
-_PLAIN = ("step", "epochs", "totals", "latest", "stop", "stop_phase", "retries", "lr_scale")
+_PLAIN = (
+    *("step", "epochs", "totals", "latest", "stop", "stop_phase"),
+    *("seconds", "retries", "lr_scale"),
+)
 
 
 def objective_state(phase: Phase) -> Any:
     """Give the state of the phase's objective; None where it has none."""
     objective: Any = phase.objective
     return objective.state_dict() if hasattr(objective, "state_dict") else None
-
-
-def _weights(modules: list[nn.Module]) -> list[nn.Parameter]:
-    """List the weights of the modules, each once."""
-    return list({id(w): w for module in modules for w in module.parameters()}.values())
 
 
 def _states(holders: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,151 +1,149 @@
 """From parameters, images and a recipe to a network and the phases that train it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
 from jemtrack.data.augment import Augmentation, crop_padding
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.jem.family import FAMILY, NETWORK
+from jemtrack.jem.family import NETWORK, BatchArgs, JemStep
 from jemtrack.jem.inference import predict, validation_metrics
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.model_file import load_weights_into
-from jemtrack.jem.networks.shape import NormName, WideResNetShape
+from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
+from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
-from jemtrack.train.phase import Batches, Models, Objective, Phase, Validation, phases
+from jemtrack.parameters import parameter_names
+from jemtrack.train.phase import Models, Objective, Phase, Validation
 from jemtrack.train.random_streams import stream_seed
-from jemtrack.train.recipe import Recipe, Step
+from jemtrack.train.recipe import Recipe
 
 
-class NetworkChoice(Protocol):
-    """Parameters that describe the network: TrainArgs has them, and a recipe file's `model`."""
+class ObjectiveOfTraining(Objective, Protocol):
+    """What an objective may have beside its call, each of them or none.
 
-    @property
-    def depth(self) -> int:
-        """Layers, 6n + 4."""
+    Attributes:
+        plain_density_images: whether the density is learned from images that are not augmented.
+    """
 
-    @property
-    def width(self) -> int:
-        """Widening factor."""
+    plain_density_images: bool
 
-    @property
-    def norm(self) -> NormName:
-        """Normalisation in the blocks."""
+    def check_training(self, *, n_classes: int, batch_size: int, n_steps: int) -> None:
+        """Check the options against a training's classes, batches and steps of a chain.
 
-    @property
-    def dropout_rate(self) -> float:
-        """Share of the activations that a block drops."""
+        Raises:
+            ParameterError: if they do not fit.
+        """
 
-    @property
-    def uncond(self) -> bool:
-        """Whether log p~(x) comes from the energy head."""
+    def begin(
+        self, images: LabelledImages, *, n_classes: int, batch_size: int, n_steps: int, seed: int
+    ) -> Objective:
+        """Return the objective of one training, with a state of its own.
 
+        `images` are the labelled ones, on the training's device.
 
-class BatchChoice(Protocol):
-    """Parameters of what is seen: TrainArgs has them, and a recipe file's `training`."""
-
-    @property
-    def batch_size(self) -> int:
-        """Images in an optimization step."""
-
-    @property
-    def sigma(self) -> float:
-        """Standard deviation of the noise on images scaled to [-1, 1]."""
-
-    @property
-    def labels_per_class(self) -> int:
-        """Labelled images of each class; 0 or -1: all are."""
-
-    @property
-    def n_steps(self) -> int:
-        """Langevin steps of a chain."""
-
-    @property
-    def eval_every(self) -> int:
-        """Epochs between looks at the validation images."""
+        Raises:
+            ParameterError: as `check_training` does.
+        """
+        ...
 
 
-def network_shape(choice: NetworkChoice, data: DataSplits) -> WideResNetShape:
+def network_shape(model: NetworkShape, data: DataSplits) -> WideResNetShape:
     """Describe the network that fits the parameters and the images."""
     return WideResNetShape(
-        depth=choice.depth,
-        width=choice.width,
-        norm=choice.norm,
-        dropout_rate=choice.dropout_rate,
-        uncond=choice.uncond,
+        **{name: getattr(model, name) for name in parameter_names(NetworkShape)},
         channels=data.train.images_NCHW.shape[1],  # type: ignore[arg-type]
         n_classes=data.n_classes,
     )
 
 
-def initial_network(
-    shape: WideResNetShape, start: Path | None, device: torch.device
-) -> JointEnergyModel:
-    """Make the network on `device`, from the file `start` or else from the global seed."""
+def initial_network(shape: WideResNetShape, start: Path | None = None) -> JointEnergyModel:
+    """Make the network, from the file `start` or else from the global random stream.
+
+    Raises:
+        InputError: if the file holds no network of this shape.
+    """
     network = shape.build_model()
     if start:
         load_weights_into(network, shape, start)
-    return network.to(device)
+    return network
+
+
+def network_of(models: Models) -> JointEnergyModel:
+    """Return the network of the models."""
+    return cast(JointEnergyModel, models[NETWORK])
 
 
 def training_phases(
     recipe: Recipe,
-    objectives: list[Objective],
-    choice: BatchChoice,
+    objective: Objective | None,
+    settings: BatchArgs,
     data: DataSplits,
     device: torch.device,
 ) -> list[Phase]:
-    """Make the phases of a recipe, a step's objective each, with batches on `device`."""
-    few, side = choice.labels_per_class, data.train.images_NCHW.shape[-1]
+    """Make the phases of a recipe with batches on `device`; `objective` serves if a step has none.
+
+    Raises:
+        InputError: if an objective does not fit.
+    """
+    few, side = settings.labels_per_class, data.train.images_NCHW.shape[-1]
     images = LabelledImages(data.train.images_NCHW.to(device), data.train.labels_N.to(device))
-    augmentation = Augmentation(sigma=choice.sigma, flip=data.flip, pad=crop_padding(side))
+    augmentation = Augmentation(sigma=settings.sigma, flip=data.flip, pad=crop_padding(side))
     labelled_M = pick_labelled(data.train.labels_N, few, data.seed) if few > 0 else None
-    # Each step has an order and noise of its own; the first one's is the ordinary training's.
-    seeds = [
-        stream_seed(data.seed, "step", step.name) if number else data.seed
-        for number, step in enumerate(recipe.steps)
-    ]
-
-    def batches(number: int, step: Step) -> Batches:
-        plain = getattr(objectives[number], "plain_density_images", False)
-        return TrainingBatches(
-            images, augmentation, choice.batch_size, seeds[number], labelled_M, plain
-        )
-
     labelled = images if labelled_M is None else images[labelled_M.to(device)]
-    begun = [
-        _begun(objective, labelled, data.n_classes, choice, seed)
-        for objective, seed in zip(objectives, seeds, strict=True)
-    ]
-    return phases(recipe, FAMILY, begun, batches, _validation(choice, data))
+    validation = _validation(settings, data)
+    phases = []
+    for number, step in enumerate(cast(Sequence[JemStep], recipe.steps)):
+        # Each step has an order and noise of its own; the first one's is the ordinary training's.
+        seed = stream_seed(data.seed, "step", step.name) if number else data.seed
+        chosen = step.objective.build() if step.objective else objective
+        assert chosen is not None  # the recipe was checked
+        plain = getattr(chosen, "plain_density_images", False)
+        batches = TrainingBatches(
+            images, augmentation, settings.batch_size, seed, labelled_M, plain
+        )
+        if hasattr(chosen, "begin"):
+            chosen = chosen.begin(labelled, **_training(settings, data), seed=seed)
+        phases.append(Phase(step, chosen, batches, validation, recipe.divergence.max_loss))
+    return phases
 
 
-def _begun(
-    objective: Objective, labelled: LabelledImages, n_classes: int, choice: BatchChoice, seed: int
-) -> Objective:
-    """Give the objective of one training, where it has a state or must see the images."""
-    begin: Callable[..., Objective] | None = getattr(objective, "begin", None)
-    if begin is None:
-        return objective
-    return begin(
-        labelled,
-        n_classes=n_classes,
-        batch_size=choice.batch_size,
-        n_steps=choice.n_steps,
-        seed=seed,
-    )
+def check_objective(objective: Objective | None, settings: BatchArgs, data: DataSplits) -> None:
+    """Let an objective that has something to check do so.
+
+    Raises:
+        ParameterError: if it does not fit the training.
+    """
+    if objective is not None and hasattr(objective, "check_training"):
+        objective.check_training(**_training(settings, data))
 
 
-def _validation(choice: BatchChoice, data: DataSplits) -> Validation | None:
+def _training(settings: BatchArgs, data: DataSplits) -> dict[str, Any]:
+    return {
+        "n_classes": data.n_classes,
+        "batch_size": settings.batch_size,
+        "n_steps": settings.n_steps,
+    }
+
+
+def final_metrics(models: Models, settings: BatchArgs, data: DataSplits) -> dict[str, float]:
+    """Compute the mean log density that chains of `n_steps` reach; nothing for no steps."""
+    if not settings.n_steps:
+        return {}
+    sampler = LangevinSampler(n_steps=settings.n_steps)
+    image_shape = data.train.images_NCHW.shape[1:]
+    density = chain_log_density(network_of(models), sampler, image_shape, data.seed)
+    return {"chain_log_density": density}
+
+
+def _validation(settings: BatchArgs, data: DataSplits) -> Validation | None:
     if len(data.valid) == 0:
         return None
 
     def measure(models: Models) -> dict[str, float]:
-        network = models[NETWORK]
-        assert isinstance(network, JointEnergyModel)
-        predictions = predict(network, data.valid, sigma=choice.sigma, seed=data.seed)
+        predictions = predict(network_of(models), data.valid, sigma=settings.sigma, seed=data.seed)
         return validation_metrics(predictions, data.valid.labels_N)
 
-    return Validation(measure, choice.eval_every)
+    return Validation(measure, settings.eval_every)
