@@ -80,7 +80,7 @@ def test_the_losses_before_are_those_that_are_not_void(tmp_path):
     three = record_of(run).of(BatchEnd)[:3]
     losses = ", ".join(f"{end.metrics['loss']:g}" for end in three)
     assert f"; the losses before: {losses}); " in str(caught.value)
-    assert str(caught.value).endswith("; it went back 1 times, as often as it may")
+    assert str(caught.value).endswith("; it was retried 1 times, as often as it may be")
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -173,7 +173,7 @@ def test_a_run_goes_back_so_often_and_no_more(tmp_path, max_retries):
         bad={(2, 1, retry): NAN for retry in range(max_retries + 1)},
         max_retries=max_retries,
     )
-    with pytest.raises(TrainingDivergedError, match=f"it went back {max_retries} times"):
+    with pytest.raises(TrainingDivergedError, match=f"it was retried {max_retries} times"):
         run.train()
 
     record = record_of(run)

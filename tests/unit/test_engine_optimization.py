@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from fitting import fitted, rates_at
 from torch import nn
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import parameters
 from jemtrack.train.events import BatchEnd, BatchStart, EpochEnd, EpochStart, PhaseEnd
-from jemtrack.train.loop import fit
 from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import (
     OPTIMIZERS,
@@ -27,7 +27,6 @@ from jemtrack.train.optimizers import (
     OwnScheduler,
     ReduceLROnPlateau,
     StepLR,
-    learning_rates,
 )
 from jemtrack.train.phase import Phase, Validation
 from jemtrack.train.recipe import Step, Transition
@@ -103,12 +102,7 @@ def entered(phase: Phase) -> TrainState:
 
 
 def rates_of(phase: Phase) -> list[float]:
-    state = entered(phase)
-    return [
-        learning_rates(state.optimizers)["both"]
-        for event in fit(state, phase)
-        if isinstance(event, EpochStart)
-    ]
+    return rates_at(EpochStart, entered(phase), phase, "both")
 
 
 def rates_of_torch(optimizer: str, scheduler: tuple | None) -> list[float]:
@@ -195,7 +189,7 @@ def test_a_clip_norm_bounds_what_a_step_changes():
         phase = phase_of(LineStep(name="a", n_epochs=1, max_steps=1, optimizers={"both": sgd}))
         state = entered(phase)
         before = [weight.clone() for weight in state.models["line"].parameters()]
-        list(fit(state, phase))
+        fitted(state, phase)
         after = state.models["line"].parameters()
         moved = [(new - old).flatten() for new, old in zip(after, before, strict=True)]
         return torch.cat(moved).norm().item() / LR
@@ -230,7 +224,7 @@ def test_a_step_ends_by_the_mean_of_its_metric_over_the_window(window, n_epochs,
     step = LineStep(name="a", n_epochs=2, optimizers={"both": SGD(lr=LR)}, transition=transition)
     phase = phase_of(step, Course())
 
-    events = list(fit(entered(phase), phase))
+    events = fitted(entered(phase), phase)
 
     assert sum(isinstance(event, EpochEnd) for event in events) == n_epochs
     (ended,) = [event for event in events if isinstance(event, PhaseEnd)]
@@ -250,7 +244,7 @@ def test_a_step_says_what_is_frozen_how_much_it_takes_and_what_counts_as_diverge
     state = entered(phase)
     frozen = state.models["line"][0].weight.clone()
 
-    events = list(fit(state, phase))
+    events = fitted(state, phase)
 
     assert sum(isinstance(event, BatchEnd) for event in events) == 3
     assert torch.equal(state.models["line"][0].weight, frozen)
@@ -315,12 +309,7 @@ def rates_by_batch(scheduler, n_epochs=3):
         schedulers={"both": scheduler},
     )
     phase = phase_of(step)
-    state = entered(phase)
-    return [
-        learning_rates(state.optimizers)["both"]
-        for event in fit(state, phase)
-        if isinstance(event, BatchStart)
-    ]
+    return rates_at(BatchStart, entered(phase), phase, "both")
 
 
 @pytest.mark.parametrize(
@@ -379,20 +368,20 @@ def test_a_step_ends_by_the_clock_at_an_epoch_s_end(monkeypatch):
     The epoch that is at hand when the time is over is finished.
     """
     clock = count(step=600.0)
-    monkeypatch.setattr("jemtrack.train.loop.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("jemtrack.train.lifecycle.time.perf_counter", lambda: next(clock))
     by_clock = Transition(mode="wall_clock", hours=0.9)
     step = LineStep(name="a", n_epochs=9, optimizers={"both": SGD(lr=LR)}, transition=by_clock)
     phase = phase_of(step)
     state = entered(phase)
 
-    *_, ended = fit(state, phase)
+    *_, ended = fitted(state, phase)
 
     assert (state.position.epoch, state.seconds, ended.reason) == (2, 3600.0, "0.9 hours are over")
     # The time that it has trained is kept with all else: after a kill it is not new.
-    saved = state.state_dict(phase)
+    saved = state.state_dict(phase.objective)
     state.enter(phase)
     assert state.seconds == 0
-    state.load_state_dict(saved, phase)
+    state.load_state_dict(saved, lambda: phase.objective)
     assert state.seconds == 3600
 
 
@@ -401,6 +390,6 @@ def test_a_step_that_has_time_left_ends_after_its_epochs():
     step = LineStep(name="a", n_epochs=2, optimizers={"both": SGD(lr=LR)}, transition=by_clock)
     phase = phase_of(step)
 
-    *_, ended = fit(entered(phase), phase)
+    *_, ended = fitted(entered(phase), phase)
 
     assert ended.reason == "3 epochs are done"

@@ -204,7 +204,7 @@ def test_a_resumed_run_says_where_it_goes_on_and_what_it_skips(tmp_path, caplog)
     with caplog.at_level("INFO", logger="jemtrack"):
         run.train()
 
-    assert "x goes on at phase rest (2/2), epoch 1, batch 2; done before: warm_up" in caplog.text
+    assert "x resumes at phase rest (2/2), epoch 1, batch 2; done before: warm_up" in caplog.text
     start, end = run.trackers[0].events[0], run.trackers[0].events[-1]
     assert isinstance(start, RunStart)
     assert start.run_id == broken.run_id

@@ -1,8 +1,12 @@
 """Save the state of a run to its checkpoints, and restore it, in all processes alike."""
 
+import copy
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from jemtrack.errors import InputError
 from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
@@ -14,48 +18,56 @@ from jemtrack.train.distributed import (
     world_size,
 )
 from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.loop import weights_are_finite
 from jemtrack.train.phase import Phase
-from jemtrack.train.state import TrainState
+from jemtrack.train.random_streams import turn_random_state
+from jemtrack.train.state import TrainState, own_state, weights_are_finite
+
+log = logging.getLogger("jemtrack")
 
 
 @dataclass
 class CheckpointManager:
-    """Takes a run's state to `kept`, and brings it back, in all processes alike.
+    """Saves and restores a run; only rank zero has `kept` checkpoints and trackers.
 
-    The first process alone has something in `kept`, and trackers.
+    The engine's runs have `phases`, whose objectives may have a state. A loop of one's own has a
+    state in `stateful` instead.
     """
 
     kept: Checkpoints | MemoryCheckpoint | None
     state: TrainState
-    phases: Sequence[Phase]
-    callbacks: Sequence[Callback]
-    trackers: Sequence[Tracker]
+    callbacks: Sequence[Callback] = ()
+    trackers: Sequence[Tracker] = ()
+    phases: Sequence[Phase] = ()
+    stateful: Any = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    run_id: str = ""  # once it is resumed or begun
+
+    def remember_objectives(self) -> None:
+        """Remember the objectives' states before the run, for phases that a retry begins anew."""
+        self._fresh = [copy.deepcopy(own_state(phase.objective)) for phase in self.phases]
 
     def due(self) -> bool:
-        """Say whether it is time for the next one."""
+        """Tell whether the next checkpoint is due."""
         return is_rank_zero() and self.kept is not None and self.kept.due(self.state.step)
 
     def newest(self) -> Any | None:
-        """Give the last one, or None."""
+        """Load the newest checkpoint, or return None."""
         return broadcast(self.kept.load() if self.kept and is_rank_zero() else None)
 
-    def take(self, run_id: str) -> None:
-        """Keep the state as it is now."""
+    def save(self) -> None:
+        """Save the state as it is now."""
         if self.kept is None and world_size() == 1:
             return
-        # Who went back to weights that are not finite would never get away from them.
+        # A run that returned to weights that are not finite would never get away from them.
         if not weights_are_finite(self.state):
             return
-        state = self.state.state_dict(self.phases[self.state.position.phase])
-        # These are each process's own; all else is the same in all.
-        own = gather_to_rank_zero(
-            {"random": state.pop("random"), "objective": state.pop("objective")}
-        )
+        state = self.state.state_dict(self._stateful)
+        # Each process has its own; all else is the same in all of them.
+        own = gather_to_rank_zero({name: state.pop(name) for name in ("random", "objective")})
         if self.kept is None or not is_rank_zero():
             return
         tree = {
-            "run_id": run_id,
+            "run_id": self.run_id,
             "state": state,
             "processes": own,
             "callbacks": [callback.state_dict() for callback in self.callbacks],
@@ -65,31 +77,72 @@ class CheckpointManager:
         }
         self.kept.save(tree, self.state.step)
 
+    def resume(self, name: str, run_id: str) -> None:
+        """Resume the run of that name from its newest checkpoint, or enter its first phase."""
+        saved, self.run_id = self.newest(), run_id
+        if saved is None:
+            if self.phases:
+                self.state.enter(self._phase)
+            if not is_rank_zero():
+                turn_random_state(rank())
+            return
+        self.run_id = saved["run_id"]
+        self.restore(saved)
+        for kind, tracker in _named(self.trackers).items():
+            if kind in saved["trackers"]:
+                tracker.load_state_dict(saved["trackers"][kind])
+        position = self.state.position
+        skipped = ", ".join(phase.name for phase in self.phases[: position.phase])
+        phase = (
+            f"phase {self._phase.name} ({position.phase + 1}/{len(self.phases)})"
+            if self.phases
+            else f"phase {position.phase + 1}"
+        )
+        log.info(
+            f"{name} resumes at {phase}, epoch {position.epoch + 1}, batch {position.batch + 1}"
+            + (f"; done before: {skipped}" if skipped else "")
+        )
+
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Put models, optimizers, random streams, callbacks and all else back.
+        """Restore models, optimizers, random streams, callbacks and all else.
 
         Raises:
-            InputError: when it is of another number of processes.
+            InputError: if it was saved by another number of processes.
         """
         own = saved["processes"]
         if len(own) != world_size():
             raise InputError(
-                f"the checkpoint is of {len(own)} processes, and cannot go on in {world_size()}"
+                f"the checkpoint was saved by {len(own)} processes, and cannot be resumed in "
+                f"{world_size()}"
             )
         state = saved["state"] | own[rank()]
-        self.state.load_state_dict(state, self.phases[state["position"][0]])
+        if self.phases:
+            self.state.enter(self.phases[state["position"][0]])
+        # Its phase is known only now.
+        self.state.load_state_dict(state, lambda: self._stateful)
         for callback, kept in zip(self.callbacks, saved["callbacks"], strict=True):
             callback.load_state_dict(kept)
 
-    def restore_trackers(self, saved: Mapping[str, Any]) -> None:
-        """Put those trackers back that were there when the state was kept."""
-        for name, tracker in _named(self.trackers).items():
-            if name in saved["trackers"]:
-                tracker.load_state_dict(saved["trackers"][name])
+    def restore_for_retry(self, saved: Mapping[str, Any]) -> None:
+        """Restore a checkpoint, and let the objectives of later phases begin anew."""
+        first = saved["state"]["position"][0] + 1
+        for phase, state in zip(self.phases[first:], self._fresh[first:], strict=True):
+            if state is not None:
+                phase.objective.load_state_dict(copy.deepcopy(state))  # type: ignore[attr-defined]
+        self.restore(saved)
+
+    @property
+    def _phase(self) -> Phase:
+        return self.phases[self.state.position.phase]
+
+    @property
+    def _stateful(self) -> Any:
+        """What has a state of its own beside models and optimizers."""
+        return self._phase.objective if self.phases else self.stateful
 
 
 def _named(trackers: Sequence[Tracker]) -> dict[str, Tracker]:
-    """Name each tracker so that others may come after it, or go, before the run goes on."""
+    """Name the trackers so that others may be added or removed before the run resumes."""
     named: dict[str, Tracker] = {}
     for tracker in trackers:
         kind = type(tracker).__name__

@@ -3,13 +3,17 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, Self
 
 from jemtrack.errors import Interrupted
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """Ends a loop that continues though a callback asked the run or the phase to end."""
 
 
 class Interruption:
@@ -30,6 +34,14 @@ class Interruption:
 
     def __exit__(self, *_: object) -> None:
         self._give_back()
+
+    def acting(self) -> AbstractContextManager[None]:
+        """Let signals act at once in the block, if they do not wait for the end of a batch."""
+        return nullcontext()
+
+    def held(self) -> AbstractContextManager[None]:
+        """Let signals wait in the block, so that events are dispatched whole."""
+        return nullcontext()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number

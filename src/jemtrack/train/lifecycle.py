@@ -1,221 +1,441 @@
-"""Where a loop that is not the engine's stands, and the events that it makes on its way."""
+"""The lifecycle of a run: phases, epochs and batches begin, end, are saved, resumed and retried.
+
+The engine's `fit` and the loops of one's own (`Pipeline`) use the same blocks, so that all
+events are made here.
+"""
 
 from __future__ import annotations
 
+import logging
 import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from jemtrack.errors import InputError
-from jemtrack.train.dispatcher import EventDispatcher, outcome
+from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
+from jemtrack.train.checkpoint_manager import CheckpointManager
+from jemtrack.train.dispatcher import EventDispatcher
+from jemtrack.train.distributed import all_reduce_max, broadcast, rank, world_size
 from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
+    Diverged,
     EpochEnd,
     EpochStart,
     Event,
     PhaseEnd,
     PhaseStart,
     Position,
+    RunEnd,
+    RunStart,
     Status,
 )
-from jemtrack.train.interruption import PromptInterruption
+from jemtrack.train.interruption import Interruption, Stopped
 from jemtrack.train.metrics import MetricValues
+from jemtrack.train.optimizers import scale_learning_rates
+from jemtrack.train.random_streams import turn_random_state
+from jemtrack.train.recipe import Divergence
+
+log = logging.getLogger("jemtrack")
+
+T = TypeVar("T")
 
 _NO_EPOCH = "no epoch has begun; run_epoch, `with self.epoch(n):` or start_epoch(n) begins one"
 _NO_RUN = "the run has ended"
 
-# What stays open where a part of a run is broken off: the phase, and in it the epoch.
-_NOTHING, _PHASE, _EPOCH = 0, 1, 2
-
-
-class Stopped(BaseException):
-    """Ends a loop that goes on though a callback wants the run or the phase to end."""
-
 
 class Lifecycle:
-    """One run of a loop: begins and ends its phases, epochs and batches, and keeps its state.
+    """One run: announces each start and end once, saves, resumes, and retries after divergence.
 
-    While trackers and callbacks are told, signals wait. A part that breaks off is announced as
-    failed or aborted to the trackers alone, and has no metrics.
+    A part that breaks off ends as failed or aborted for the trackers alone, and has no metrics.
+    Signals wait while events are dispatched. After a batch or an epoch a checkpoint is saved if
+    one is due, and a run that a signal has asked to end raises `Interrupted`; all processes of a
+    training do so after the same batch.
     """
 
-    def __init__(self, audience: EventDispatcher, interruption: PromptInterruption) -> None:
-        self.audience = audience
-        self.state = audience.state
+    def __init__(
+        self,
+        dispatcher: EventDispatcher,
+        checkpoints: CheckpointManager,
+        interruption: Interruption,
+        divergence: Divergence | None = None,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.state = dispatcher.state
+        self.checkpoints = checkpoints
+        self.divergence = divergence or Divergence()
         self.run_metrics = MetricValues()
         self.epoch_metrics = MetricValues(_NO_EPOCH)
-        self.usual_phase = ("train", 0, 0)  # name, epochs, batches an epoch; 0: not known
-        self.under_way = True
-        self._interruption = interruption
+        self.running = True
         self.n_phases = 1
-        self._phase: PhaseStart | None = None
-        self._number = 0  # of the next phase
-        self._before = 0  # epochs done before the phase
-        self._epoch: int | None = None
+        self.saves_batches = True  # whether a checkpoint may be saved within an epoch
+        self._interruption = interruption
+        self._open: list[Event] = []  # the starts of what has not ended
         self._batch_began = 0.0
+
+    # The run.
+
+    def run(self, start: RunStart, body: Callable[[], T], metrics: Callable[[], Any]) -> T:
+        """Resume if there is a checkpoint, run `body`, and announce the end on every way out.
+
+        After a divergence that may be retried, `body` runs again from the last checkpoint: it
+        must do what is left. `metrics` returns those of the run.
+        """
+        status = Status.FAILED
+        try:
+            result = self._run(start, body)
+            status = Status.STOPPED if self.state.stopped else Status.SUCCESS
+            return result
+        except BaseException as error:
+            status, _ = _outcome(error)
+            self._break_off(error, 0)
+            raise
+        finally:
+            self.running = False
+            self._leave_epoch()
+            self.epoch_metrics.refusal = self.run_metrics.refusal = _NO_RUN
+            self.dispatcher.status = status
+            self.dispatcher.notify_trackers(RunEnd(status, metrics()))
+            self.dispatcher.close()
+
+    def dispatch(self, event: Event) -> None:
+        """Dispatch `event`; a signal acts when all have seen it."""
+        with self._interruption.held():
+            self.dispatcher.dispatch(event)
+
+    def _run(self, start: RunStart, body: Callable[[], T]) -> T:
+        state, checkpoints = self.state, self.checkpoints
+        retries = self.divergence.action == "retry"
+        if retries:
+            checkpoints.remember_objectives()
+        checkpoints.resume(start.name, start.run_id)
+        start = replace(start, position=state.position, epoch=state.epochs, step=state.step)
+        self.dispatch(replace(start, run_id=checkpoints.run_id))
+        if retries and not state.step:
+            checkpoints.save()
+        while True:
+            try:
+                return body()
+            except TrainingDivergedError as error:
+                if not retries:
+                    raise
+                self._retry(error)
+
+    def _retry(self, error: TrainingDivergedError) -> None:
+        """Return to the last checkpoint with lower learning rates and other noise.
+
+        Raises:
+            TrainingDivergedError: if there is none, or as many retries as allowed were made.
+        """
+        state, how = self.state, self.divergence
+        saved = self.checkpoints.newest()
+        if saved is None:
+            raise error
+        if state.retries >= how.max_retries:
+            message = f"{error}; it was retried {state.retries} times, as often as it may be"
+            raise TrainingDivergedError(message, error.losses) from error
+        position, retries, scale = state.position, state.retries + 1, state.lr_scale * how.lr_factor
+        self._break_off(error, 0)
+        self.checkpoints.restore_for_retry(saved)
+        scale_learning_rates(state.optimizers, state.schedulers, scale / state.lr_scale)
+        state.retries, state.lr_scale = retries, scale
+        turn_random_state(retries * world_size() + rank())
+        self.dispatch(
+            Diverged(
+                position, state.position, state.epochs, state.step, error.losses, retries, scale
+            )
+        )
+        # Saved at once: a kill must not give the run its retries back.
+        self.checkpoints.save()
+
+    # Its parts.
+
+    @contextmanager
+    def phase(self, start: PhaseStart, end: Callable[[], PhaseEnd]) -> Iterator[None]:
+        """Announce a phase around the block; `end` makes the event of its end."""
+        with self._part(start):
+            yield
+        self.finish(end())
+
+    @contextmanager
+    def epoch(self) -> Iterator[MetricValues]:
+        """Announce the epoch at the state's position around the block, which sets its metrics."""
+        with self._part(None):
+            self.begin_epoch()
+            yield self.epoch_metrics
+        self.end_epoch()
+
+    def begin_epoch(self) -> None:
+        """Announce the start of the epoch at the state's position."""
+        self.epoch_metrics.refusal = ""
+        self._batch_began = time.perf_counter()
+        self.begin(EpochStart(self.state.position))
+
+    def end_epoch(self) -> None:
+        """Announce the end of the epoch with its metrics, clear them, and save if that is due."""
+        state = self.state
+        state.seconds = broadcast(state.seconds + time.perf_counter() - self._batch_began)
+        state.latest, state.totals = {**self.epoch_metrics}, {}
+        state.epochs += 1
+        state.position = replace(state.position, epoch=state.position.epoch + 1, batch=0)
+        try:
+            self.finish(EpochEnd(state.position, state.latest, state.epochs, state.step))
+        finally:
+            self._leave_epoch()
+        # All processes do what the callbacks of rank zero ask for.
+        state.stop, state.stop_phase = broadcast((state.stop, state.stop_phase))
+        self._save_or_stop()
+
+    @contextmanager
+    def batch(self) -> Iterator[MetricValues]:
+        """Announce the batch at the state's position around the block, which sets its metrics."""
+        state, metrics = self.state, MetricValues()
+        with self._part(BatchStart(state.position)):
+            yield metrics
+        state.step += 1
+        state.position = replace(state.position, batch=state.position.batch + 1)
+        before, self._batch_began = self._batch_began, time.perf_counter()
+        seconds = self._batch_began - before
+        state.seconds += seconds
+        self.finish(BatchEnd(state.position, {**metrics}, state.step, seconds))
+        if self.saves_batches:
+            self._save_or_stop()
 
     @property
     def in_epoch(self) -> bool:
         """Whether an epoch has begun and not ended."""
-        return self._epoch is not None
+        return any(isinstance(start, EpochStart) for start in self._open)
 
-    def tell(self, event: Event) -> None:
-        """Dispatch `event`; a signal acts when all have heard it."""
-        with self._interruption.held():
-            self.audience.dispatch(event)
+    def begin(self, start: Event) -> None:
+        """Announce a start."""
+        self._open.append(start)
+        self.dispatch(start)
+
+    def finish(self, end: Event) -> None:
+        """Announce the end of what began last."""
+        self._open.pop()
+        self.dispatch(end)
 
     @contextmanager
-    def phase(self, name: str, n_epochs: int = 0, n_batches: int = 0) -> Iterator[None]:
-        """Dispatch a phase around the body; the phase before ends where this one begins.
+    def _part(self, start: Event | None) -> Iterator[None]:
+        depth = len(self._open)
+        try:
+            if start:
+                self.begin(start)
+            yield
+        except BaseException as error:
+            self._break_off(error, depth)
+            raise
 
-        A callback that wants the phase to end ends the body alone.
+    def _break_off(self, error: BaseException, depth: int) -> None:
+        """Announce the ends of all that is open beyond `depth`, the innermost first."""
+        status, reason = _outcome(error)
+        with self._interruption.held():
+            while len(self._open) > depth:
+                start = self._open.pop()
+                self.dispatcher.notify_trackers(self._broken_end(start, status, reason))
+                if isinstance(start, EpochStart):
+                    self._leave_epoch()
+
+    def _broken_end(self, start: Event, status: Status, reason: str) -> Event:
+        state = self.state
+        if isinstance(start, BatchStart):
+            return BatchEnd(state.position, {}, state.step, status=status)
+        if isinstance(start, EpochStart):
+            return EpochEnd(state.position, {}, state.epochs, state.step, status)
+        assert isinstance(start, PhaseStart)
+        return PhaseEnd(state.position, start.name, reason, status)
+
+    def _leave_epoch(self) -> None:
+        self.epoch_metrics.clear()
+        self.epoch_metrics.refusal = _NO_EPOCH
+
+    def _save_or_stop(self) -> None:
+        wish = self._interruption.number or int(self.checkpoints.due())
+        wish = all_reduce_max(wish, self.checkpoints.device)
+        if wish:
+            self.checkpoints.save()
+        if wish > 1:
+            raise Interrupted(wish)
+
+
+class LoopLifecycle(Lifecycle):
+    """The lifecycle of a loop of one's own, which may leave out phases and batches.
+
+    A loop that resumes, or is retried, runs from its start: what was done before is passed over
+    by `phase`, `epochs` and `batches`.
+    """
+
+    def __init__(self, *arguments: Any, pipeline: Any = None) -> None:
+        super().__init__(*arguments)
+        self.pipeline = pipeline  # has a state of its own
+        self.default_phase = ("train", 0, 0)  # name, epochs, batches an epoch; 0: not known
+        self.saves_batches = False
+        self._epochs_before = 0  # those done before the phase
+        self._loops: list[list[int | None]] = []  # of each `epochs`: its first, and its end
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Prepare to run the loop from its start."""
+        self._phase: PhaseStart | None = None
+        self._next_phase = self._next_loop = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the loop has done, and the pipeline's own state."""
+        return {"loops": [[*loop] for loop in self._loops], "own": self.pipeline.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._loops = [[*loop] for loop in state["loops"]]
+        self.pipeline.load_state_dict(state["own"])
+
+    @contextmanager
+    def own_phase(self, name: str, n_epochs: int = 0, n_batches: int = 0) -> Iterator[None]:
+        """Announce a phase around the block; the phase before ends where this one begins.
+
+        If a callback asks for the end of the phase, the block alone ends.
         """
         if self.state.stop:
             raise Stopped
-        mine = None
+        begun = None
         try:
-            mine = self._start_phase(name, n_epochs, n_batches)
+            begun = self._begin_phase(name, n_epochs, n_batches)
             yield
         except Stopped:
-            self._end_phase(mine)
+            self._end_phase(begun)
             if self.state.stop:
                 raise
             return
         except BaseException as error:
-            self._break_off(error, _NOTHING)
+            self._phase = None
+            self._break_off(error, 0)
             raise
-        self._end_phase(mine)
+        self._end_phase(begun)
+
+    def epochs(self, n_epochs: int) -> Iterator[int]:
+        """Yield the numbers of the next epochs, at most `n_epochs`, until one is to be the last."""
+        state, number = self.state, self._next_loop
+        self._next_loop += 1
+        if number == len(self._loops):
+            self._loops.append([state.epochs, None])
+        loop = self._loops[number]
+        first, end = loop
+        assert first is not None
+        if end is not None:  # done before the run was resumed
+            return
+        try:
+            for epoch in range(max(first, state.epochs), first + n_epochs):
+                if state.stopped:
+                    return
+                yield epoch
+        finally:
+            loop[1] = state.epochs
+
+    def batches(self, n_batches: int) -> Iterator[int]:
+        """Yield the numbers of an epoch's batches that are left; checkpoints may be saved here."""
+        self.saves_batches = True
+        yield from range(self.state.position.batch, n_batches)
 
     def start_epoch(self, epoch: int) -> None:
         """Begin the epoch number `epoch`, counted from 0 through all phases.
 
         Raises:
-            InputError: where an epoch is open, or one of that number was done.
+            InputError: if an epoch has begun and not ended, or the epoch of that number was done.
         """
-        number = operator.index(epoch)
-        if self._epoch is not None:
-            raise InputError(f"epoch {number} begins, but epoch {self._epoch} has not ended")
-        if number < self.state.epochs:
+        number, state = operator.index(epoch), self.state
+        if self.in_epoch:
+            raise InputError(f"epoch {number} begins, but epoch {state.epochs} has not ended")
+        if number < state.epochs:
             raise InputError(
-                f"epoch {number} begins, but {self.state.epochs} epochs are done: the epochs of a "
-                "run count on from 0, and `for epoch in self.epochs(n)` counts them"
+                f"epoch {number} begins, but {state.epochs} epochs are done: the epochs of a run "
+                "are counted through, and `for epoch in self.epochs(n)` counts them"
             )
-        if self.state.stopped:
+        if state.stopped:
             raise Stopped
         if not self._phase:
-            self._start_phase(*self.usual_phase)
-        self.state.position = Position(self._number - 1, number - self._before)
-        self._epoch = number
-        self.epoch_metrics.refusal = ""
-        self._batch_began = time.perf_counter()
-        self.tell(EpochStart(self.state.position))
+            self._begin_phase(*self.default_phase)
+        batch = state.position.batch if number == state.epochs else 0
+        state.epochs = number
+        within = number - self._epochs_before
+        state.position = replace(state.position, epoch=within, batch=batch)
+        self.begin_epoch()
 
     def end_epoch(self) -> None:
-        """Record the epoch's metrics, let callbacks act on them, and clear them.
+        """End the epoch that has begun.
 
         Raises:
-            InputError: where no epoch is open.
+            InputError: if none has.
         """
-        if self._epoch is None:
+        if not self.in_epoch:
             raise InputError(f"an epoch ends, but {_NO_EPOCH}")
-        state = self.state
-        # A loop that shows no batches takes one step an epoch, for those who go by steps.
-        state.step += not state.position.batch
-        state.epochs = self._epoch + 1
-        state.position = replace(state.position, epoch=state.epochs - self._before, batch=0)
-        state.latest = {**self.epoch_metrics}
-        try:
-            self.tell(EpochEnd(state.position, state.latest, state.epochs, state.step))
-        finally:
-            self._leave_epoch()
+        self.saves_batches = False
+        # A loop without batches takes one step an epoch, for what goes by steps.
+        self.state.step += not self.state.position.batch
+        super().end_epoch()
 
     @contextmanager
-    def epoch(self, epoch: int) -> Iterator[MetricValues]:
-        """Begin an epoch, end it after the body; give its metrics."""
-        opened = self.in_epoch
-        try:
+    def numbered_epoch(self, epoch: int) -> Iterator[MetricValues]:
+        """Begin the epoch of that number, end it after the block; yield its metrics."""
+        with self._part(None):
             self.start_epoch(epoch)
             yield self.epoch_metrics
-            self.end_epoch()
-        except BaseException as error:
-            if not opened:
-                self._break_off(error, _PHASE)
-            raise
+        self.end_epoch()
 
     @contextmanager
     def batch(self) -> Iterator[MetricValues]:
-        """Dispatch a batch around the body, which may set metrics of it.
+        """Announce a batch around the block, which sets its metrics.
 
         Raises:
-            InputError: where no epoch is open.
+            InputError: if no epoch has begun.
         """
         if not self.in_epoch:
             raise InputError(f"a batch begins, but {_NO_EPOCH}")
-        state, metrics = self.state, MetricValues()
-        try:
-            self.tell(BatchStart(state.position))
+        with super().batch() as metrics:
             yield metrics
-            state.step += 1
-            state.position = replace(state.position, batch=state.position.batch + 1)
-            began, self._batch_began = self._batch_began, time.perf_counter()
-            seconds = self._batch_began - began
-            self.tell(BatchEnd(state.position, {**metrics}, state.step, seconds))
-        except BaseException as error:
-            self._break_off(error, _EPOCH)
-            raise
 
-    def finish(self) -> None:
+    def end_loop(self) -> None:
         """End the phase after the last epoch.
 
         Raises:
-            InputError: where an epoch is open.
+            InputError: if an epoch has begun and not ended.
         """
         self._end_phase(self._phase)
 
-    def leave(self) -> None:
-        """Take no more metrics."""
-        self.under_way = False
-        self._leave_epoch()
-        self.epoch_metrics.refusal = self.run_metrics.refusal = _NO_RUN
-
-    def _start_phase(self, name: str, n_epochs: int, n_batches: int) -> PhaseStart:
+    def _begin_phase(self, name: str, n_epochs: int, n_batches: int) -> PhaseStart | None:
         self._end_phase(self._phase)
-        self._before = self.state.epochs
-        self.state.position, self.state.stop_phase = Position(self._number), ""
-        self._number += 1
-        n_phases = max(self.n_phases, self._number)
-        started = PhaseStart(self.state.position, name, n_phases, n_epochs, n_batches)
-        self._phase = started
-        self.tell(started)
-        return started
+        state, number = self.state, self._next_phase
+        self._next_phase += 1
+        if number < state.position.phase:  # done before the run was resumed
+            return None
+        if number > state.position.phase:
+            state.position, state.stop_phase, state.seconds = Position(number), "", 0.0
+        self._epochs_before = state.epochs - state.position.epoch
+        n_phases = max(self.n_phases, self._next_phase)
+        self._phase = PhaseStart(state.position, name, n_phases, n_epochs, n_batches)
+        self.begin(self._phase)
+        return self._phase
 
     def _end_phase(self, phase: PhaseStart | None) -> None:
         """End the phase, unless it has ended before."""
         if not phase or phase is not self._phase:
             return
-        if self._epoch is not None:
+        state = self.state
+        if self.in_epoch:
             hint = "end_epoch() ends it"
-            raise InputError(f"{phase.name} ends, but epoch {self._epoch} has not: {hint}")
+            raise InputError(f"{phase.name} ends, but epoch {state.epochs} has not: {hint}")
         self._phase = None
-        n_epochs, state = self.state.epochs - self._before, self.state
-        if n_epochs == phase.n_epochs:  # a wish that came with the last epoch
+        n_epochs = state.epochs - self._epochs_before
+        # A callback may ask for the end of a phase in its last epoch, when it ends anyway.
+        if n_epochs == phase.n_epochs:
             state.stop_phase = ""
         reason = state.stop or state.stop_phase or f"{n_epochs} epochs are done"
         status = Status.STOPPED if state.stopped else Status.SUCCESS
-        self.tell(PhaseEnd(state.position, phase.name, reason, status))
+        self.finish(PhaseEnd(state.position, phase.name, reason, status))
 
-    def _leave_epoch(self) -> None:
-        self._epoch = None
-        self.epoch_metrics.clear()
-        self.epoch_metrics.refusal = _NO_EPOCH
 
-    def _break_off(self, error: BaseException, keep: int) -> None:
-        with self._interruption.held():
-            self.audience.dispatch_ends(*outcome(error), keep)
-        if keep == _NOTHING:
-            self._phase = None
-        if keep <= _PHASE:
-            self._leave_epoch()
+def _outcome(error: BaseException) -> tuple[Status, str]:
+    """Return how what `error` ends has ended, and why."""
+    status = Status.FAILED if isinstance(error, Exception) else Status.ABORTED
+    return status, f"{type(error).__name__}: {error}"

@@ -2,10 +2,8 @@
 
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from jemtrack.errors import TrainingDivergedError
+from jemtrack.errors import InputError, TrainingDivergedError
 from jemtrack.train.distributed import (
     all_reduce_gradients,
     all_reduce_mean,
@@ -22,29 +20,20 @@ from jemtrack.train.distributed import (
     is_rank_zero,
     local_shard,
 )
-from jemtrack.train.events import (
-    BatchEnd,
-    BatchStart,
-    EpochEnd,
-    EpochStart,
-    Event,
-    PhaseEnd,
-    PhaseStart,
-    Status,
-)
+from jemtrack.train.events import PhaseEnd, PhaseStart, Status
+from jemtrack.train.lifecycle import Lifecycle
+from jemtrack.train.metrics import Metric
 from jemtrack.train.optimizers import Interval, warming_up
-from jemtrack.train.phase import Phase
-from jemtrack.train.state import TrainState
+from jemtrack.train.phase import Models, Phase, Turn
+from jemtrack.train.state import TrainState, trained_weights, weights_are_finite
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 ADVICE = "a lower learning rate or weight of the penalty may help"
 
 
-def fit(
-    state: TrainState, phase: Phase, n_phases: int = 1, autocast: Autocast = nullcontext
-) -> Iterator[Event]:
-    """Train one phase from where `state`, which has entered it, stands; yield what happens.
+def fit(life: Lifecycle, phase: Phase, autocast: Autocast = nullcontext) -> None:
+    """Train one phase, which the run's state has entered, from the state's position to its end.
 
     The models are applied in the context that `autocast` makes.
 
@@ -52,17 +41,28 @@ def fit(
         TrainingDivergedError: before a loss or gradient that is not finite reaches the weights,
             and before an epoch ends whose steps made a weight infinite.
     """
-    yield PhaseStart(state.position, phase.name, n_phases, phase.n_epochs, phase.n_batches)
-    while not (reason := ended(state, phase)):
-        yield from fit_epoch(state, phase, autocast)
+    state = life.state
+    start = PhaseStart(state.position, phase.name, life.n_phases, phase.n_epochs, phase.n_batches)
+    with life.phase(start, lambda: _end(life, phase)):
+        while not ended(state, phase):
+            fit_epoch(life, phase, autocast)
+
+
+def _end(life: Lifecycle, phase: Phase) -> PhaseEnd:
+    state = life.state
+    reason = ended(state, phase)
     status = Status.STOPPED if reason in (state.stop, state.stop_phase) else Status.SUCCESS
-    if reason != state.stop_phase:  # a wish that came with the last epoch has nothing to stop
+    # A callback may ask for the end of a phase in its last epoch, when it ends anyway.
+    if reason != state.stop_phase:
         state.stop_phase = ""
-    yield PhaseEnd(state.position, phase.name, reason, status)
+    if state.stop or state.position.phase + 1 == life.n_phases:
+        # A run that resumes from here has nothing left to train.
+        life.checkpoints.save()
+    return PhaseEnd(state.position, phase.name, reason, status)
 
 
 def ended(state: TrainState, phase: Phase) -> str:
-    """Say why the phase is over; nothing where it is not."""
+    """Return why the phase is over; nothing if it is not."""
     if state.stop:
         return state.stop
     how = phase.step.transition
@@ -84,8 +84,8 @@ def ended(state: TrainState, phase: Phase) -> str:
 
 
 def smoothed(state: TrainState, metric: str) -> float:
-    """Give the mean of the metric's last values, or the last epoch's; NaN before the first."""
-    # Only whole epochs are judged: where a run goes on must not change what it does.
+    """Return the mean of the metric's last values, or the last epoch's; NaN before the first."""
+    # Only whole epochs are judged: where a run resumes must not change what it does.
     if state.position.batch or not state.position.epoch:
         return math.nan
     if state.recent:
@@ -93,75 +93,106 @@ def smoothed(state: TrainState, metric: str) -> float:
     return state.latest.get(metric, math.nan)
 
 
-def fit_epoch(state: TrainState, phase: Phase, autocast: Autocast = nullcontext) -> Iterator[Event]:
-    """Train what is left of the epoch that `state` stands in."""
+def fit_epoch(life: Lifecycle, phase: Phase, autocast: Autocast = nullcontext) -> None:
+    """Train what is left of the epoch at the state's position."""
+    state = life.state
     epoch, start = state.position.epoch, state.position.batch
     set_modes(state, phase)
-    yield EpochStart(state.position)
-    batches = islice(phase.batches.epoch(epoch, start, state.retries), phase.n_batches - start)
-    started = time.perf_counter()
-    for batch in batches:
-        yield BatchStart(state.position)
-        losses = update(state, phase, batch, autocast)
-        note(state, phase, losses)
-        step_schedulers(state, phase, "batch", losses)
-        before, started = started, time.perf_counter()
-        state.seconds += started - before
-        yield BatchEnd(state.position, losses, state.step, started - before)
-    if not weights_are_finite(state):
-        raise TrainingDivergedError(f"the weights are not finite after epoch {epoch + 1}: {ADVICE}")
-    metrics = {f"train_{name}": total / phase.n_batches for name, total in state.totals.items()}
-    if phase.validation and phase.validation.due(epoch, phase.n_epochs):
-        with autocast():
-            metrics |= broadcast(phase.validation.measure(state.served) if is_rank_zero() else {})
-    step_schedulers(state, phase, "epoch", metrics)
-    state.seconds = broadcast(state.seconds + time.perf_counter() - started)
-    state.latest, state.totals = metrics, {}
-    state.epochs += 1
-    state.position = replace(state.position, epoch=epoch + 1, batch=0)
-    yield EpochEnd(state.position, metrics, state.epochs, state.step)
+    with life.epoch() as metrics:
+        batches = phase.batches.epoch(epoch, start, state.retries)
+        for batch in islice(batches, phase.n_batches - start):
+            with life.batch() as values:
+                losses, norms = update(state, phase, batch, autocast)
+                note(state, phase, losses)
+                step_schedulers(state, phase, "batch", losses)
+                values.update(losses | norms)
+        if not weights_are_finite(state):
+            raise TrainingDivergedError(
+                f"the weights are not finite after epoch {epoch + 1}: {ADVICE}"
+            )
+        means = {f"train_{name}": total / phase.n_batches for name, total in state.totals.items()}
+        if phase.validation and phase.validation.due(epoch, phase.n_epochs):
+            with autocast():
+                means |= broadcast(phase.validation.measure(state.served) if is_rank_zero() else {})
+        step_schedulers(state, phase, "epoch", means)
+        metrics.update(means)
 
 
 def update(
     state: TrainState, phase: Phase, batch: Any, autocast: Autocast = nullcontext
-) -> dict[str, float]:
-    """Take one optimization step on `batch`; give its losses from before the step."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Take one optimization step on `batch`, turn by turn.
+
+    Returns:
+        The losses from before each turn's step; `loss` is the sum of those that were minimised.
+        The norms of the gradients before clipping, `gradient_norm.<optimizer>`.
+    """
+    losses: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    for turn in _turns(phase, state.models, local_shard(batch), autocast):
+        values, of_turn = _take(turn, state, phase)
+        if twice := losses.keys() & values.keys() - {"loss"}:
+            raise InputError(
+                f"the losses of the turns of phase {phase.name!r} must have different names, "
+                f"got {', '.join(sorted(twice))} twice"
+            )
+        values["loss"] += losses.get("loss", 0.0)
+        losses |= values
+        norms |= of_turn
+    return losses, {f"{Metric.GRADIENT_NORM}.{name}": norm for name, norm in norms.items()}
+
+
+def _turns(phase: Phase, models: Models, batch: Any, autocast: Autocast) -> Iterator[Turn]:
     with autocast():
-        losses = phase.objective(state.models, local_shard(batch))
-    for optimizer in state.optimizers.values():
+        made = phase.objective(models, batch)
+    if isinstance(made, Mapping):
+        yield Turn(made)
+        return
+    # A context for each turn: autocast caches copies of weights, which the turn before changed.
+    while True:
+        with autocast():
+            turn = next(made, None)
+        if turn is None:
+            return
+        yield turn
+
+
+def _take(turn: Turn, state: TrainState, phase: Phase) -> tuple[dict[str, float], dict[str, float]]:
+    """Step the turn's optimizers down the gradient of its loss, if loss and gradient are finite."""
+    optimizers = {name: state.optimizers[name] for name in turn.optimizers or state.optimizers}
+    for optimizer in optimizers.values():
         optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
-    for optimizer in state.optimizers.values():
-        all_reduce_gradients(_weights(optimizer))
-    values, norms = _read(losses, gradient_norms(state))
+    weights = [w for each in optimizers.values() for w in trained_weights(each) if w.requires_grad]
+    turn.losses["loss"].backward(inputs=weights)  # type: ignore[no-untyped-call]
+    for optimizer in optimizers.values():
+        all_reduce_gradients(trained_weights(optimizer))
+    values, norms = _read(turn.losses, gradient_norms(optimizers))
     # Written so that a NaN, which is never at most anything, counts too.
     if not abs(values["loss"]) <= min(phase.max_loss, sys.float_info.max):
-        raise TrainingDivergedError(_divergence(_fault(values["loss"]), state, values), values)
+        raise TrainingDivergedError(_divergence(_problem(values["loss"]), state, values), values)
     if not all(map(math.isfinite, norms.values())):
         raise TrainingDivergedError(_divergence("gradient is not finite", state, values), values)
-    for name, optimizer in state.optimizers.items():
+    for name, optimizer in optimizers.items():
         limit = phase.step.optimizers[name].clip_norm
         if limit is not None and norms[name] > limit:
-            clip_grads_with_norm_(_weights(optimizer), limit, torch.tensor(norms[name]))
+            clip_grads_with_norm_(trained_weights(optimizer), limit, torch.tensor(norms[name]))
         with warming_up(optimizer, phase.warm_up(name, state.position)):
             optimizer.step()
-    return values
+    return values, norms
 
 
-def note(state: TrainState, phase: Phase, losses: dict[str, float]) -> None:
-    """Count a batch in that was trained on."""
+def note(state: TrainState, phase: Phase, losses: Mapping[str, float]) -> None:
+    """Add the losses of a batch to what the epoch's means and the phase's end are computed from."""
     for name, value in losses.items():
         state.totals[name] = state.totals.get(name, 0.0) + value
     metric = phase.step.transition.metric
     if metric and not math.isnan(losses.get(metric, math.nan)):
         state.recent.append(losses[metric])
     state.last_losses.append(losses["loss"])
-    state.step += 1
-    state.position = replace(state.position, batch=state.position.batch + 1)
 
 
 def set_modes(state: TrainState, phase: Phase) -> None:
-    """Put the models into training mode, and what is frozen into evaluation mode."""
+    """Put the models into training mode, and frozen modules into evaluation mode."""
     for model in state.models.values():
         model.train()
     for model in state.averages.values():
@@ -173,7 +204,7 @@ def set_modes(state: TrainState, phase: Phase) -> None:
 def step_schedulers(
     state: TrainState, phase: Phase, interval: Interval, metrics: Mapping[str, float]
 ) -> None:
-    """Let each scheduler of that interval set the learning rate of the next epoch or batch."""
+    """Step the schedulers of that interval."""
     for name, scheduler in state.schedulers.items():
         chosen = phase.step.schedulers[name]
         metric = getattr(chosen, "metric", None)
@@ -185,11 +216,11 @@ def step_schedulers(
             scheduler.step(metrics[metric])  # type: ignore[arg-type]
 
 
-def gradient_norms(state: TrainState) -> dict[str, Tensor]:
-    """Give the 2-norm of all gradients of each optimizer, by its name; 0 where there are none."""
+def gradient_norms(optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
+    """Compute the 2-norm of all gradients of each optimizer, by name; 0 if there are none."""
     gradients = {
-        name: [weight.grad for weight in _weights(optimizer) if weight.grad is not None]
-        for name, optimizer in state.optimizers.items()
+        name: [weight.grad for weight in trained_weights(optimizer) if weight.grad is not None]
+        for name, optimizer in optimizers.items()
     }
     return {name: get_total_norm(each) for name, each in gradients.items()}
 
@@ -197,7 +228,7 @@ def gradient_norms(state: TrainState) -> dict[str, Tensor]:
 def _read(
     losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Read losses, averaged over the processes, and norms: the device is waited for once."""
+    """Read losses, averaged over the processes, and norms; wait for the device once."""
     means = all_reduce_mean(torch.stack([*losses.values()]).detach())
     parts = [
         means.double(),
@@ -211,20 +242,7 @@ def _read(
     )
 
 
-def weights_are_finite(state: TrainState) -> bool:
-    """Say whether every weight that is trained is a finite number."""
-    return all(
-        bool(weight.isfinite().all())
-        for optimizer in state.optimizers.values()
-        for weight in _weights(optimizer)
-    )
-
-
-def _weights(optimizer: Optimizer) -> list[Tensor]:
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
-
-
-def _fault(loss: float) -> str:
+def _problem(loss: float) -> str:
     return "loss is too large" if math.isfinite(loss) else "loss is not finite"
 
 

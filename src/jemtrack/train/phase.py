@@ -16,14 +16,31 @@ from jemtrack.train.recipe import Step
 Models = Mapping[str, nn.Module]
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A part of an optimization step: these optimizers minimise `losses["loss"]`.
+
+    The gradient reaches the weights of these optimizers alone. Without names, all optimizers of
+    the phase take the turn. The other losses are recorded; their names differ between turns.
+    """
+
+    losses: Mapping[str, Tensor]
+    optimizers: tuple[str, ...] = ()
+
+
 class Objective(Protocol):
     """A training method: the losses of a batch; `loss` is the one that is minimised.
+
+    If models train against one another, it yields a `Turn` for each part of the step: code after
+    a `yield` runs when the weights of that turn have been changed. A turn computes its loss by
+    forward passes of its own, for the graph of the turn before is freed. Turns are one step
+    together, and nothing of them outlives the batch.
 
     An objective with a state of its own, such as a replay buffer, has `state_dict` and
     `load_state_dict` too: a checkpoint holds it.
     """
 
-    def __call__(self, models: Models, batch: Any) -> dict[str, Tensor]:
+    def __call__(self, models: Models, batch: Any) -> Mapping[str, Tensor] | Iterator[Turn]:
         """Compute the losses of `batch` by name, scalar tensors; `loss` carries the gradient."""
         ...
 

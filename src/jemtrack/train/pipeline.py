@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write
+from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.components import Component
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status, new_session
 from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.interruption import PromptInterruption
-from jemtrack.train.lifecycle import Lifecycle, Stopped
+from jemtrack.train.interruption import Interruption, PromptInterruption, Stopped
 from jemtrack.train.metrics import MetricValues
+from jemtrack.train.recipe import Divergence
 
 if TYPE_CHECKING:  # what declares a pipeline does without torch
     from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from jemtrack.train.lifecycle import LoopLifecycle
 
 Body = Callable[..., Any]
 
@@ -46,11 +51,13 @@ class Pipeline(Component):
     parameters: Mapping[str, Any] = MappingProxyType({})
     trackers: Sequence[Tracker] = ()
     callbacks: Sequence[Callback] = ()
+    checkpoints: Checkpoints | None = None
+    divergence: Divergence | None = None
     folder: Path = Path()
     n_phases: int = 1
     n_epochs: int = 0
     n_batches: int = 0
-    _lifecycle: Lifecycle | None = None
+    _lifecycle: LoopLifecycle | None = None
     _in_run_epoch = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -77,6 +84,23 @@ class Pipeline(Component):
         raise NotImplementedError(f"{type(self).__name__} has no run_epoch")
 
     @functools.cached_property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The optimizers by name, as far as checkpoints hold them."""
+        return {}
+
+    @functools.cached_property
+    def schedulers(self) -> dict[str, LRScheduler]:
+        """The learning rate schedulers by name, as far as checkpoints hold them."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside models, optimizers, schedulers: tensors, JSON."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+    @functools.cached_property
     def models(self) -> dict[str, nn.Module]:
         """The models by name, as far as callbacks are to see them."""
         return {}
@@ -95,7 +119,7 @@ class Pipeline(Component):
     @property
     def status(self) -> Status | None:
         """How the last run ended; None before its end."""
-        return self._lifecycle.audience.status if self._lifecycle else None
+        return self._lifecycle.dispatcher.status if self._lifecycle else None
 
     @property
     def epoch_metrics(self) -> MetricValues:
@@ -118,11 +142,16 @@ class Pipeline(Component):
 
     def epochs(self, n_epochs: int) -> Iterator[int]:
         """Give the numbers of the next epochs, at most `n_epochs`, until `should_stop`."""
-        done = self._open.state.epochs
-        for epoch in range(done, done + n_epochs):
-            if self.should_stop:
-                return
-            yield epoch
+        return self._open.epochs(n_epochs)
+
+    def batches(self, n_batches: int) -> Iterator[int]:
+        """Yield the numbers of an epoch's batches, from 0; of an epoch that resumes, what is left.
+
+        With `checkpoints`, the epoch can be resumed after any of these batches, each of which the
+        loop announces by `with self.batch():`. What a batch holds must follow from the numbers
+        of epoch and batch.
+        """
+        return self._open.batches(n_batches)
 
     def phase(
         self, name: str, n_epochs: int = 0, n_batches: int = 0
@@ -132,11 +161,11 @@ class Pipeline(Component):
         Where a callback wants the phase to end, the body ends with the epoch, and what comes
         after it is done.
         """
-        return self._open.phase(name, n_epochs, n_batches)
+        return self._open.own_phase(name, n_epochs, n_batches)
 
     def epoch(self, epoch: int) -> AbstractContextManager[MetricValues]:
         """Make the body an epoch of `run`, as `run_epoch` is; give its metrics."""
-        return self._open.epoch(epoch)
+        return self._open.numbered_epoch(epoch)
 
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch by hand."""
@@ -159,49 +188,59 @@ class Pipeline(Component):
         """Record metrics at once, apart from epochs and batches."""
         values = MetricValues()
         values.update(metrics)
-        self._open.tell(Measured({**values}, self._open.state.step))
+        self._open.dispatch(Measured({**values}, self._open.state.step))
 
     def log_artifact(self, path: Path, kind: str) -> None:
         """Tell the trackers of a file of the run: `kind` is weights, ..."""
-        self._open.tell(ArtifactSaved(path, kind))
+        self._open.dispatch(ArtifactSaved(path, kind))
 
     @property
-    def _last(self) -> Lifecycle:
+    def _last(self) -> LoopLifecycle:
         if self._lifecycle is None:
             raise InputError(f"{type(self).__name__} is not running: run() begins a run")
         return self._lifecycle
 
     @property
-    def _open(self) -> Lifecycle:
-        if not (self._lifecycle and self._lifecycle.under_way):
+    def _open(self) -> LoopLifecycle:
+        if not (self._lifecycle and self._lifecycle.running):
             raise InputError(f"{type(self).__name__} is not running: run() begins a run")
         self._lifecycle.state.models = self.models
         return self._lifecycle
 
     def _announce_run(self, body: Body, bound: inspect.BoundArguments) -> Any:
-        """Make `body` a run, unless one is under way: `super().run()` announces nothing."""
+        """Make `body` a run, unless one has begun: `super().run()` announces nothing."""
+        from jemtrack.train.checkpoint import MemoryCheckpoint
+        from jemtrack.train.checkpoint_manager import CheckpointManager
+        from jemtrack.train.lifecycle import LoopLifecycle
         from jemtrack.train.state import TrainState
 
-        if self._lifecycle and self._lifecycle.under_way:
+        if self._lifecycle and self._lifecycle.running:
             return body()
-        state = TrainState(self.models)
-        audience = EventDispatcher(self.trackers, self.callbacks, state)
+        state = TrainState(self.models, {**self.optimizers}, {**self.schedulers})
         for callback in self.callbacks:
             callback.run_folder = self.folder
             callback.save_weights = functools.partial(atomic_write, write=self._save)
-        result = None
-        with PromptInterruption() as interruption:
-            life = self._lifecycle = Lifecycle(audience, interruption)
-            life.usual_phase = ("train", self.n_epochs, self.n_batches)
+        retries = self.divergence is not None and self.divergence.action == "retry"
+        kept = self.checkpoints or (MemoryCheckpoint() if retries else None)
+        manager = CheckpointManager(kept, state, self.callbacks, self.trackers)
+        dispatcher = EventDispatcher(self.trackers, self.callbacks, state)
+        # With checkpoints a signal waits for the next one.
+        with Interruption() if self.checkpoints else PromptInterruption() as interruption:
+            arguments = dispatcher, manager, interruption, self.divergence
+            life = self._lifecycle = LoopLifecycle(*arguments, pipeline=self)
+            manager.stateful = life
+            life.default_phase = ("train", self.n_epochs, self.n_batches)
             life.n_phases = self.n_phases
-            with audience.ending_once(lambda: {**life.run_metrics}):
-                try:
-                    life.tell(self._start(bound))
-                    with suppress(Stopped), interruption.acting():
-                        result = body()
-                    life.finish()
-                finally:
-                    life.leave()
+            loop = functools.partial(self._loop, life, interruption, body)
+            return life.run(self._start(bound), loop, lambda: {**life.run_metrics})
+
+    @staticmethod
+    def _loop(life: LoopLifecycle, interruption: Interruption, body: Body) -> Any:
+        result = None
+        life.rewind()
+        with suppress(Stopped), interruption.acting():
+            result = body()
+        life.end_loop()
         return result
 
     def _announce_epoch(self, body: Body, bound: inspect.BoundArguments) -> Any:
@@ -211,7 +250,7 @@ class Pipeline(Component):
         if len(bound.args) < 2:
             raise InputError(f"{type(self).__name__}.run_epoch must take the number of the epoch")
         life = self._open
-        with nullcontext() if life.in_epoch else life.epoch(bound.args[1]):
+        with nullcontext() if life.in_epoch else life.numbered_epoch(bound.args[1]):
             self._in_run_epoch = True
             try:
                 result = body()

@@ -1,7 +1,7 @@
 """All that a training changes."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -72,28 +72,30 @@ class TrainState:
         self.seconds = 0.0
         self.stop_phase = ""
 
-    def state_dict(self, phase: Phase) -> dict[str, Any]:
-        """Give all of it, in `phase`, and the global random streams: tensors and JSON."""
+    def state_dict(self, stateful: Any) -> dict[str, Any]:
+        """Return all of it, the state of `stateful` and the global random streams.
+
+        It is a tree of tensors and JSON.
+        """
         return {
             "position": astuple(self.position),
             **{kind: _states(getattr(self, kind)) for kind in _KINDS},
-            "objective": objective_state(phase),
+            "objective": own_state(stateful),
             "random": random_state(),
             "recent": [*self.recent],
             "last_losses": [*self.last_losses],
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], phase: Phase) -> None:
-        """Go back to what `state_dict` gave in `phase`."""
-        self.enter(phase)
+    def load_state_dict(self, state: Mapping[str, Any], stateful: Callable[[], Any]) -> None:
+        """Restore what `state_dict` returned; `stateful` finds its object by the position."""
         self.position = Position(*state["position"])
         for kind in _KINDS:
             for name, holder in getattr(self, kind).items():
                 holder.load_state_dict(state[kind][name])
         if state["objective"] is not None:
-            phase.objective.load_state_dict(state["objective"])  # type: ignore[attr-defined]
-        self.recent.extend(state["recent"])
+            stateful().load_state_dict(state["objective"])
+        self.recent = deque(state["recent"], self.recent.maxlen)
         self.last_losses = deque(state["last_losses"], self.last_losses.maxlen)
         for name in _PLAIN:
             setattr(self, name, state[name])
@@ -107,10 +109,23 @@ _PLAIN = (
 )
 
 
-def objective_state(phase: Phase) -> Any:
-    """Give the state of the phase's objective; None where it has none."""
-    objective: Any = phase.objective
-    return objective.state_dict() if hasattr(objective, "state_dict") else None
+def own_state(holder: Any) -> Any:
+    """Return the state of an object; None if it has none."""
+    return holder.state_dict() if hasattr(holder, "state_dict") else None
+
+
+def trained_weights(optimizer: Optimizer) -> list[nn.Parameter]:
+    """List the weights that an optimizer changes."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def weights_are_finite(state: TrainState) -> bool:
+    """Tell whether every weight that is trained is a finite number."""
+    return all(
+        bool(weight.isfinite().all())
+        for optimizer in state.optimizers.values()
+        for weight in trained_weights(optimizer)
+    )
 
 
 def _states(holders: Mapping[str, Any]) -> dict[str, Any]:
