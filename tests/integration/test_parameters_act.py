@@ -193,6 +193,10 @@ def test_uncond_takes_the_density_from_the_energy_head():
     "changed",
     [
         {"lr": 1e-4},
+        {"optimizer": "Lion"},
+        {"optimizer": {"type": "Adam", "betas": [0.5, 0.9]}},
+        {"optimizer": "torch.optim.Adagrad"},
+        {"schedule": "OneCycleLR"},
         {"warm_up_steps": 100},
         {"weight_decay": 0.1},
         {"batch_size": 8},

@@ -1,10 +1,12 @@
 """A trainer's recipe: what it does, what the stage depends on by it, and what is wrong with it."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from stage_runs import SMALL, are_equal, history_in, model_in, prepared_file, ran, weights_in
 
@@ -201,6 +203,60 @@ def test_a_stage_depends_on_the_code_of_the_objectives_that_its_recipe_names():
 
     assert path in deps(plain)
     check()
+
+
+MINE = """
+from torch.optim import SGD
+
+
+class Halved(SGD):
+    def __init__(self, params, lr, share=1.0):
+        super().__init__(params, lr=share * lr)
+"""
+
+
+@pytest.fixture
+def mine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user's own."""
+    (project / "my_optimizers.py").write_text(MINE)
+    monkeypatch.syspath_prepend(project)
+    yield
+    sys.modules.pop("my_optimizers", None)
+
+
+@pytest.mark.usefixtures("mine")
+def test_an_optimizer_of_one_s_own_trains_by_the_parameters_and_in_a_recipe():
+    own = {"type": "my_optimizers.Halved", "share": 0.5}
+    files.write_graph([node := trainer(optimizer=own, lr=0.02)])
+    step = {"name": "train", "n_epochs": 1, "optimization": {"optimizers": {}}}
+    step["optimization"]["optimizers"]["network"] = {**own, "lr": 0.02}
+    check()
+    assert "my_optimizers" not in sys.modules  # it is looked up, and not run
+
+    plain = weights_in(ran(trainer(optimizer="SGD", lr=0.01)))
+    for found in (weights_in(ran(node)), weights_in(ran(trainer({"steps": [step]})))):
+        torch.testing.assert_close(found, plain)
+
+
+@pytest.mark.usefixtures("mine")
+def test_what_a_later_step_s_own_optimizer_does_not_take_is_named_before_anything_is_trained():
+    wrong = {"type": "my_optimizers.Halved", "lr": 0.1, "part": 0.5}
+    later = {**ALL, "optimization": {"optimizers": {"network": wrong}}}
+
+    with pytest.raises(InputError, match=r"Halved does not take its options: .*'part'"):
+        described(trainer({"steps": [HEAD, later]}))
+
+
+def test_check_runs_no_code_of_one_s_own_objective(project, monkeypatch):
+    (project / "my_objectives.py").write_text("class Mine: ...\nraise RuntimeError('it was run')\n")
+    monkeypatch.syspath_prepend(project)
+    step = {**ALL, "objective": {"type": "my_objectives.Mine", "delta": 1}}
+    files.write_graph([trainer({"steps": [step]})])
+
+    check()
+
+    with pytest.raises(InputError, match="cannot be imported: RuntimeError: it was run"):
+        described(trainer({"steps": [step]}))
 
 
 def test_a_training_with_another_recipe_has_another_folder_of_checkpoints():

@@ -153,17 +153,17 @@ def test_a_value_that_python_alone_changed_is_taken(shipped):
 def test_of_a_value_that_both_changed_the_file_s_stays_and_is_told_once(shipped, capsys):
     edit(
         "params.yaml",
-        "MaxEntropyL1:\n  params:\n    experiment: energy_model",
-        "MaxEntropyL1:\n  params:\n    experiment: by_hand",
+        "MaxEntropyL1:\n  params:\n    device: auto",
+        "MaxEntropyL1:\n  params:\n    device: cpu",
     )
 
     for _ in range(2):
-        trainer(experiment="by_python").write_graph()
+        trainer(device="cuda").write_graph()
 
-    assert read("params.yaml")["MaxEntropyL1"]["params"]["experiment"] == "by_hand"
+    assert read("params.yaml")["MaxEntropyL1"]["params"]["device"] == "cpu"
     assert capsys.readouterr().err == (
-        "params.yaml: MaxEntropyL1.params.experiment stays 'by_hand', as changed by hand; "
-        "the graph says 'by_python'\n"
+        "params.yaml: MaxEntropyL1.params.device stays 'cpu', as changed by hand; "
+        "the graph says 'cuda'\n"
     )
 
 

@@ -72,7 +72,8 @@ def _problem(schema: Schema, value: Any) -> str:
         _validator(json.dumps(schema))(value)
     except JsonSchemaValueException as error:
         path = "".join(f".{part}" for part in error.path[1:])
-        return f"{path} {_expected(str(error.rule), error.rule_definition)}, got {format_value(error.value)}"
+        expected = _expected(str(error.rule), error.rule_definition)
+        return f"{path} {expected}, got {format_value(error.value)}"
     return ""
 
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-
 from jemtrack.parameters import Place, ValueProblem
+
+Node = Any  # of ruamel.yaml, which few of the processes that import this module need
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -68,6 +66,9 @@ def read_document(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it must be text in UTF-8"
         return Document(form=[Problem(0, "", f"cannot be read: {reason}")], broken=True)
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     yaml = YAML(typ="safe", pure=True)
     document = Document()
     try:
@@ -79,10 +80,10 @@ def read_document(path: Path) -> Document:
     return document
 
 
-def _syntax_problem(error: YAMLError, text: str) -> Problem:
-    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+def _syntax_problem(error: Any, text: str) -> Problem:
+    if mark := getattr(error, "problem_mark", None):
         reason = " ".join(filter(None, [error.context, error.problem]))
-        return Problem(error.problem_mark.line + 1, "", f"is not valid YAML: {reason}")
+        return Problem(mark.line + 1, "", f"is not valid YAML: {reason}")
     line = text.count("\n", 0, getattr(error, "position", 0)) + 1
     return Problem(line, "", f"is not valid YAML: {getattr(error, 'reason', error)}")
 
@@ -90,14 +91,14 @@ def _syntax_problem(error: YAMLError, text: str) -> Problem:
 class _Reader:
     """Turns YAML's nodes into values; notes lines, names that are given twice and loops."""
 
-    def __init__(self, yaml: YAML, document: Document) -> None:
+    def __init__(self, yaml: Any, document: Document) -> None:
         self._construct = yaml.constructor.construct_object
         self._document = document
         self._around: list[Node] = []
 
     def value(self, node: Node, place: Place) -> Any:
         self._document.lines.setdefault(place, node.start_mark.line + 1)
-        if isinstance(node, ScalarNode):
+        if node.id == "scalar":
             try:
                 return self._construct(node)
             except ValueError as error:  # 2026-02-31 has the form of a date and is none
@@ -106,7 +107,7 @@ class _Reader:
             return self._note(node, place, "must not contain itself")
         self._around.append(node)
         try:
-            if isinstance(node, SequenceNode):
+            if node.id == "sequence":
                 return [self.value(item, (*place, i)) for i, item in enumerate(node.value)]
             return self._mapping(node, place)
         finally:
@@ -131,8 +132,8 @@ class _Reader:
         for key, value in node.value:
             if key.tag != _MERGE:
                 continue
-            for source in value.value if isinstance(value, SequenceNode) else [value]:
-                if not isinstance(source, MappingNode) or source in self._around:
+            for source in value.value if value.id == "sequence" else [value]:
+                if source.id != "mapping" or source in self._around:
                     self._note(key, place, "'<<' must bring in another mapping")
                     continue
                 brought = [entry for entry in source.value if self._name(entry[0]) not in known]
@@ -141,7 +142,7 @@ class _Reader:
         return own
 
     def _name(self, key: Node) -> str:
-        return str(self._construct(key)) if isinstance(key, ScalarNode) else "?"
+        return str(self._construct(key)) if key.id == "scalar" else "?"
 
     def _note(self, node: Node, place: Place, message: str) -> None:
         problem = Problem(node.start_mark.line + 1, format_place(place), message)

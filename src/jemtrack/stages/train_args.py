@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Annotated, Any, ClassVar
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from jemtrack.jem.family import FAMILY, NETWORK, BatchArgs, JemFamily, JemStep
 from jemtrack.jem.networks.shape import NetworkShape
@@ -21,7 +21,7 @@ from jemtrack.parameters import (
 from jemtrack.train.hardware import Hardware
 from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
 
-Choice = str | dict[str, Any]
+Choice = Annotated[str | dict[str, Any], WithJsonSchema({"type": ["string", "object"]})]
 _SCHEDULES = {"constant": "none", "cosine": "CosineAnnealingLR"}
 # What an optimizer's options do not say: each is a field of its own.
 _FIELDS = {"lr": 1.0, "weight_decay": 0.0, "warm_up_steps": 0}
