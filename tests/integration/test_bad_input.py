@@ -352,7 +352,7 @@ def test_the_command_jemtrack(project: Project, capsys: pytest.CaptureFixture[st
         assert message in capsys.readouterr().err
 
     for command, message in [
-        (["show"], "jemtrack: nodes/ holds no results yet: `dvc repro` makes them"),
+        (["show"], "jemtrack: nodes/ has no results yet: run `dvc repro`"),
         (["data", "nope"], "nope is none of the known data sets"),
         (["data", "mine", "--from", "gone"], "gone: there is no such file or folder"),
     ]:
