@@ -307,7 +307,7 @@ def test_a_model_that_training_cannot_start_from(reproduced: Project):
     for name, words in [
         ("narrow", "holds a model of another shape: width is 1 in the file, 2 here; ..."),
         ("nowhere", "is not a file; expected a model.safetensors that a trainer wrote"),
-        ("cut", "is damaged, cut short or no safetensors file ..."),
+        ("cut", "is damaged, cut short or not a safetensors file ..."),
         ("foreign", "is a safetensors file, but not a jemtrack model: ..."),
     ]:
         path = f"start/{name}.safetensors"

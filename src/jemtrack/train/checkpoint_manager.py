@@ -1,4 +1,4 @@
-"""Save the state of a run to its checkpoints, and restore it, in all processes alike."""
+"""Save the state of a run to its checkpoints, and restore it in all processes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from jemtrack.train.state import TrainState
 
 @dataclass
 class CheckpointManager:
-    """Takes a run's state to `kept`, and brings it back, in all processes alike.
+    """Save the state of a run to the checkpoints `kept`, and restore it in all processes.
 
-    The first process alone has something in `kept`, and trackers.
+    Only rank zero has trackers and something in `kept`.
     """
 
     kept: Checkpoints | MemoryCheckpoint | None
@@ -33,22 +33,22 @@ class CheckpointManager:
     trackers: Sequence[Tracker]
 
     def due(self) -> bool:
-        """Say whether it is time for the next one."""
+        """Tell whether the next checkpoint is due; always False except on rank zero."""
         return is_rank_zero() and self.kept is not None and self.kept.due(self.state.step)
 
     def newest(self) -> Any | None:
-        """Give the last one, or None."""
+        """Load the newest checkpoint and broadcast it; return None if there is none."""
         return broadcast(self.kept.load() if self.kept and is_rank_zero() else None)
 
     def take(self, run_id: str) -> None:
-        """Keep the state as it is now."""
+        """Save the state, unless weights are not finite; all processes must call this."""
         if self.kept is None and world_size() == 1:
             return
-        # Who went back to weights that are not finite would never get away from them.
+        # A training that returned to weights that are not finite would diverge again at once.
         if not weights_are_finite(self.state):
             return
         state = self.state.state_dict(self.phases[self.state.position.phase])
-        # These are each process's own; all else is the same in all.
+        # Only the random state and the objective's state differ between processes.
         own = gather_to_rank_zero(
             {"random": state.pop("random"), "objective": state.pop("objective")}
         )
@@ -66,30 +66,31 @@ class CheckpointManager:
         self.kept.save(tree, self.state.step)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Put models, optimizers, random streams, callbacks and all else back.
+        """Restore models, optimizers, random state, callbacks and all else, except trackers.
 
         Raises:
-            InputError: when it is of another number of processes.
+            InputError: if the world size differs from that of the checkpoint.
         """
         own = saved["processes"]
         if len(own) != world_size():
             raise InputError(
-                f"the checkpoint is of {len(own)} processes, and cannot go on in {world_size()}"
+                f"the checkpoint was written by {len(own)} processes, and cannot be resumed by "
+                f"{world_size()}: set `processes` to {len(own)}"
             )
         state = saved["state"] | own[rank()]
         self.state.load_state_dict(state, self.phases[state["position"][0]])
-        for callback, kept in zip(self.callbacks, saved["callbacks"], strict=True):
-            callback.load_state_dict(kept)
+        for callback, callback_state in zip(self.callbacks, saved["callbacks"], strict=True):
+            callback.load_state_dict(callback_state)
 
     def restore_trackers(self, saved: Mapping[str, Any]) -> None:
-        """Put those trackers back that were there when the state was kept."""
+        """Restore those trackers that the run had when the checkpoint was written."""
         for name, tracker in _named(self.trackers).items():
             if name in saved["trackers"]:
                 tracker.load_state_dict(saved["trackers"][name])
 
 
 def _named(trackers: Sequence[Tracker]) -> dict[str, Tracker]:
-    """Name each tracker so that others may come after it, or go, before the run goes on."""
+    """Name each tracker by its class and number, so that others may be added or removed."""
     named: dict[str, Tracker] = {}
     for tracker in trackers:
         kind = type(tracker).__name__

@@ -1,7 +1,11 @@
-"""Every event of a run, to trackers first and then to callbacks; each start has its end."""
+"""Dispatch the events of a run to trackers first and then to callbacks; each start gets its end."""
 
 from __future__ import annotations
 
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jemtrack.train.events import (
@@ -10,56 +14,41 @@ from jemtrack.train.events import (
     EpochEnd,
     EpochStart,
     Event,
+    Metrics,
     PhaseEnd,
     PhaseStart,
+    RunEnd,
     Status,
 )
-
-if TYPE_CHECKING:
-    from jemtrack.train.state import TrainState
-import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-
-from jemtrack.train.events import Metrics, RunEnd
 from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.metrics import check_metrics
 
-if TYPE_CHECKING:  # it imports torch, which a pipeline is declared without
+if TYPE_CHECKING:  # `train.state` imports torch, which declaring a pipeline does not need
     from jemtrack.train.state import TrainState
 
-
-_ENDS: dict[type[Event], type[Event]] = {
-    PhaseEnd: PhaseStart,
-    EpochEnd: EpochStart,
-    BatchEnd: BatchStart,
-}
+log = logging.getLogger("jemtrack")
 
 
 class Scopes:
-    """Follows the events of a run, and knows what has started and not ended."""
+    """The stack of phase, epoch and batch that have started and not ended."""
 
     def __init__(self) -> None:
         self._open: list[Event] = []
 
     def follow(self, event: Event) -> None:
-        """Take note of a start or an end."""
+        """Push a start, pop at an end, and ignore all other events."""
         if isinstance(event, PhaseStart | EpochStart | BatchStart):
             self._open.append(event)
-        elif type(event) in _ENDS:
+        elif isinstance(event, PhaseEnd | EpochEnd | BatchEnd):
             self._open.pop()
 
     def close(self, state: TrainState, status: Status, reason: str, keep: int = 0) -> list[Event]:
-        """Give the ends of what is open, from the innermost out, for what ends early.
-
-        The outermost `keep` stay open.
-        """
+        """Pop all but the outermost `keep`; return their end events, the innermost first."""
         opened, self._open = self._open[keep:], self._open[:keep]
-        return [_end(start, state, status, reason) for start in reversed(opened)]
+        return [_end_event(start, state, status, reason) for start in reversed(opened)]
 
 
-def _end(start: Event, state: TrainState, status: Status, reason: str) -> Event:
+def _end_event(start: Event, state: TrainState, status: Status, reason: str) -> Event:
     if isinstance(start, BatchStart):
         return BatchEnd(state.position, {}, state.step, status=status)
     if isinstance(start, EpochStart):
@@ -68,11 +57,8 @@ def _end(start: Event, state: TrainState, status: Status, reason: str) -> Event:
     return PhaseEnd(state.position, start.name, reason, status)
 
 
-log = logging.getLogger("jemtrack")
-
-
 class EventDispatcher:
-    """Tells everybody every event once, in turn, and closes the trackers."""
+    """Sends every event to all trackers and callbacks, in order, and closes the trackers."""
 
     def __init__(
         self, trackers: Sequence[Tracker], callbacks: Sequence[Callback], state: TrainState
@@ -80,38 +66,40 @@ class EventDispatcher:
         self.trackers = trackers
         self.callbacks = callbacks
         self.state = state
-        self.status: Status | None = None  # of the run, once it has ended
+        self.status: Status | None = None  # of the run, after its end
         self._scopes = Scopes()
         self._warned = set[int]()
-        self._waiting: deque[Event] = deque()
-        self._telling = False
-        for each in (*trackers, *callbacks):
-            each.dispatch = self.dispatch
+        self._queue: deque[Event] = deque()
+        self._is_dispatching = False
+        for handler in (*trackers, *callbacks):
+            handler.dispatch = self.dispatch
 
     def dispatch(self, event: Event) -> None:
-        """Tell the trackers, then the callbacks.
+        """Send `event` to the trackers, then to the callbacks.
 
-        What one of them announces while it is told is told when all have heard the first event.
+        If a handler dispatches an event itself, all handlers receive the first event before the
+        second one, so that all see the same order.
 
         Raises:
-            InputError: when an epoch has a metric that nobody declared.
+            InputError: if the end of an epoch has a metric that was not declared.
         """
-        self._waiting.append(event)
-        if self._telling:
+        self._queue.append(event)
+        if self._is_dispatching:
             return
-        self._telling = True
+        self._is_dispatching = True
         try:
-            while self._waiting:
-                self._tell(self._waiting.popleft())
+            while self._queue:
+                self._send(self._queue.popleft())
         finally:
-            self._telling = False
-            self._waiting.clear()
+            self._is_dispatching = False
+            self._queue.clear()
 
     @contextmanager
     def ending_once(self, metrics: Callable[[], Metrics]) -> Iterator[None]:
-        """Dispatch the end of what the body has started, and the run's, on every way out.
+        """Send the end of the run, and of all that is still open in it, however the block ends.
 
-        The trackers are closed then, and what was raised goes on. `metrics` gives the run's.
+        Then the trackers are closed, and an exception propagates. `metrics` returns the metrics
+        of the run.
         """
         status, reason = Status.FAILED, ""
         try:
@@ -127,12 +115,12 @@ class EventDispatcher:
             self.close()
 
     def dispatch_ends(self, status: Status, reason: str, keep: int = 0) -> None:
-        """Tell the trackers the end of all that has started but for the outermost `keep`."""
+        """Send the trackers the end of all that is open except the outermost `keep`."""
         for event in self._scopes.close(self.state, status, reason, keep):
             self.notify_trackers(event)
 
     def notify_trackers(self, event: Event) -> None:
-        """Tell the trackers alone; one that fails is warned about once."""
+        """Send `event` to the trackers only; log a warning the first time that one fails."""
         for tracker in self.trackers:
             try:
                 tracker(event)
@@ -140,14 +128,14 @@ class EventDispatcher:
                 self._warn(tracker, error)
 
     def close(self) -> None:
-        """Close the trackers."""
+        """Close the trackers, the last one first."""
         for tracker in reversed(self.trackers):
             try:
                 tracker.close()
             except Exception as error:
                 self._warn(tracker, error)
 
-    def _tell(self, event: Event) -> None:
+    def _send(self, event: Event) -> None:
         self._scopes.follow(event)
         if isinstance(event, EpochEnd):
             check_metrics(event.metrics)
@@ -163,6 +151,7 @@ class EventDispatcher:
 
 
 def outcome(error: BaseException) -> tuple[Status, str]:
-    """Say how what `error` ends has ended, and why."""
+    """Return the status of what `error` has ended, and the reason, a sentence."""
+    # KeyboardInterrupt, which a signal raises, is not an `Exception`.
     status = Status.FAILED if isinstance(error, Exception) else Status.ABORTED
     return status, f"{type(error).__name__}: {error}"
