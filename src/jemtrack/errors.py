@@ -1,19 +1,19 @@
-"""The errors that are meant for a user to read."""
+"""The errors whose messages are meant for users, and the exit status after a signal."""
 
 import signal
 from collections.abc import Mapping
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong; the message says what, where and what is right."""
+    """An input of the user has a problem; the message tells what, where, and what to change."""
 
 
 class ParameterError(InputError):
-    """A parameter does not fit the data; the message begins with the parameter's name."""
+    """A parameter does not fit the data or the hardware; the message begins with its name."""
 
 
 class TrainingDivergedError(RuntimeError):
-    """A loss or gradient is not finite or too large; `losses` are those of the batch."""
+    """The loss or a gradient is not finite, or the loss is too large; `losses` are the batch's."""
 
     def __init__(self, message: str, losses: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class TrainingDivergedError(RuntimeError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to end by the signal `number`; the last batch was finished first."""
+    """The signal `number` ended the training."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
@@ -29,5 +29,5 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_status(interrupt: KeyboardInterrupt) -> int:
-    """Give the status with which a process ends that a signal interrupted, as a shell has it."""
+    """Return the exit status of an interrupted process: 128 plus the signal, as in shells."""
     return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)

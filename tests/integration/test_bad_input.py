@@ -305,9 +305,9 @@ def test_a_model_that_training_cannot_start_from(reproduced: Project):
 
     set_all(reproduced, MaxEntropyL2__params__width=2)
     for name, words in [
-        ("narrow", "holds a model of another shape: width is 1 there, 2 here; ..."),
+        ("narrow", "holds a model of another shape: width is 1 in the file, 2 here; ..."),
         ("nowhere", "is not a file; expected a model.safetensors that a trainer wrote"),
-        ("cut", "is damaged, cut short or no safetensors file ..."),
+        ("cut", "is damaged, cut short or not a safetensors file ..."),
         ("foreign", "is a safetensors file, but not a jemtrack model: ..."),
     ]:
         path = f"start/{name}.safetensors"
@@ -352,7 +352,7 @@ def test_the_command_jemtrack(project: Project, capsys: pytest.CaptureFixture[st
         assert message in capsys.readouterr().err
 
     for command, message in [
-        (["show"], "jemtrack: nodes/ holds no results yet: `dvc repro` makes them"),
+        (["show"], "jemtrack: nodes/ has no results yet: run `dvc repro`"),
         (["data", "nope"], "nope is none of the known data sets"),
         (["data", "mine", "--from", "gone"], "gone: there is no such file or folder"),
     ]:

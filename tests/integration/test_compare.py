@@ -76,7 +76,7 @@ def _rows(said: str) -> list[dict[str, str]]:
 
 def test_what_cannot_be_compared_is_named(reproduced: Project):
     said = reproduced.run("jemtrack", "compare", "nowhere", fails=True)
-    assert "'nowhere' is no commit, branch, tag or experiment" in said
+    assert "'nowhere' is not a commit, branch, tag or experiment" in said
 
     path = reproduced.path / "nodes" / "EvaluateX" / "outputs.safetensors"
     outputs = load_outputs(path.read_bytes(), "the workspace")

@@ -172,7 +172,7 @@ def test_the_first_trainer_says_what_the_objective_of_another_one_lacks():
     data = prepared_file()
     nodes = [each(data=data, params=TrainArgs(**SMALL)) for each in (MaxEntropyL2, SampledJEM)]
 
-    message = "^MaxEntropyL2: params.yaml: SampledJEM: n_steps must be >= 1 where chains are"
+    message = "^MaxEntropyL2: params.yaml: SampledJEM: n_steps must be >= 1 for an objective with"
     with pytest.raises(SystemExit, match=message):
         ran(*nodes)
 

@@ -83,7 +83,7 @@ def test_a_file_is_trained_into_a_folder(capsys):
     train()
 
     out = Path("runs/mine")
-    assert f"the results are in {out}" in capsys.readouterr().out
+    assert f"results: {out}" in capsys.readouterr().out
     _, shape, notes = load_model(out / "model.safetensors")
     assert (shape.width, notes) == (1, {"trainer": "mine", "dataset": "digits", "sigma": "0.03"})
     metrics = json.loads((out / "metrics.json").read_text())

@@ -92,7 +92,7 @@ def ends_as_one_that_was_not(project: Project, ways: Mapping[int, Way]) -> None:
         with killed(start(project, *REPRO)) as process:
             wait_for_steps(project, max(step, steps_saved(project) + 1), process)
             end(project, process)
-    assert project.run("jemtrack", "scratch").endswith(", serves\n")
+    assert project.run("jemtrack", "scratch").endswith(", resumable\n")
     with killed(start(project, *REPRO)) as process:
         wait_for_steps(project, steps_saved(project) + 1, process)
         process.kill()
@@ -150,7 +150,7 @@ def test_other_parameters_data_or_code_start_afresh_and_the_first_still_goes_on(
             for line in long.run("jemtrack", "scratch").splitlines()
             if line.startswith(first.name)
         ]
-        assert name in line.partition("no longer serves: ")[2]
+        assert name in line.partition("not resumable: ")[2]
     assert len(trainings(long)) == 4
 
     long.run("git", "checkout", "--", "params.yaml", "src")

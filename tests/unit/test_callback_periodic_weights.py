@@ -61,5 +61,5 @@ def test_a_run_that_was_told_of_no_way_to_save_says_so(tmp_path):
     run = make_run(tmp_path, PeriodicWeights(every=1))
     run.save_weights = None
 
-    with pytest.raises(InputError, match="the run was given no function to save weights"):
+    with pytest.raises(InputError, match="pass the run a function `save_weights`"):
         run.train()

@@ -156,7 +156,7 @@ def test_an_own_callback_is_found_by_its_dotted_path(tmp_path, own):
             {"type": "own_callbacks.Stop"},
             "'own_callbacks.Stop' does not exist: expected the dotted",
         ),
-        ({"type": "own_callbacks.NOTHING"}, "'own_callbacks.NOTHING' is no component: expected"),
+        ({"type": "own_callbacks.NOTHING"}, "'own_callbacks.NOTHING' is not a component: expected"),
         ({"type": "own_callbacks.NoCallback"}, "own_callbacks.NoCallback is a NoCallback, which"),
         ({"type": "own_broken.Any"}, "No module named 'a_library_that_is_not_there'"),
         ({"type": "own_failing.Any"}, "'own_failing.Any' cannot be imported: ZeroDivisionError"),
@@ -168,7 +168,7 @@ def test_an_own_callback_is_found_by_its_dotted_path(tmp_path, own):
         ({"type": "erly"}, "no component is called 'erly'"),
         ({"type": 3}, "a callback must have a `type`, its name or a dotted path, got 3"),
         ({}, "a callback must have a `type`, its name or a dotted path, got None"),
-        ({"type": "jsonl", "folder": "x"}, "jsonl is a JsonLines, which is no callback"),
+        ({"type": "jsonl", "folder": "x"}, "jsonl is a JsonLines, which is not a callback"),
     ],
 )
 def test_a_wrong_path_or_option_is_told_in_a_sentence(own, description, message):

@@ -104,7 +104,7 @@ def test_the_second_waits_and_finds_what_the_first_made(tmp_path):
     assert second.stdout.readline() == "has it\n"
     assert (folder / "state").exists()
     said = second.communicate("end\n")[1]
-    assert f"process {first.pid} trains this already: waiting for it" in said
+    assert f"process {first.pid} is running this training: waiting for it" in said
     assert (first.returncode, second.returncode) == (0, 0)
     assert not folder.exists()
 

@@ -238,16 +238,13 @@ def test_one_class_under_two_names_makes_two_stages(root):
 
 
 def test_a_name_serves_one_stage(root):
-    message = (
-        "dvc.yaml: 2 stages are to be called 'same'; give each a name of its own: "
-        "MaxEntropyL1(name=...)"
-    )
+    message = "dvc.yaml: 2 stages are called 'same'; give each its own name: MaxEntropyL1(name=...)"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         write_graph([trainer("same"), trainer("same")])
     assert not Path("dvc.yaml").exists()
     trainer("same").write_graph()
     before = texts()
-    message = "^dvc.yaml: there is a stage 'same' already, which runs 'zntrack run jemtrack"
+    message = "^dvc.yaml: the stage 'same' exists already and runs 'zntrack run jemtrack"
     with pytest.raises(InputError, match=message):
         XEntropyAugmented(name="same", data=IMAGES).write_graph()
     assert texts() == before

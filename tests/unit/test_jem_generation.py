@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from jemtrack.jem.networks.energy_model import JointEnergyModel
-from jemtrack.jem.sampling.generation import N_LOOKS, class_samples, joint_log_density
+from jemtrack.jem.sampling.generation import N_RECORDED, class_samples, joint_log_density
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.train.random_streams import generator
 
@@ -49,7 +49,7 @@ def test_looking_at_a_chain_does_not_disturb_it(n_steps):
     steps = found.energies["step"].tolist()
     assert steps == sorted({*steps})
     assert (steps[0], steps[-1]) == (0, n_steps)
-    assert len(steps) == min(n_steps, N_LOOKS) + 1
+    assert len(steps) == min(n_steps, N_RECORDED) + 1
 
 
 def test_energies_fall_and_are_those_of_the_chains():

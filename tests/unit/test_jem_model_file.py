@@ -126,9 +126,9 @@ def test_every_differing_field_is_named_and_nothing_changed(path):
     message = str(caught.value)
     assert str(path) in message
     for difference in (
-        "width is 2 there, 1 here",
-        "norm is 'batch' there, 'none' here",
-        "uncond is True there, False here",
+        "width is 2 in the file, 1 here",
+        "norm is 'batch' in the file, 'none' here",
+        "uncond is True in the file, False here",
     ):
         assert difference in message
     assert "depth" not in message
@@ -196,7 +196,7 @@ def without_a_weight(path):
         (empty, "cut short"),
         (cut_short, "cut short"),
         (cut_in_its_header, "cut short"),
-        (pickled, "no safetensors file"),
+        (pickled, "not a safetensors file"),
         (of_somebody_else, "not a jemtrack model"),
         (without_json, "not a jemtrack model"),
         (without_shape, "not a jemtrack model"),

@@ -24,20 +24,20 @@ def buffer_of(size=12, n_classes=3, reinit_probability=0.0) -> ReplayBuffer:
 def test_chains_are_of_the_buffer_and_all_different(n, seed):
     buffer = buffer_of()
     chains = buffer.draw(n, seeded(seed))
-    assert len(set(chains.places_B.tolist())) == n
-    assert torch.equal(chains.images_BCHW, buffer.images_MCHW[chains.places_B])
+    assert len(set(chains.indices_B.tolist())) == n
+    assert torch.equal(chains.images_BCHW, buffer.images_MCHW[chains.indices_B])
 
 
 @given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_chains_of_classes_are_from_the_classes_own_part_and_all_different(labels, seed):
     chains = buffer_of().draw_of_classes(torch.tensor(labels), seeded(seed))
-    places = chains.places_B.tolist()
+    places = chains.indices_B.tolist()
     assert [place // 4 for place in places] == labels
     assert len(set(places)) == len(labels)
 
 
 def test_every_chain_is_drawn_in_its_turn():
-    drawn = torch.cat([buffer_of().draw(4, seeded(seed)).places_B for seed in range(300)])
+    drawn = torch.cat([buffer_of().draw(4, seeded(seed)).indices_B for seed in range(300)])
     counts = drawn.bincount(minlength=12)
     assert counts.min() > 60  # of 100 on average, with a deviation of 8
     assert counts.max() < 140
@@ -46,7 +46,7 @@ def test_every_chain_is_drawn_in_its_turn():
 def test_a_share_of_the_chains_begins_afresh():
     buffer = buffer_of(size=900, reinit_probability=0.3)
     chains = buffer.draw(900, seeded(1))
-    kept = (chains.images_BCHW == buffer.images_MCHW[chains.places_B]).flatten(1).all(1)
+    kept = (chains.images_BCHW == buffer.images_MCHW[chains.indices_B]).flatten(1).all(1)
     assert 0.25 < 1 - kept.float().mean() < 0.35
     assert chains.images_BCHW.abs().max() <= 1
 

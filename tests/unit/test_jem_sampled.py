@@ -52,7 +52,7 @@ def samples_by_hand(loss, network, batch, n):
     """Run the chains of p(x) again, from the buffer as it is now, which is left as it is."""
     stream = generator(batch.seed, "chains")
     chains = deepcopy(loss.buffer).draw(n, stream)
-    return chains.places_B, loss.sampler(network.log_density, chains.images_BCHW, stream)
+    return chains.indices_B, loss.sampler(network.log_density, chains.images_BCHW, stream)
 
 
 @pytest.mark.parametrize("uncond", [False, True])

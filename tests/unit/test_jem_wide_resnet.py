@@ -218,7 +218,7 @@ def test_weights_follow_the_global_seed():
     [
         ("depth", 12, "here.depth must be 6n + 4 with n >= 1: the nearest are 10 and 16, got 12"),
         ("depth", 27, "here.depth must be 6n + 4 with n >= 1: the nearest are 22 and 28, got 27"),
-        ("depth", 4, "here.depth must be 6n + 4 with n >= 1: the least is 10, got 4"),
+        ("depth", 4, "here.depth must be 6n + 4 with n >= 1: the minimum is 10, got 4"),
         ("width", 0, "here.width must be >= 1, got 0"),
         ("channels", 2, "here.channels must be one of 1 or 3, got 2"),
         ("n_classes", 1, "here.n_classes must be >= 2, got 1"),

@@ -50,10 +50,10 @@ def test_each_graph_of_a_project_has_its_own_files(name, project, monkeypatch):
 @pytest.mark.parametrize(
     ("revision", "said"),
     [
-        (Revision("nowhere"), "'nowhere' is no commit, branch, tag or experiment"),
+        (Revision("nowhere"), "'nowhere' is not a commit, branch, tag or experiment"),
         (Revision("HEAD", "src"), "nodes/EvaluateX/metrics.json of HEAD"),
         (Revision(None, "src"), "nodes/EvaluateX/metrics.json of the workspace"),
-        (Revision("HEAD", "/"), "/ is in no project of DVC"),
+        (Revision("HEAD", "/"), "/ is not in a DVC project"),
     ],
 )
 def test_what_cannot_be_read_is_named(revision, said, project):

@@ -71,7 +71,7 @@ def test_a_training_is_listed_with_what_it_is_good_for():
     assert training.changed == ()
     assert training.holder is None
     assert training.idle_seconds < 60
-    assert "1.0 MiB, 7 steps done, goes on at phase 2, epoch 5, batch 7, serves" in training.line
+    assert "1.0 MiB, 7 steps done, resumes at phase 2, epoch 5, batch 7, resumable" in training.line
 
 
 def test_what_keeps_a_training_from_serving_is_named():
@@ -83,9 +83,9 @@ def test_what_keeps_a_training_from_serving_is_named():
     (training,) = unfinished_trainings()
 
     assert training.changed == ("params.lr", "code.py", "data.npz")
-    assert training.line.endswith("no longer serves: params.lr, code.py, data.npz")
+    assert training.line.endswith("not resumable: params.lr, code.py, data.npz")
     Path("dvc.yaml").write_text("stages: {}")
-    assert unfinished_trainings()[0].changed == ("the stage is gone from dvc.yaml",)
+    assert unfinished_trainings()[0].changed == ("the stage is not in dvc.yaml",)
 
 
 def test_by_default_what_no_longer_serves_is_removed_and_said(capsys):
@@ -95,12 +95,12 @@ def test_by_default_what_no_longer_serves_is_removed_and_said(capsys):
 
     assert not old.exists()
     assert new.exists()
-    assert capsys.readouterr().out == f"removed {old.name} (1.0 MiB)\n1.0 MiB are free again\n"
+    assert capsys.readouterr().out == f"removed {old.name} (1.0 MiB)\n1.0 MiB freed\n"
 
 
 def test_stages_by_name_or_all_are_removed(capsys):
     first, other = break_off("A"), break_off("A-B")
-    with pytest.raises(InputError, match=r"no training of B is kept; there is A, A-B"):
+    with pytest.raises(InputError, match=r"no unfinished training of B; there are some of A, A-B"):
         list(prune(["B"]))
 
     assert main(["scratch", "prune", "A"]) == 0
@@ -108,7 +108,7 @@ def test_stages_by_name_or_all_are_removed(capsys):
     assert main(["scratch", "prune", "--all"]) == 0
     assert not other.exists()
     main(["scratch"])
-    assert capsys.readouterr().out.endswith("no training is unfinished\n")
+    assert capsys.readouterr().out.endswith("no unfinished trainings\n")
 
 
 def test_what_a_process_holds_is_never_removed():
@@ -119,7 +119,7 @@ def test_what_a_process_holds_is_never_removed():
         assert folder.exists()
         assert unfinished_trainings()[0].holder == os.getpid()
 
-    assert said == [f"left {folder.name}: process {os.getpid()} holds it", "0.0 MiB are free again"]
+    assert said == [f"left {folder.name}: locked by process {os.getpid()}", "0.0 MiB freed"]
 
 
 def test_a_stage_removes_its_other_trainings_after_two_weeks_and_no_sooner():

@@ -214,7 +214,7 @@ def test_the_command_tells_the_trackers_of_the_file(tmp_path, monkeypatch, capsy
     monkeypatch.delenv("DVC_ROOT", raising=False)
     record(tmp_path / "record", whole_run())
     assert main(["replay", "record"]) == 1
-    assert "jemtrack.yaml must name trackers" in capsys.readouterr().err
+    assert "jemtrack.yaml must list trackers" in capsys.readouterr().err
     Path("jemtrack.yaml").write_text("trackers: [{type: jsonl, folder: again}]")
 
     assert main(["replay", "record"]) == 0

@@ -1,4 +1,4 @@
-"""What can be said of the project's files before anything runs."""
+"""Check the project's files before anything runs: `jemtrack check`."""
 
 import re
 from collections.abc import Iterator
@@ -27,18 +27,19 @@ from jemtrack.stages.trainer_checks import trainer_problems
 
 
 def check() -> None:
-    """Check params.yaml, the data that it names, dvc.yaml's list of code, and jemtrack.yaml.
+    """Check params.yaml and the data it names, the code in dvc.yaml, versions and jemtrack.yaml.
 
     Raises:
-        InputError: with a line for each problem.
+        InputError: with a line for each problem, if there are any.
     """
     graph, values = read_graph(), read_parameters()
     load_classes(graph, values)
-    sound = [section for section in sections(graph, values) if not section.problems]
+    # Only parameters that are valid by themselves can be checked against the data.
+    valid = [section for section in sections(graph, values) if not section.problems]
     found = [
         *parameter_problems(graph, values),
-        *_misfits(graph, sound),
-        *_stale_code(graph, values),
+        *_data_problems(graph, valid),
+        *_missing_deps(graph, values),
         *version_problems(),
         *runtime_problems(),
     ]
@@ -46,13 +47,10 @@ def check() -> None:
         raise InputError("\n".join(found))
 
 
-def _misfits(graph: dict[str, Any], sound: list[Section]) -> Iterator[str]:
-    """Prepare the data, in memory alone, and hold the parameters of what reads them against them.
-
-    Only `sound` parameters, which fit by themselves, can be held against anything.
-    """
-    for section in sound:
-        if not _is_of(section, DataArgs):
+def _data_problems(graph: dict[str, Any], valid: list[Section]) -> Iterator[str]:
+    """Prepare the data in memory, and check the parameters of the stages that read it."""
+    for section in valid:
+        if not _reads_as(section, DataArgs):
             continue
         try:
             data = prepared(section.stage, section.build())
@@ -60,34 +58,35 @@ def _misfits(graph: dict[str, Any], sound: list[Section]) -> Iterator[str]:
             yield str(error)
             continue
         images = _path(graph[section.stage], "images")
-        for reader in sound:
+        for reader in valid:
             if _path(graph[reader.stage], "data") == images:
-                yield from _reader_misfits(reader, data)
+                yield from _reader_problems(reader, data)
 
 
 def _path(entry: dict[str, Any], field: str) -> str | None:
-    """Give the path that a stage's entry in zntrack.json has in `field`."""
+    """Return the path in `field` of a stage's entry in zntrack.json; None if it has none."""
     value = entry.get(field)
     path = value.get("value") if isinstance(value, dict) else None
     return path.replace("$nwd$", entry["nwd"]["value"]) if isinstance(path, str) else None
 
 
-def _is_of(section: Section, cls: type) -> bool:
+def _reads_as(section: Section, cls: type) -> bool:
+    """Tell whether the class of the section is `cls` or a subclass of it."""
     return section.loaded is not None and issubclass(section.loaded, cls)
 
 
-def _reader_misfits(section: Section, data: DataSplits) -> Iterator[str]:
-    if _is_of(section, TrainArgs):
+def _reader_problems(section: Section, data: DataSplits) -> Iterator[str]:
+    if _reads_as(section, TrainArgs):
         yield from trainer_problems(section, data, is_running=False)
-    elif _is_of(section, EvalArgs):
+    elif _reads_as(section, EvalArgs):
         try:
             chosen_images(section.stage, section.build(), data)
         except InputError as error:
             yield str(error)
 
 
-def _stale_code(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
-    """Find stages whose code gained a file since the graph was written, or whose recipe did."""
+def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
+    """Yield a problem for each stage that uses code, or a recipe file, that dvc.yaml lacks."""
     stages = read_stages()
     for name, entry in graph.items():
         modules = re.findall(r"zntrack run (\S+)\.\w+", str(stages[name].get("cmd")))
@@ -108,13 +107,13 @@ def _stale_code(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
 
 
 def _chosen(stage: str, given: Any) -> tuple[list[str], str]:
-    """Name the modules that the stage runs, and the recipe's file, by its parameters."""
+    """Return the modules and the recipe file that the stage's parameters choose."""
     cls = stage_class(stage)
     if cls is None or not isinstance(given, dict):
         return [], ""
     try:
         modules: list[str] = cls.code_modules(given)
-    except InputError:  # it is among the parameters' problems
+    except InputError:  # `parameter_problems` reports it
         return [], ""
     recipe = given.get("recipe")
     return modules, recipe if isinstance(recipe, str) else ""

@@ -1,4 +1,4 @@
-"""`data.dvc`, which pins the files of the data sets."""
+"""Pin the files of the data sets in `data.dvc`."""
 
 import subprocess
 import sys
@@ -8,12 +8,12 @@ from jemtrack.errors import InputError
 
 
 def pin(folder: Path) -> None:
-    """Have DVC note the content of `folder` in `<folder>.dvc`, which git tracks.
+    """Run `dvc add`: record the content of `folder` in `<folder>.dvc`, which git tracks.
 
     Raises:
-        InputError: when DVC cannot, for one because `dvc init` was not run here.
+        InputError: if it fails, for example because `dvc init` was not run.
     """
     command = [sys.executable, "-m", "dvc", "add", "--quiet", str(folder)]
     done = subprocess.run(command, check=False)
     if done.returncode:
-        raise InputError(f"`dvc add {folder}` failed: its messages stand above")
+        raise InputError(f"`dvc add {folder}` failed: see its messages above")

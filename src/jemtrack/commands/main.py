@@ -1,4 +1,4 @@
-"""The command `jemtrack`."""
+"""The command line: `jemtrack COMMAND`."""
 
 import argparse
 import importlib
@@ -9,13 +9,13 @@ from typing import Any
 
 from jemtrack.errors import InputError, exit_status
 
-Commands = Any  # argparse's own class of it has no public name
+Commands = Any  # argparse has no public name for the class
 
-# Each command imports what it needs when it runs, so that `jemtrack --help` answers at once.
+# Each command imports what it needs when it runs: importing torch would delay `jemtrack --help`.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; give the exit status: 0, 1 where the input is wrong, 130 after Ctrl-C."""
+    """Run a command; return the exit status: 0, 1 for wrong input, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -39,36 +39,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_graph(commands: Commands) -> None:
-    """Add what is done with data, stages and the graph."""
-    data = commands.add_parser("data", help="put a data set's files in place")
-    data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or your own set's name")
-    data.add_argument("--from", dest="given", type=Path, metavar="PATH", help="where to take it")
+    """Add the commands for data, stages and the graph."""
+    data = commands.add_parser("data", help="get a data set and pin it in data.dvc")
+    data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or a name of your own")
+    data.add_argument("--from", dest="given", type=Path, metavar="PATH", help="file or folder")
     data.add_argument("--root", type=Path, default=Path("data"), help="where to put it (data)")
     data.set_defaults(command=_data)
 
     graph = commands.add_parser("graph", help="write the graph into dvc.yaml and params.yaml")
-    graph.add_argument("--run", action="store_true", help="run what is stale, too")
+    graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
         "--workflow",
         choices=("fashion-mnist", "mnist", "seeds", "cross-validation"),
-        help="in workflows/, in place of the main graph: the four trainers on this data set, or "
-        "the main job over seeds, or over the folds of a cross-validation",
+        help="write another graph into workflows/: the four trainers on this data set, or the "
+        "default graph over several seeds, or over the folds of a cross-validation",
     )
-    graph.add_argument("--runs", type=int, default=5, help="how many seeds or folds (5)")
+    graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(
-        "--scale", choices=("cpu", "gpu"), default="cpu", help="of the four trainers (cpu)"
+        "--scale", choices=("cpu", "gpu"), default="cpu", help="hardware of the four trainers (cpu)"
     )
     graph.set_defaults(command=_graph)
 
     check = commands.add_parser("check", help="check the parameters and the graph's files")
     check.set_defaults(command=_check)
 
-    show = commands.add_parser("show", help="show the models side by side, and what they cost")
+    show = commands.add_parser("show", help="show metrics, run times and memory side by side")
     show.set_defaults(command=_show)
 
-    compare = commands.add_parser("compare", help="hold revisions' evaluations side by side")
+    compare = commands.add_parser("compare", help="compare the evaluations of revisions")
     compare.add_argument(
-        "revisions", nargs="+", metavar="REV", help="the baseline first; alone: with the workspace"
+        "revisions",
+        nargs="+",
+        metavar="REV",
+        help="the baseline first; a single one is compared with the workspace",
     )
     compare.set_defaults(command=_compare)
 
@@ -78,16 +81,16 @@ def _add_graph(commands: Commands) -> None:
 
 
 def _add_recipes(commands: Commands) -> None:
-    """Add what is done with recipe files."""
-    validate = commands.add_parser("validate", help="check recipe files; say what they do")
+    """Add the commands for recipe files."""
+    validate = commands.add_parser("validate", help="check recipe files and summarise them")
     validate.add_argument("paths", nargs="+", type=Path, metavar="FILE")
     validate.set_defaults(command=_validate)
 
-    train = commands.add_parser("train", help="train a recipe file outside of DVC, or go on")
+    train = commands.add_parser("train", help="train a recipe file outside of DVC, or resume it")
     train.add_argument("--config", type=Path, required=True, metavar="FILE")
-    train.add_argument("--out", type=Path, metavar="FOLDER", help="of the results (runs/<name>)")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="for the results (runs/<name>)")
     train.add_argument(
-        "--validate-pipeline", action="store_true", help="check the file, and train nothing"
+        "--validate-pipeline", action="store_true", help="check the file without training"
     )
     train.set_defaults(command=_train)
 
@@ -96,34 +99,34 @@ def _add_recipes(commands: Commands) -> None:
 
 
 def _add_trainings(commands: Commands) -> None:
-    """Add what is done with trainings that were begun or recorded."""
+    """Add the commands for unfinished and for recorded trainings."""
     scratch = commands.add_parser("scratch", help="list unfinished trainings, or remove some")
     scratch.set_defaults(command=_scratch)
     prune = scratch.add_subparsers(metavar="prune").add_parser(
-        "prune", help="remove what no longer serves"
+        "prune", help="remove those that are not resumable"
     )
     chosen = prune.add_mutually_exclusive_group()
-    chosen.add_argument("--all", dest="every", action="store_true", help="what serves, too")
+    chosen.add_argument("--all", dest="every", action="store_true", help="remove all of them")
     chosen.add_argument(
-        "stages", nargs="*", default=[], metavar="STAGE", help="all of these stages"
+        "stages", nargs="*", default=[], metavar="STAGE", help="remove all of these stages"
     )
     prune.set_defaults(command=_prune)
 
-    replay = commands.add_parser("replay", help="tell the trackers of jemtrack.yaml a run again")
+    replay = commands.add_parser("replay", help="send a record to the trackers of jemtrack.yaml")
     replay.add_argument("records", nargs="+", type=Path, metavar="RECORD")
     replay.set_defaults(command=_replay)
 
 
 def _add_bench(commands: Commands) -> None:
-    """Add the benchmarks, which a checkout of the project has and an installed package has not."""
-    bench = commands.add_parser("bench", help="time this project beside plain reference loops")
+    """Add the benchmarks, which only a checkout of the project has."""
+    bench = commands.add_parser("bench", help="time jemtrack against plain reference loops")
     bench.add_argument("--row", dest="rows", nargs="+", action="extend", metavar="NAME")
-    bench.add_argument("--precision", metavar="fp32|bf16-mixed|both", help="of this project")
-    bench.add_argument("--threads", type=int, metavar="N", help="of the processor (2)")
-    bench.add_argument("--turns", type=int, metavar="N", help="of each side")
-    bench.add_argument("--images", type=int, metavar="N", help="of the row stage")
-    bench.add_argument("--epochs", type=int, metavar="N", help="of the row stage")
-    bench.add_argument("--profile", action="store_true", help="name the top costs of a step")
+    bench.add_argument("--precision", metavar="fp32|bf16-mixed|both", help="of jemtrack")
+    bench.add_argument("--threads", type=int, metavar="N", help="of the CPU (2)")
+    bench.add_argument("--turns", type=int, metavar="N", help="timed turns of each side")
+    bench.add_argument("--images", type=int, metavar="N", help="training images of the row stage")
+    bench.add_argument("--epochs", type=int, metavar="N", help="epochs of the row stage")
+    bench.add_argument("--profile", action="store_true", help="print the top costs of a step")
     bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     bench.set_defaults(command=_bench)
 
@@ -188,7 +191,7 @@ def _train(options: argparse.Namespace) -> int:
 
     out = train(options.config, options.out)
     if is_rank_zero():
-        print(f"the results are in {out}")
+        print(f"results: {out}")
     return 0
 
 
@@ -218,7 +221,7 @@ def _replay(options: argparse.Namespace) -> None:
     for record in options.records:
         trackers = runtime_trackers(run_folder(record), live=False)
         if not trackers:
-            raise InputError(f"{RUNTIME} must name trackers to tell {record} to")
+            raise InputError(f"{RUNTIME} must list trackers to send {record} to")
         replay(record, trackers)
 
 
@@ -233,7 +236,7 @@ def _notebook(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     if not Path("benchmarks/reference").is_dir():
         raise InputError(
-            f"{Path.cwd()} has no folder benchmarks/reference: `jemtrack bench` runs in a checkout "
+            f"{Path.cwd()} has no folder benchmarks/reference: run `jemtrack bench` in a checkout "
             "of jemtrack itself"
         )
     sys.path.insert(0, str(Path.cwd()))

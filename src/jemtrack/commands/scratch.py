@@ -1,4 +1,4 @@
-"""The unfinished trainings of the project, for a person to see and to remove."""
+"""List and remove the unfinished trainings of the project: `jemtrack scratch`."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from jemtrack.project.params import read_parameters, read_stages
 from jemtrack.project.scratch import (
     dep_digests,
     files_in,
-    kept_determinants,
     last_written,
     lock_holder,
+    read_determinants,
     remove_leftovers,
     remove_unless_locked,
     scratch_folder,
@@ -25,43 +25,49 @@ from jemtrack.project.scratch import (
 from jemtrack.train.checkpoint import FORMAT, CheckpointFile, newest_first
 
 _MIB = 2**20
-_SHOWN = 3  # names of what has changed
+_MOST_NAMES = 3  # of what has changed, in a line
 _ABSENT: Any = object()
 
 
 @dataclass(frozen=True)
 class UnfinishedTraining:
-    """A training that was begun: how far it came, and what it may still be good for.
+    """A training that was started and has not ended.
 
-    `changed` names what is different now from what it was begun with: where nothing is, the
-    stage goes on from it. `holder` is the process that trains it at this moment.
+    Attributes:
+        folder: its folder in `.jemtrack/`.
+        stage: name of its stage.
+        idle_seconds: time since its last write.
+        n_bytes: size of its files.
+        progress: how far it has come.
+        holder: id of the process that has locked it, if any.
+        changed: what differs now from its start, by name; if nothing does, the stage resumes it.
     """
 
     folder: Path
     stage: str
     idle_seconds: float
     n_bytes: int
-    place: str
+    progress: str
     holder: int | None
     changed: tuple[str, ...]
 
     @property
     def line(self) -> str:
-        """Describe it in a line."""
-        held = f", held by process {self.holder}" if self.holder is not None else ""
-        more = ", ..." if len(self.changed) > _SHOWN else ""
-        changed = f"no longer serves: {', '.join(self.changed[:_SHOWN])}{more}"
+        """The training in one line."""
+        locked = f", locked by process {self.holder}" if self.holder is not None else ""
+        more = ", ..." if len(self.changed) > _MOST_NAMES else ""
+        changed = f"not resumable: {', '.join(self.changed[:_MOST_NAMES])}{more}"
         return (
             f"{self.folder.name}: {_age(self.idle_seconds)} old, {self.n_bytes / _MIB:.1f} MiB, "
-            f"{self.place}{held}, {changed if self.changed else 'serves'}"
+            f"{self.progress}{locked}, {changed if self.changed else 'resumable'}"
         )
 
 
 def unfinished_trainings() -> list[UnfinishedTraining]:
-    """Describe the project's unfinished trainings, by stage, the newest first.
+    """List the project's unfinished trainings, sorted by stage, the most recent first.
 
     Raises:
-        InputError: when dvc.yaml or params.yaml is missing or broken.
+        InputError: if dvc.yaml or params.yaml is missing or broken.
     """
     stages, parameters, now = read_stages(), read_parameters(), time.time()
     digests: dict[str, dict[str, str]] = {}
@@ -77,7 +83,7 @@ def unfinished_trainings() -> list[UnfinishedTraining]:
                 stage=stage,
                 idle_seconds=now - last_written(folder),
                 n_bytes=sum(file.st_size for file in files_in(folder)),
-                place=_place(newest[0]) if newest else "nothing saved yet",
+                progress=_progress(newest[0]) if newest else "no checkpoint yet",
                 holder=lock_holder(folder),
                 changed=_changed(folder, digests.get(stage), parameters.get(stage)),
             )
@@ -86,25 +92,27 @@ def unfinished_trainings() -> list[UnfinishedTraining]:
 
 
 def training_lines() -> Iterator[str]:
-    """Describe the unfinished trainings, a line each."""
+    """Yield a line for each unfinished training, or one that says there are none."""
     found = unfinished_trainings()
     yield from (training.line for training in found)
     if not found:
-        yield "no training is unfinished"
+        yield "no unfinished trainings"
 
 
 def prune(stages: Sequence[str] = (), every: bool = False) -> Iterator[str]:
-    """Remove the trainings that no longer serve, or all of `stages`, or `every` one; say which.
+    """Remove trainings that are not resumable, or all of `stages`, or `every` one; yield a log.
 
-    One that a process holds is never removed.
+    A training that a process has locked is never removed.
 
     Raises:
-        InputError: when a stage has no training here.
+        InputError: if a stage has no unfinished training.
     """
     found = unfinished_trainings()
     if unknown := sorted({*stages} - {training.stage for training in found}):
         known = ", ".join(sorted({training.stage for training in found})) or "nothing"
-        raise InputError(f"no training of {', '.join(unknown)} is kept; there is {known}")
+        raise InputError(
+            f"no unfinished training of {', '.join(unknown)}; there are some of {known}"
+        )
     n_bytes = 0
     for training in found:
         chosen = training.stage in stages if stages else every or training.changed
@@ -112,50 +120,53 @@ def prune(stages: Sequence[str] = (), every: bool = False) -> Iterator[str]:
             n_bytes += training.n_bytes
             yield f"removed {training.folder.name} ({training.n_bytes / _MIB:.1f} MiB)"
         elif chosen:
-            yield f"left {training.folder.name}: process {training.holder} holds it"
+            yield f"left {training.folder.name}: locked by process {training.holder}"
     remove_leftovers(scratch_folder())
-    yield f"{n_bytes / _MIB:.1f} MiB are free again"
+    yield f"{n_bytes / _MIB:.1f} MiB freed"
 
 
 def _changed(
     folder: Path, digests: dict[str, str] | None, values: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
-    """Name what is different now from what the training was begun with."""
-    before = kept_determinants(folder)
+    """Name the parameters and files that differ from those at the training's start."""
+    before = read_determinants(folder)
     if before is None:
-        return ("nothing tells what it was begun with",)
+        return ("no record of its parameters",)
     if digests is None:
-        return ("the stage is gone from dvc.yaml",)
+        return ("the stage is not in dvc.yaml",)
     if before.format != FORMAT:
-        return ("another version wrote it",)
+        return ("another version of jemtrack wrote it",)
     paths = sorted({*digests, *before.contents})
     return (
-        *_other_values(before.values, values or {}),
+        *_changed_values(before.values, values or {}),
         *(path for path in paths if digests.get(path) != before.contents.get(path)),
     )
 
 
-def _other_values(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """Name the parameters that have other values now than before, that came or that went."""
+def _changed_values(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: str = ""
+) -> list[str]:
+    """Name the parameters that were changed, added or removed."""
     found = []
     for name in {**now, **before}:
         old, value = before.get(name, _ABSENT), now.get(name, _ABSENT)
         if isinstance(value, dict) and isinstance(old, dict):
-            found += _other_values(old, value, f"{where}{name}.")
+            found += _changed_values(old, value, f"{where}{name}.")
         elif value != old:
             found.append(f"{where}{name}")
     return found
 
 
-def _place(checkpoint: CheckpointFile) -> str:
-    """Say where the training goes on, by the head of the file, which is JSON."""
+def _progress(checkpoint: CheckpointFile) -> str:
+    """Describe the position that the training resumes at."""
     done = f"{checkpoint.step} steps done"
+    # Read the safetensors header alone, which is JSON: the tensors may take gigabytes.
     with contextlib.suppress(OSError, ValueError, KeyError), checkpoint.path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(size, checkpoint.path.stat().st_size)))
         state = json.loads(header["__metadata__"]["jemtrack"])["state"]
         phase, epoch, batch = (number + 1 for number in state["position"]["$tuple"])
-        return f"{done}, goes on at phase {phase}, epoch {epoch}, batch {batch}"
+        return f"{done}, resumes at phase {phase}, epoch {epoch}, batch {batch}"
     return done
 
 

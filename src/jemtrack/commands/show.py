@@ -1,4 +1,4 @@
-"""The models side by side, and what each stage took."""
+"""Print the metrics of the models side by side, and the run time and memory of each stage."""
 
 import json
 import sys
@@ -15,9 +15,9 @@ _WITHOUT_TERMINAL = 120
 
 
 def table_console() -> Console:
-    """Give a console as wide as the terminal; where there is none, as wide as most tables need.
+    """Return a console as wide as the terminal, or 120 columns if there is no terminal.
 
-    A notebook asks for colours as a terminal would (`FORCE_COLOR`), and is none.
+    rich takes a notebook for a terminal, because Jupyter sets `FORCE_COLOR`; `isatty` does not.
     """
     return Console(width=None if sys.stdout.isatty() else _WITHOUT_TERMINAL)
 
@@ -26,15 +26,15 @@ NODES = Path("nodes")
 
 
 def show(console: Console | None = None) -> None:
-    """Print the metrics of each evaluation, and the seconds and memory of each stage.
+    """Print the metrics of each evaluation, and the seconds and peak memory (MiB) of each stage.
 
     Raises:
-        InputError: when there are no results yet.
+        InputError: if there are no results yet.
     """
     console = console or table_console()
     costs = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/resources.json"))}
     if not costs:
-        raise InputError(f"{NODES}/ holds no results yet: `dvc repro` makes them")
+        raise InputError(f"{NODES}/ has no results yet: run `dvc repro`")
     for path in sorted(NODES.glob("*/metrics.json")):
         content = _read(path)
         if content and all(isinstance(entry, dict) for entry in content.values()):
@@ -43,11 +43,11 @@ def show(console: Console | None = None) -> None:
 
 
 def _by_measure(title: str, models: dict[str, dict[str, Any]]) -> Table:
-    """Make a table with a column a model and a row a measure."""
+    """Build a table with a column per model and a row per measure."""
     table = Table(title, *models)
-    # What has parts of its own, such as AUROC by outliers and score, is for the report.
+    # Nested values, such as AUROC by outliers and score, are left to the report.
     for measure in _names(models.values()):
-        table.add_row(measure, *(_shown(each.get(measure)) for each in models.values()))
+        table.add_row(measure, *(_cell(each.get(measure)) for each in models.values()))
     return table
 
 
@@ -55,20 +55,20 @@ def _by_stage(costs: dict[str, dict[str, Any]]) -> Table:
     columns = _names(costs.values())
     table = Table("stage", *columns)
     for name, row in costs.items():
-        table.add_row(name, *(_shown(row.get(column)) for column in columns))
+        table.add_row(name, *(_cell(row.get(column)) for column in columns))
     return table
 
 
 def _names(rows: Iterable[dict[str, Any]]) -> list[str]:
-    found = (name for row in rows for name, value in row.items() if not _has_parts(value))
+    found = (name for row in rows for name, value in row.items() if not _is_nested(value))
     return list(dict.fromkeys(found))
 
 
-def _has_parts(value: Any) -> bool:
+def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _shown(value: Any) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
     return "" if value is None else str(value)

@@ -1,1 +1,1 @@
-"""A project's files: parameters, graph, code, unfinished trainings, revisions."""
+"""The files of a project: parameters, graph, code, unfinished trainings, revisions."""

@@ -1,8 +1,8 @@
-"""The code that a stage depends on, found by its imports without running any of it.
+"""Find the code that a stage depends on from its imports, without running any of it.
 
-`[tool.jemtrack.code]` in pyproject.toml says how the list is kept short: of the modules under
-`folders`, the whole folder is listed; those under `watchers`, which only watch or check and can
-change no result, are left out.
+`[tool.jemtrack.code]` in pyproject.toml keeps the list short: a module under one of the `folders`
+is listed as the whole folder, and a module under one of the `watchers`, which only watch or check
+and cannot change a result, is left out.
 """
 
 import ast
@@ -24,7 +24,7 @@ _CONFIG = Path("pyproject.toml")
 
 
 class CodeRules(NamedTuple):
-    """How imports become dependencies: names of packages and modules, such as `jemtrack.train`."""
+    """The `folders` and `watchers` of pyproject.toml: dotted names, such as `jemtrack.train`."""
 
     folders: tuple[str, ...] = ()
     watchers: tuple[str, ...] = ()
@@ -33,33 +33,35 @@ class CodeRules(NamedTuple):
 def code_deps(modules: Iterable[str], package: str = PACKAGE) -> list[str]:
     """List the source files and folders that `modules` use, relative to the working directory.
 
-    Modules from outside of the project's `package` add none. An import within a function counts,
-    one for type checkers alone (`if TYPE_CHECKING:`) does not. What a watcher imports is not
-    followed. An `__init__.py` is listed if it has code.
+    Modules outside `package` are ignored. An import inside a function counts, one under
+    `if TYPE_CHECKING:` does not. The imports of a watcher are not followed. An `__init__.py` is
+    listed if it contains code.
 
     Raises:
-        InputError: when one of the project's files is not valid Python, when there is no source
-            here, or when pyproject.toml has rules of another form.
+        InputError: if a source file is not valid Python, if the working directory is not in a
+            project, or if the rules in pyproject.toml are malformed.
     """
     source = source_folder()
     graph, rules = _import_graph(package), code_rules(source.parent / _CONFIG)
     reached: set[str] = set()
-    waiting = {*modules} & graph.modules
-    while waiting:
-        module = waiting.pop()
-        if _holder(f"{module}.__init__", rules.watchers):
+    pending = {*modules} & graph.modules
+    while pending:
+        module = pending.pop()
+        # With the suffix, the name `jemtrack.__init__` covers that one file, not the package.
+        if _enclosing(f"{module}.__init__", rules.watchers):
             continue
         reached.add(module)
-        above = {module.rpartition(".")[0]} & graph.modules
-        waiting |= (graph.find_modules_directly_imported_by(module) | above) - reached
+        # Importing a module runs the `__init__.py` of its package first.
+        parent = {module.rpartition(".")[0]} & graph.modules
+        pending |= (graph.find_modules_directly_imported_by(module) | parent) - reached
     return sorted({path.as_posix() for module in reached for path in _paths(module, source, rules)})
 
 
 def code_rules(path: Path) -> CodeRules:
-    """Read `[tool.jemtrack.code]` of the pyproject.toml at `path`; no rules where it has none.
+    """Read `[tool.jemtrack.code]` of the pyproject.toml at `path`; no rules if it has none.
 
     Raises:
-        InputError: when it holds something else than lists of names.
+        InputError: if the section has another key, or a value that is not a list of names.
     """
     if not path.exists():
         return CodeRules()
@@ -77,49 +79,50 @@ def code_rules(path: Path) -> CodeRules:
 
 
 def source_folder() -> Path:
-    """Find the project's sources here or above, relative to the working directory.
+    """Find `src/` in the working directory or above it; return its path relative to the former.
 
     Raises:
-        InputError: when there are none.
+        InputError: if there is none.
     """
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / SOURCE).is_dir():
             return Path(os.path.relpath(folder / SOURCE))
     raise InputError(
-        f"{Path.cwd()} has no {SOURCE}/, nor has a folder above it: the graph is written in the "
-        "project; a notebook gets there by jemtrack.project.notebooks.enter_project()"
+        f"{Path.cwd()} has no {SOURCE}/, and no folder above it has one: write the graph from "
+        "within the project; a notebook calls jemtrack.project.notebooks.enter_project() first"
     )
 
 
 def _import_graph(package: str) -> "ImportGraph":
-    """Read the imports anew: a notebook may just have exported a module."""
-    # A stage that runs comes by here, through ZnTrack's plugin, and asks for no graph.
+    """Parse the imports, without a cache: a notebook may have just exported a module."""
+    # Every running stage imports this module through ZnTrack's plugin, but only `write_graph`
+    # and `jemtrack check` need grimp.
     import grimp
     from grimp.exceptions import SourceSyntaxError
 
     try:
         return grimp.build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
     except SourceSyntaxError as error:
-        raise InputError(f"{error}: expected valid Python to find imports in") from error
+        raise InputError(f"{error}: expected valid Python, whose imports can be read") from error
 
 
 def _paths(module: str, source: Path, rules: CodeRules) -> Iterator[Path]:
-    """Find the folder or file that stands for a module; none for an `__init__.py` without code."""
-    path = source.joinpath(*(_holder(module, rules.folders) or module).split("."))
+    """Yield the folder or file to list for a module; nothing for an `__init__.py` without code."""
+    path = source.joinpath(*(_enclosing(module, rules.folders) or module).split("."))
     if not path.is_dir():
         yield path.with_suffix(".py")
-    elif _holder(module, rules.folders):
+    elif _enclosing(module, rules.folders):
         yield path
     elif _has_code(path / "__init__.py"):
         yield path / "__init__.py"
 
 
-def _holder(module: str, names: Iterable[str]) -> str | None:
-    """Find the one of `names` that is `module`, or a package around it."""
+def _enclosing(module: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that is `module` or a package that contains it."""
     return next((name for name in names if f"{module}.".startswith(f"{name}.")), None)
 
 
 def _has_code(path: Path) -> bool:
-    """Say whether a file holds more than a docstring."""
+    """Tell whether a file contains more than a docstring."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return not all(isinstance(node, ast.Expr) for node in body)

@@ -1,4 +1,4 @@
-"""Write the graph's files: dvc.yaml, params.yaml, zntrack.json, versions.yaml; lose no edits."""
+"""Write dvc.yaml, params.yaml, zntrack.json and versions.yaml, and keep what was edited by hand."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ Files = dict[Path, Any]
 
 
 def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | None = None) -> None:
-    """Write the stages of `nodes` into the graph's files, and run them if asked.
+    """Write the stages of `nodes` into the graph's files; with `run`, reproduce them.
 
-    Other stages, and what was added to these or changed in them by hand, stay; what was
-    deleted by hand comes back. `no_exec` is the older spelling of `not run`.
+    Other stages are kept, and so is what was added or changed by hand; what was deleted by hand
+    is written again. `no_exec` is the older spelling of `not run`.
 
     Raises:
-        InputError: when two stages have one name, a node's class cannot be imported, a file
-            is broken, or the working directory is in no project; nothing is written then. Also
-            when a stage that was to be run fails.
+        InputError: if two stages have the same name, a node's class cannot be imported, a file
+            is broken, or the working directory is not in a project: then nothing is written. Also
+            if a stage fails.
     """
     nodes = [*nodes]
     source_folder()
@@ -58,21 +58,21 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
     files[VERSIONS] |= installed_versions(files[VERSIONS])
     _check_names(nodes, files)
     for node in nodes:
-        _bring_in(node, files)
+        _merge_node(node, files)
     for path, content in files.items():
-        # What says the same stays as it is, to the last space.
+        # A file with the same content keeps its formatting, to the last space.
         if content != _read(path):
             _write(path, content)
     if run if no_exec is None else not no_exec:
         _reproduce([node.name for node in nodes])
 
 
-def _bring_in(node: Stage, files: Files) -> None:
-    """Merge one stage into the contents of the files, and remember what was written of it."""
+def _merge_node(node: Stage, files: Files) -> None:
+    """Merge one stage into the contents of the files; record there what the graph wrote for it."""
     name, plugin = node.name, node.state.plugins["DVCPlugin"]
     record = files[ZNTRACK].get(name, {}).get(WRITTEN, {})
     parameters = _plain(plugin.parameters())
-    # Some inputs follow from the parameters: from those in the file, which may be changed.
+    # Some inputs depend on the parameters: use those of the file, which a person may have edited.
     merged = _merge_parameters(name, record, parameters, files[PARAMS])
     _check_parameters(node, merged)
     emitted = plugin.emit(merged)
@@ -102,7 +102,7 @@ def _bring_in(node: Stage, files: Files) -> None:
 
 
 def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) -> dict[str, Any]:
-    """Merge the stage's section of params.yaml; give it as it stands then."""
+    """Merge the stage's section of params.yaml into `values`, and return it."""
     merged = merge(
         record.get("params", MISSING), values.get(name, MISSING), new, f"{PARAMS}: {name}", _tell
     )
@@ -116,7 +116,7 @@ def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) 
 
 
 def _check_parameters(node: Stage, values: dict[str, Any]) -> None:
-    """Refuse what the stage is to do by its parameters and cannot."""
+    """Raise an `InputError` if the stage cannot run with these parameters."""
     known = [
         Section(node.name, field, _class_path(getattr(node, field)), value)
         for field, value in values.items()
@@ -131,7 +131,7 @@ def _class_path(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give the value as YAML and JSON know it: no tuples, nothing shared."""
+    """Convert to types of JSON: lists instead of tuples, and no objects shared between values."""
     return json.loads(json.dumps(value))
 
 
@@ -144,19 +144,19 @@ def _check_names(nodes: list[Stage], files: Files) -> None:
     for node in nodes:
         if counts[node.name] > 1:
             raise InputError(
-                f"{DVC}: {counts[node.name]} stages are to be called {node.name!r}; "
-                f"give each a name of its own: {type(node).__name__}(name=...)"
+                f"{DVC}: {counts[node.name]} stages are called {node.name!r}; "
+                f"give each its own name: {type(node).__name__}(name=...)"
             )
-        _check_holder(node, (files[DVC].get("stages") or {}).get(node.name))
+        _check_replaces_itself(node, (files[DVC].get("stages") or {}).get(node.name))
 
 
-def _check_holder(node: Stage, stage: Any) -> None:
-    """Refuse to take the place of a stage that runs something else."""
+def _check_replaces_itself(node: Stage, stage: Any) -> None:
+    """Raise an `InputError` if the `stage` of this name in dvc.yaml runs something else."""
     command = stage.get("cmd") if isinstance(stage, dict) else stage
     if stage is None or f"{type(node).__module__}.{type(node).__name__} " in f"{command} ":
         return
     raise InputError(
-        f"{DVC}: there is a stage {node.name!r} already, which runs {command!r}; "
+        f"{DVC}: the stage {node.name!r} exists already and runs {command!r}; "
         f"give the new one another name ({type(node).__name__}(name=...)), "
         f"or remove the old one first: dvc remove {node.name}"
     )
@@ -194,7 +194,7 @@ def _yaml() -> YAML:
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null, which ruamel.yaml would write as an empty place."""
+    """Write None as `null`; by default, ruamel.yaml writes nothing after the colon."""
 
 
 _Representer.add_representer(
@@ -203,22 +203,23 @@ _Representer.add_representer(
 
 
 def _reproduce(names: list[str]) -> None:
-    """Run the stages; the exit status of `dvc repro` is this one's."""
-    # The stages' `zntrack` is that of the running Python, whether or not its environment is active.
+    """Run `dvc repro` for the stages; raise an `InputError` if it fails."""
+    # The stages call `zntrack`: take that of the running Python, even if its environment is not
+    # activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "dvc", "repro", *names]
     done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
     if done.returncode:
-        raise InputError(f"`dvc repro {' '.join(names)}` failed: its messages stand above")
+        raise InputError(f"`dvc repro {' '.join(names)}` failed: see its messages above")
 
 
 FOLDER = Path("workflows")
-ROOT = Path("..", "..")  # of the project, from the folder of a graph
+ROOT = Path("..", "..")  # the project's root, seen from the folder of a graph
 
 
 @contextlib.contextmanager
 def workflow_folder(name: str) -> Iterator[None]:
-    """Work in `workflows/<name>/` in the block, from the project's root; it is made if need be."""
+    """Change to `workflows/<name>/` within the block; create the folder if it does not exist."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(folder):

@@ -1,11 +1,11 @@
-"""What the graph says and what was changed by hand, brought together.
+"""Merge the graph into files that were edited by hand: a three-way merge of YAML values.
 
-Three sides meet: what the graph wrote last time, what stands in the file now, and what the
-graph says now. What a person added or changed stays, the rest follows the graph. What a person
-deleted comes back: nothing in the file tells it from what the graph has newly gained.
+The three sides are what the graph wrote last time, what is in the file now, and what the graph
+says now. Additions and changes by hand are kept, all else follows the graph. What was deleted by
+hand is written again: in the file it looks the same as what the graph has just added.
 
-A comment belongs to the line that it follows, as ruamel.yaml has it: one that stands above a
-line goes when the graph drops the line before.
+ruamel.yaml attaches a comment to the line before it: a comment above a line is lost when the graph
+drops the line before the comment.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ Tell = Callable[[str], None]
 
 
 def merge(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
-    """Bring `new` into `edited`, which a person may have changed since `written` was put there.
+    """Merge `new` into `edited`, which a person may have changed since `written` was written.
 
     Each side may be MISSING. Mappings are merged key by key; `edited` is changed in place, so
-    that its comments and its order stay. `tell` is told of each change by hand that stands
-    against one of the graph, or that went with what it belonged to.
+    that its comments and its order are kept. `tell` is called with a message for each change by
+    hand that conflicts with a change of the graph, or that is dropped with the entry it was in.
     """
     if edited is MISSING:
         return new
@@ -40,7 +40,7 @@ def merge(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
             return merge(before, edited, new, f"{where}.{key}", tell)
 
         return _merge_mapping(written, edited, new, below)
-    # Equal values are left as they are written: 1.0e-3 does not become 0.001.
+    # Equal values keep their spelling: 1.0e-3 does not become 0.001.
     if edited == new:
         return edited
     if edited == written:
@@ -54,7 +54,7 @@ def merge(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
 
 
 def merge_stage(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
-    """Do as `merge` does for a stage of dvc.yaml, whose lists of paths are merged by path."""
+    """Merge a stage of dvc.yaml as `merge` does, and its lists of paths path by path."""
     if not isinstance(edited, dict):
         return merge(written, edited, new, where, tell)
 
@@ -66,14 +66,14 @@ def merge_stage(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> 
 
 
 def merge_paths(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
-    """Do as `merge` does for lists of paths, each with or without options: {path: options}."""
+    """Merge lists of paths as `merge` does mappings; an entry is a path or {path: options}."""
     if not isinstance(edited, list):
         return merge(written, edited, new, where, tell)
     before, wanted = _by_path(written), _by_path(new)
 
     def below(path: str, options: Any) -> Any:
         was, now = before.get(path, MISSING), wanted.get(path, MISSING)
-        if options is None and now is not None:  # nothing after the colon: no options
+        if options is None and now is not None:  # `path:` with nothing after it has no options
             options = CommentedMap()
         return merge(was, options, now, f"{where}.{path}", tell)
 
@@ -106,7 +106,7 @@ def _merge_mapping(written: Any, edited: Any, new: Any, below: Callable[..., Any
 
 
 def _without(written: Any, edited: Any, where: str, tell: Tell) -> Any:
-    """Give what is left where the graph says nothing: what it never wrote."""
+    """Return what remains of `edited` after the graph dropped it: only what it never wrote."""
     if written is MISSING:
         return edited
     if edited != written:
@@ -117,7 +117,7 @@ def _without(written: Any, edited: Any, where: str, tell: Tell) -> Any:
 
 
 def _merge_entry(entry: Any, below: Callable[[str, Any], Any]) -> Any:
-    """Merge what stands at one place of a list of paths, which may hold several in a mapping."""
+    """Merge one entry of a list of paths; a mapping may hold several paths."""
     if isinstance(entry, str):
         options = below(entry, CommentedMap())
         return entry if options == {} else MISSING if options is MISSING else {entry: options}
@@ -135,7 +135,7 @@ def _merge_entry(entry: Any, below: Callable[[str, Any], Any]) -> Any:
 
 
 def _insert_paths(edited: list[Any], wanted: dict[str, Any]) -> None:
-    """Put each missing path before the one that follows it in the graph's order, or last."""
+    """Insert each missing path before its successor in the graph's order, or at the end."""
     place = len(edited)
     for path in reversed(wanted):
         at = [index for index, entry in enumerate(edited) if path in _by_path([entry])]
@@ -145,9 +145,9 @@ def _insert_paths(edited: list[Any], wanted: dict[str, Any]) -> None:
 
 
 def _by_path(entries: Any) -> dict[str, Any]:
-    """Sort a list of paths: the options of each, {} where it has none.
+    """Map each path of a list to its options, or to {} if it has none.
 
-    None stands for all parameters of a file: `params: [versions.yaml:]`.
+    The options None, as in `params: [versions.yaml:]`, mean all parameters of that file.
     """
     found: dict[str, Any] = {}
     for entry in entries if isinstance(entries, list) else []:

@@ -1,4 +1,4 @@
-"""`params.yaml`, checked against the classes that read it."""
+"""Read params.yaml, dvc.yaml and zntrack.json, and check the parameters against their classes."""
 
 import contextlib
 import functools
@@ -24,20 +24,20 @@ PARAMS = Path("params.yaml")
 ZNTRACK = Path("zntrack.json")
 VERSIONS = Path("versions.yaml")
 
-# The packages whose version can change a figure, as parameters of every stage.
+# The packages whose version can change a result: their versions are parameters of every stage.
 DECISIVE = ("numpy", "torch")
 _HERE = Path(__file__).resolve().parents[1]
 
-# Under this name a stage's entry in zntrack.json remembers what the graph wrote of it, so that
-# the next writing can tell a change by hand from a change of the graph.
+# Under this key, a stage's entry in zntrack.json records what the graph wrote for it, so that the
+# next `write_graph` can tell a change by hand from a change of the graph.
 WRITTEN = "_written"
 
-# DVC takes 1e-05 for a number and `on` for text, as YAML 1.2 says, and writes them so. ZnTrack
-# reads the file with PyYAML, which follows YAML 1.1, where they are text and a boolean.
+# DVC follows YAML 1.2: it reads and writes 1e-05 as a number and `on` as text. ZnTrack reads the
+# file with PyYAML, which follows YAML 1.1, where they are text and a boolean: patch PyYAML.
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _BOOLEAN = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
-# The same ten times as fast, where PyYAML was built with it: each stage reads the files.
+# libyaml is ten times as fast, if PyYAML was built with it; every stage reads these files.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 for _side in dict.fromkeys((yaml.SafeLoader, yaml.SafeDumper, _Loader)):
     _side.add_implicit_resolver(f"{_TAG}float", _NUMBER, list("-+0123456789"))
@@ -50,11 +50,11 @@ class Section:
     """The values of one parameter object of a stage, and the class that reads them.
 
     Attributes:
-        stage: the stage's name.
-        field: the field of the stage that holds the object.
+        stage: name of the stage.
+        field: field of the stage that holds the object.
         cls: dotted path of the object's class.
-        values: of its parameters, and its class under `_cls`.
-        schema: the form of the parameters, for processes that have not imported the class.
+        values: its parameters by name, and its class under `_cls`.
+        schema: JSON schema of the parameters, for processes that have not imported the class.
     """
 
     stage: str
@@ -65,12 +65,12 @@ class Section:
 
     @property
     def where(self) -> str:
-        """Name the place in the file."""
+        """The file and the path of the values in it, as messages begin."""
         return f"{PARAMS}: {self.stage}.{self.field}"
 
     @property
     def problems(self) -> list[str]:
-        """Describe what is wrong with the values, a line a problem."""
+        """The problems of the values, one line each."""
         values = dict(self.values)
         named = values.pop("_cls", self.cls)
         if named != self.cls:
@@ -86,28 +86,29 @@ class Section:
 
     @property
     def loaded(self) -> Any:
-        """The class, imported; None if that fails, which is the stage's own trouble."""
+        """The class, imported; None if the import fails, which the stage itself will report."""
         return _load(*self.cls.rpartition(".")[::2])
 
     def build(self) -> Any:
-        """Make the object; its values must have no problems."""
+        """Construct the object; the values must have no problems."""
         return self.loaded(**{name: self.values[name] for name in self.values if name != "_cls"})
 
 
 def check_parameter_file() -> None:
-    """Check the parameters of every stage, so that a problem of a late one stops the first.
+    """Check the parameters of all stages, so that a problem in a late stage stops the first one.
 
-    Only what this process has imported is asked for its own checks; the rest fits its schemas.
+    Classes that this process has imported check their values; all others are checked by their
+    JSON schemas, which takes no import.
 
     Raises:
-        InputError: one line for each value that is of a wrong type, out of range or unknown.
+        InputError: with a line for each value that has a wrong type, is out of range or unknown.
     """
     if found := parameter_problems(read_graph(), read_parameters()):
         raise InputError("\n".join(found))
 
 
 def parameter_problems(graph: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Say what is wrong in the values of params.yaml, a line a problem."""
+    """List the problems of the values of params.yaml, one line each."""
     found = []
     for stage, entry in graph.items():
         if WRITTEN in entry:
@@ -123,10 +124,10 @@ def parameter_problems(graph: dict[str, Any], values: dict[str, Any]) -> list[st
 def own_problems(
     cls: Any, stage: str, given: dict[str, Any], known: Iterable[Section]
 ) -> list[str]:
-    """Say what the stage's class `cls` finds wrong with the values `given`, a line a problem.
+    """List the problems that the stage's class `cls` finds in the values `given`, one line each.
 
-    It is shown its parameter objects, those of `known` that are of this stage, where they are
-    sound, and its other values as they are.
+    It receives its parameter objects, made from the sections of this stage in `known`, with None
+    for one that has problems, and all other values as they are in the file.
     """
     objects: dict[str, Any] = dict(given)
     for section in known:
@@ -137,7 +138,7 @@ def own_problems(
 
 
 def stage_class(stage: str) -> Any:
-    """Find the class of a stage of dvc.yaml; None where it cannot be imported or is no `Stage`."""
+    """Import the class of a stage of dvc.yaml; return None if that fails or it is no `Stage`."""
     cls = _load(_stage_module(stage), _command(stage)[1])
     return cls if hasattr(cls, "parameter_problems") else None
 
@@ -147,24 +148,24 @@ def _stage_module(stage: str) -> str:
 
 
 def _command(stage: str) -> tuple[str, str]:
-    """Return the module and the class that a stage runs by dvc.yaml; nothing if it is no node."""
+    """Return the module and the class in the stage's command; empty if it runs no node."""
     command = str(read_stages().get(stage, {}).get("cmd"))
     found = re.search(r"zntrack run (\S+)\.(\w+)", command)
     return (found[1], found[2]) if found else ("", "")
 
 
 def _class_of_free_values(stage: str, given: Any, known: list[Section]) -> Any:
-    """Find the class of a stage that was given values which no parameter object reads."""
+    """Return the class of a stage that has values outside its parameter objects, if imported."""
     if not isinstance(given, dict):
         return None
     read = {section.field for section in known if section.stage == stage}
     chosen = any(given[field] for field in {*given} - read)
-    # Importing another stage's class is slow: that stage's own process checks by it.
+    # Importing the class of another stage is slow; that stage's own process runs its checks.
     return stage_class(stage) if chosen and _stage_module(stage) in sys.modules else None
 
 
 def load_classes(graph: dict[str, Any], values: dict[str, Any]) -> None:
-    """Import the classes of all stages and of their parameters, so that all checks are made."""
+    """Import the classes of all stages and of their parameters, so that all checks run."""
     for stage in graph:
         stage_class(stage)
     for section in sections(graph, values):
@@ -172,7 +173,7 @@ def load_classes(graph: dict[str, Any], values: dict[str, Any]) -> None:
 
 
 def structure_problems(stage: str, written: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Say where the stage's part of params.yaml has another form than what was `written`."""
+    """List where the stage's section of params.yaml lacks or adds fields to what was `written`."""
     if stage not in values:
         return [f"{PARAMS}: {stage} is missing: `jemtrack graph` writes it"] if written else []
     given = values[stage]
@@ -194,7 +195,7 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
 
 
 def sections(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[Section]:
-    """Find each parameter object of each stage and the class that reads it."""
+    """Yield a section for each parameter object of each stage."""
     schemas = _read(ZNTRACK).get(SCHEMAS, {})
     for stage, fields in graph.items():
         given = values.get(stage)
@@ -210,7 +211,7 @@ def read_parameters() -> dict[str, Any]:
     """Read params.yaml.
 
     Raises:
-        InputError: when it is missing or no YAML mapping.
+        InputError: if it is missing or not a YAML mapping.
     """
     return _read(PARAMS)
 
@@ -219,30 +220,30 @@ def read_stages() -> dict[str, Any]:
     """Read the stages of dvc.yaml.
 
     Raises:
-        InputError: when it is missing or no YAML mapping.
+        InputError: if it is missing or not a YAML mapping.
     """
     stages: dict[str, Any] = _read(DVC).get("stages") or {}
     return stages
 
 
 def read_graph() -> dict[str, Any]:
-    """Read what ZnTrack knows of each stage of dvc.yaml.
+    """Read ZnTrack's entry of each stage of dvc.yaml from zntrack.json.
 
     Raises:
-        InputError: when a file is missing or broken.
+        InputError: if a file is missing or broken.
     """
     stages = read_stages()
     return {stage: entry for stage, entry in _read(ZNTRACK).items() if stage in stages}
 
 
 def listed_inputs(stage: str) -> list[Path]:
-    """Give the files and folders that `stage` reads by dvc.yaml, its code left out."""
+    """Return the dependencies of `stage` in dvc.yaml, without its code."""
     deps = [Path(dep) for dep in read_stages().get(stage, {}).get("deps", [])]
     return [path for path in deps if path.parts[0] != "src"]
 
 
 def maker(path: Path) -> str | None:
-    """Name the stage of dvc.yaml that makes the file `path`, if one does."""
+    """Return the stage of dvc.yaml whose output contains `path`; None if there is none."""
     for stage, entry in read_stages().items():
         for out in entry.get("outs", []):
             if path.is_relative_to(out if isinstance(out, str) else next(iter(out))):
@@ -251,10 +252,10 @@ def maker(path: Path) -> str | None:
 
 
 def installed_versions(listed: Iterable[str] = ()) -> dict[str, str]:
-    """Look up the versions of the packages that decide figures, and of those that are `listed`.
+    """Look up the versions of the packages that can change a result, and of those `listed`.
 
-    A part such as `+cpu`, which says how a package was built, is left out. jemtrack counts where
-    it is installed; where its source is in the project, each stage depends on its own code.
+    The local part of a version, such as `+cpu`, is left out. The version of jemtrack counts if it
+    is installed as a package; if its source is in the project, stages depend on the source.
     """
     own = () if (source_folder() / PACKAGE).resolve() == _HERE else (PACKAGE,)
     found = {}
@@ -265,7 +266,7 @@ def installed_versions(listed: Iterable[str] = ()) -> dict[str, str]:
 
 
 def version_problems() -> list[str]:
-    """Compare versions.yaml with what is installed; describe each difference in a line."""
+    """List where versions.yaml differs from what is installed, one line each."""
     written = _read(VERSIONS)
     installed = installed_versions(written)
     return [
@@ -292,14 +293,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _parsed(text: str, is_json: bool) -> Any:
-    """Parse a file's text; the same text is parsed once, and all readers share the result."""
+    """Parse the text of a file; cached, so all readers share one result and must not change it."""
     return json.loads(text) if is_json else yaml.load(text, Loader=_Loader)
 
 
 def _load(module: str, name: str) -> type | None:
-    """Find the class; one that cannot be imported is that stage's own trouble, not ours."""
+    """Import the class; return None if that fails, which its own stage will report."""
     try:
         cls: type = getattr(importlib.import_module(module), name)
-    except Exception:  # a module of the user's own can raise anything
+    except Exception:  # importing a user's module can raise anything
         return None
     return cls

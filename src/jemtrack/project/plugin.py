@@ -1,6 +1,6 @@
-"""How a node becomes a stage in dvc.yaml, over ZnTrack's own conversion.
+"""Convert a node to a stage of dvc.yaml, based on ZnTrack's own conversion.
 
-`zntrack.Project.build()` comes by here too, but writes the files anew: hand edits are lost.
+`zntrack.Project.build()` uses this plugin too, but overwrites the files: edits by hand are lost.
 `write_graph` keeps them.
 """
 
@@ -17,34 +17,37 @@ from jemtrack.errors import InputError
 from jemtrack.project.code import PACKAGE, SOURCE, code_deps, source_folder
 from jemtrack.project.params import VERSIONS
 
-# The order of a stage's keys for those who read it: what it runs, reads and writes.
+# The order of a stage's keys, for readers: what it runs, reads and writes.
 _KEYS = ("cmd", "always_changed", "deps", "params", "outs", "metrics", "plots")
 
 
 class StagePlugin(DVCPlugin):  # type: ignore[misc]
-    """Adds to ZnTrack's stage its code, and keeps what differs in every run out of the metrics."""
+    """Add the code to the dependencies of ZnTrack's stage; keep ZnTrack's metadata out of metrics.
+
+    ZnTrack lists its `node-meta.json`, which differs in every run, as a metric.
+    """
 
     def convert_to_dvc_yaml(self) -> dict[str, Any]:
-        """Give what ZnTrack asks for: `emit`, with the parameters that the node holds."""
+        """Return `emit` for the parameters that the node holds; ZnTrack calls this."""
         return self.emit(self.parameters())
 
     def parameters(self) -> dict[str, Any]:
-        """Give the stage's section of params.yaml; it is empty where there are no parameters."""
+        """Return the stage's section of params.yaml; empty if it has no parameters."""
         found = self.convert_to_params_yaml()
         return found if isinstance(found, dict) else {}
 
     def emit(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Give `stages`, the one stage, and `plots`, a list of those that stand beside it.
+        """Return the stage under `stages`, and the top-level plots of dvc.yaml under `plots`.
 
-        Some of the stage's inputs follow from the `parameters` that it is to have.
+        Some of the stage's inputs depend on its `parameters`.
 
         Raises:
-            InputError: when the class or an object of its fields is where `dvc repro` cannot
-                find it, or is not valid Python.
+            InputError: if `dvc repro` cannot import the class of the node or of an object in its
+                fields, or if a source file is not valid Python.
         """
         emitted = super().convert_to_dvc_yaml()
         stage: dict[str, Any] = emitted["stages"]
-        # ZnTrack's own record of the inputs reads dvc.lock while others write it: it can hang.
+        # ZnTrack would read dvc.lock to record the inputs, and hang while DVC has it locked.
         stage["cmd"] += " --no-save-lockfile"
         meta = (self.node.nwd / "node-meta.json").as_posix()
         stage["metrics"] = [entry for entry in stage["metrics"] if _path(entry) != meta]
@@ -55,8 +58,8 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
         declared = self._plots()
         curves = [entry for entry in declared if _has_curves(entry)]
-        # DVC knows several curves in one plot only beside the stages; other plots are outs of
-        # their stage, where they are also found when their path is asked for.
+        # DVC draws several curves in one plot only for top-level plots. All others are outs of
+        # their stage, where `dvc plots show <path>` finds them.
         stage["plots"] = [entry for entry in declared if entry not in curves]
         plots = {_path(entry) for entry in stage["plots"]}
         stage["outs"] = [entry for entry in stage["outs"] if _path(entry) not in plots]
@@ -64,7 +67,7 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         return {"stages": ordered, "plots": [*emitted["plots"], *curves]}
 
     def _plots(self) -> list[str | dict[str, Any]]:
-        """Describe the outs that were declared as plots, each under its path; of images, that."""
+        """Return the outs declared as plots: {path: options}, or the path alone for images."""
         declared = (
             (field.name, field.metadata.get("plot")) for field in dataclasses.fields(self.node)
         )
@@ -77,7 +80,7 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
 
 
 def _modules(node: zntrack.Node) -> list[str]:
-    """Name the modules of the node's class and of the objects that its fields hold."""
+    """Return the modules of the node's class and of the objects in its fields."""
     holders = [node]
     for field in dataclasses.fields(node):
         if field.metadata.get(FIELD_TYPE) == FieldTypes.DEPS:
@@ -92,19 +95,19 @@ def _modules(node: zntrack.Node) -> list[str]:
     modules = [type(holder).__module__ for holder in holders]
     for module in modules:
         package = module.partition(".")[0]
-        # The one package that runs from the folder that one stands in: see its __init__.py.
+        # Only jemtrack switches to the source of the working directory: see its __init__.py.
         source = source_folder()
         own = (source / package).is_dir() or (source / f"{package}.py").is_file()
         if own and package != PACKAGE:
             raise InputError(
-                f"{type(node).__name__} needs {module} in {SOURCE}/, where a queued experiment "
-                f"would not find its own copy of it: move it into {SOURCE}/{PACKAGE}/"
+                f"{type(node).__name__} imports {module} from {SOURCE}/: a queued experiment would "
+                f"run the checkout's version of it, not its own: move it into {SOURCE}/{PACKAGE}/"
             )
     return modules
 
 
 def _objects(value: Any) -> Iterator[Any]:
-    """Find the dataclass instances in a field's value: in lists, mappings and one another."""
+    """Yield the dataclass instances in a field's value, nested ones included."""
     if isinstance(value, dict):
         value = [*value.values()]
     if isinstance(value, list | tuple | set):
@@ -112,7 +115,7 @@ def _objects(value: Any) -> Iterator[Any]:
             yield from _objects(entry)
     elif dataclasses.is_dataclass(value):
         yield value
-        # Another node stands for its outs: what it was made of is its own concern.
+        # Another node is an input by its outs; its own fields are not code of this stage.
         if not isinstance(value, zntrack.Node):
             for field in dataclasses.fields(value):
                 yield from _objects(getattr(value, field.name))

@@ -1,4 +1,4 @@
-"""The results of any commit or experiment, read without checking it out.
+"""Read the results of any commit or experiment without checking it out.
 
     from jemtrack.project.revisions import Revision
 
@@ -7,7 +7,7 @@
     old.table("EvaluateX/tables/figures.csv")
     model = old.model("MaxEntropyL2")
 
-What git does not hold comes from DVC's cache, or its remote.
+Files that git does not track come from DVC's cache or its remote.
 """
 
 import io
@@ -43,7 +43,7 @@ class Revision:
             relative to it.
 
     Raises:
-        InputError: by each method, when there is no such revision, file, or copy of it.
+        InputError: by each method, if there is no such revision, file, or copy of the file.
     """
 
     name: str | None = None
@@ -64,16 +64,16 @@ class Revision:
             repo, within = self._place(folder, path)
             found = dvc.api.read(within, repo=repo, rev=self.name, mode="rb")
         except NotDvcRepoError as error:
-            raise InputError(f"{folder} is in no project of DVC") from error
+            raise InputError(f"{folder} is not in a DVC project") from error
         except RevError as error:
             raise InputError(
-                f"{self.name!r} is no commit, branch, tag or experiment: `git log` and "
-                "`dvc exp list` show which there are"
+                f"{self.name!r} is not a commit, branch, tag or experiment: `git log` and "
+                "`dvc exp list` list them"
             ) from error
         except (DvcException, OSError) as error:
             raise InputError(
-                f"{path} of {self}: {error}; what was made elsewhere comes by "
-                "`dvc fetch --all-commits`"
+                f"{path} of {self}: {error}; `dvc fetch --all-commits` gets what was made on "
+                "another machine"
             ) from error
         return bytes(found)
 

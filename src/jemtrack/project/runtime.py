@@ -1,4 +1,4 @@
-"""`jemtrack.yaml`: how trainings run here; no output of a stage depends on it."""
+"""Read `jemtrack.yaml`: settings of this machine, such as trackers, on which no result depends."""
 
 import math
 import os
@@ -24,7 +24,7 @@ _LIVE = {"lines", "progress", "performance"}
 
 @parameters
 class RuntimeSettings:
-    """What the file says beside `trackers`.
+    """The settings of the file other than `trackers`.
 
     Attributes:
         checkpoint_seconds: seconds between two checkpoints.
@@ -34,23 +34,23 @@ class RuntimeSettings:
 
 
 def project_root() -> Path:
-    """Give the folder of the project's graph, also where DVC runs an experiment in a copy of it.
+    """Return the folder of dvc.yaml in the user's project, even if DVC runs a copy of the project.
 
-    It is where dvc.yaml is: the project's root, or the folder of another of its graphs.
+    It is the root of the project, or the folder of another graph in it.
     """
     here = Path.cwd()
     if "DVC_ROOT" not in os.environ:
         return Path()
-    # DVC names the root of the project, not of its copy, in this variable.
+    # In a temporary copy, DVC sets this variable to the root of the original project.
     root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
     return Path(os.environ["DVC_ROOT"]) / here.relative_to(root)
 
 
 def checkpoint_seconds() -> float:
-    """Give the seconds between two checkpoints: by the environment, else by the file.
+    """Return the seconds between two checkpoints, from the environment or else from the file.
 
     Raises:
-        InputError: when they are no number, or the file has a problem.
+        InputError: if the environment has no valid number, or the file has a problem.
     """
     if _EVERY not in os.environ:
         return float(_read()[1].get(_SECONDS, RuntimeSettings().checkpoint_seconds))
@@ -64,29 +64,29 @@ def checkpoint_seconds() -> float:
 
 
 def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Tracker]:
-    """Make the trackers that the file asks for, for the run of that folder of the project.
+    """Build the trackers of the file for the run in `run_folder`, relative to the project's root.
 
-    Those that show or measure a training while it goes on are left out where none is `live`.
+    Unless `live`, trackers that only show or measure a running training are left out.
 
     Raises:
-        InputError: a line for each problem of the file, such as a package that is missing.
+        InputError: with a line for each problem of the file, such as a missing package.
     """
-    document, given = _read()
-    places = RunPaths(project_root() / run_folder, project_root())
-    made: list[Tracker] = []
-    faults = []
-    for number, entry in enumerate(given.get(_TRACKERS, [])):
+    document, settings = _read()
+    paths = RunPaths(project_root() / run_folder, project_root())
+    trackers: list[Tracker] = []
+    problems = []
+    for number, entry in enumerate(settings.get(_TRACKERS, [])):
         if live or entry["type"] not in _LIVE:
             try:
-                made.append(build_tracker(entry, places))
+                trackers.append(build_tracker(entry, paths))
             except InputError as error:
-                faults.append(ValueProblem((_TRACKERS, number), str(error)))
-    _refuse(document, faults)
-    return made
+                problems.append(ValueProblem((_TRACKERS, number), str(error)))
+    _raise_problems(document, problems)
+    return trackers
 
 
 def runtime_problems() -> list[str]:
-    """Say what is wrong with the file or with what it needs, a line a problem."""
+    """List the problems of the file, and the packages that it needs and lacks, one line each."""
     try:
         runtime_trackers(Path())
         checkpoint_seconds()
@@ -96,40 +96,43 @@ def runtime_problems() -> list[str]:
 
 
 def _read() -> tuple[Document, dict[str, Any]]:
-    """Read the file, where there is one, and what it says."""
+    """Read the file and its settings; both are empty if there is no file."""
     path = project_root() / RUNTIME
     document = read_document(path) if path.exists() else Document()
-    _refuse(document, [] if document.broken else [*_faults(document.content)])
-    return document, _given(document.content)
+    _raise_problems(document, [] if document.broken else [*_problems(document.content)])
+    return document, _settings(document.content)
 
 
-def _refuse(document: Document, faults: list[ValueProblem]) -> None:
-    if found := document.problems(faults):
+def _raise_problems(document: Document, problems: list[ValueProblem]) -> None:
+    if found := document.problems(problems):
         raise InputError("\n".join(problem.of(Path(RUNTIME)) for problem in found))
 
 
-def _faults(content: Any) -> Iterator[ValueProblem]:
-    if content is None:  # empty, or all of it commented out
+def _problems(content: Any) -> Iterator[ValueProblem]:
+    if content is None:  # the file is empty or commented out
         return
     yield from not_a_mapping(content, f"checkpoint_seconds and {_TRACKERS}", ())
     if not isinstance(content, Mapping):
         return
     yield from unknown_names(content, [_SECONDS, _TRACKERS], ())
-    given = _given(content)
-    yield from value_problems(RuntimeSettings, {k: given[k] for k in [_SECONDS] if k in given}, ())
-    if _TRACKERS in given:
+    chosen = _settings(content)
+    seconds = {name: chosen[name] for name in [_SECONDS] if name in chosen}
+    yield from value_problems(RuntimeSettings, seconds, ())
+    if _TRACKERS in chosen:
         known = load_components(TRACKER)
-        found = [*component_problems(given[_TRACKERS], known, "a tracker", (_TRACKERS,))]
-        yield from found or _place_faults(given[_TRACKERS], known)
+        found = [*component_problems(chosen[_TRACKERS], known, "a tracker", (_TRACKERS,))]
+        yield from found or _location_problems(chosen[_TRACKERS], known)
 
 
-def _place_faults(entries: list[Mapping[str, Any]], known: Components) -> Iterator[ValueProblem]:
-    # One's own, by its dotted path, is imported when it is made.
+def _location_problems(
+    entries: list[Mapping[str, Any]], known: Components
+) -> Iterator[ValueProblem]:
+    # A user's own tracker, by its dotted path, is imported only when it is built.
     ours = {n: (known[e["type"]], e) for n, e in enumerate(entries) if e["type"] in known}
     for number, option, message in location_problems(ours):
         yield ValueProblem((_TRACKERS, number, option), message)
 
 
-def _given(content: Any) -> dict[str, Any]:
-    """Give what the file says, without names that nothing stands after."""
+def _settings(content: Any) -> dict[str, Any]:
+    """Return the settings of the file, without names that have no value."""
     return {name: value for name, value in (content or {}).items() if value is not None}

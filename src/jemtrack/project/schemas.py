@@ -1,8 +1,8 @@
-"""The form of parameters as JSON Schema, kept in zntrack.json.
+"""Describe parameter classes as JSON Schema, in zntrack.json, and check values against it.
 
-A stage checks the parameters of all stages before it begins; by their schemas it does so without
-importing what the other stages run. Checks that JSON Schema has no words for are made when the
-class itself is loaded.
+Before a stage runs, it checks the parameters of all stages. With the schemas, it does so without
+importing the code of the other stages. What JSON Schema cannot express is checked when the class
+itself is imported.
 """
 
 import functools
@@ -37,7 +37,7 @@ _RULES = {
 
 
 def parameter_schema(cls: type) -> dict[str, Any] | None:
-    """Make the schema of a parameters class; None if its values have no form in JSON."""
+    """Return the JSON schema of a parameters class; None if a field has no form in JSON."""
     from pydantic import PydanticUserError, TypeAdapter
     from pydantic.dataclasses import is_pydantic_dataclass
 
@@ -51,7 +51,7 @@ def parameter_schema(cls: type) -> dict[str, Any] | None:
 
 
 def schema_problems(schema: Schema, cls: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """Describe each of `values` that does not fit: its name, a blank, what is wrong."""
+    """Yield a problem for each of `values` that does not fit: its path, a space, the problem."""
     fields, inner = schema["properties"], {"$defs": schema.get("$defs", {})}
     for name, value in values.items():
         if name not in fields:
@@ -62,11 +62,11 @@ def schema_problems(schema: Schema, cls: str, values: Mapping[str, Any]) -> Iter
 
 
 def _problem(schema: Schema, value: Any) -> str:
-    """Describe what is wrong with a value, after its path within it; nothing if it fits."""
+    """Describe the problem of a value, after the path within it; return "" if it fits."""
     from fastjsonschema import JsonSchemaValueException
 
     options = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
-    if len(options) == 1 and value is not None:  # an optional value: speak of the value alone
+    if len(options) == 1 and value is not None:  # optional: the message need not mention null
         schema = {"$defs": schema["$defs"], **options[0]}
     try:
         _validator(json.dumps(schema))(value)
@@ -94,7 +94,7 @@ def _validator(schema: str) -> Any:
 
 
 def _without_words(schema: Any) -> Any:
-    """Leave out what only explains: a field may have the name of such a key."""
+    """Drop titles, descriptions and defaults from a schema, but not fields of these names."""
     if isinstance(schema, list):
         return [_without_words(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The stage MaxEntropyL1."""
+"""The stage MaxEntropyL1: train with the L1 penalty of maximum entropy."""
 
 import zntrack
 
@@ -7,6 +7,6 @@ from jemtrack.stages.trainer import Trainer
 
 
 class MaxEntropyL1(Trainer):
-    """Trains for p~ of maximum entropy over the data, by absolute deviations."""
+    """Train a classifier whose p~(x) has a high entropy over the data: absolute deviations."""
 
     objective: MaxEntropyL1Objective = zntrack.deps(default_factory=MaxEntropyL1Objective)

@@ -1,4 +1,4 @@
-"""The stage MaxEntropyL2."""
+"""The stage MaxEntropyL2: train with the L2 penalty of maximum entropy."""
 
 import zntrack
 
@@ -7,6 +7,6 @@ from jemtrack.stages.trainer import Trainer
 
 
 class MaxEntropyL2(Trainer):
-    """Trains for p~ of maximum entropy over the data, by squared deviations."""
+    """Train a classifier whose p~(x) has a high entropy over the data: squared deviations."""
 
     objective: MaxEntropyL2Objective = zntrack.deps(default_factory=MaxEntropyL2Objective)

@@ -1,4 +1,4 @@
-"""The stage PrepareData."""
+"""The stage PrepareData: read a data set and split it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +18,17 @@ from jemtrack.stages.stage import Stage
 
 @parameters
 class DataArgs:
-    """Which images, and how they are split.
+    """The data set and its split.
 
     Attributes:
-        dataset: a source of `jemtrack data`, or a set of your own that it put in place.
-        data_root: the folder that holds a folder for each data set.
-        n_classes: how many classes there are; labels run from 0.
-        n_valid: images set aside for validation.
-        seed: draws the split; the trainers' initialisation, batches and noise follow from it.
-        n_folds: parts of a cross-validation over all images, each tested on in one of them; 0: no
-            cross-validation, and the source's own test images where it has some.
-        fold: which of the parts is tested on, from 0.
+        dataset: name of a data set that `jemtrack data` has put into `data_root`.
+        data_root: folder with a folder for each data set.
+        n_classes: number of classes; labels run from 0.
+        n_valid: number of images for validation.
+        seed: seed of the split, and of the trainers' initialisation, batches and noise.
+        n_folds: number of folds of a cross-validation over all images. 0 means none: the test
+            images are then those of the data set, if it has any.
+        fold: the fold to test on, from 0.
     """
 
     dataset: Annotated[str, Field(min_length=1)] = "digits"
@@ -41,36 +41,33 @@ class DataArgs:
 
     @property
     def folder(self) -> Path:
-        """Where the data set's files lie."""
+        """The folder of the data set's files."""
         return Path(self.data_root) / self.dataset
 
 
 class PrepareData(Stage):
-    """Turns a source's files into tensors: training, validation and test images."""
+    """Convert the files of a data set to tensors: training, validation and test images."""
 
     params: DataArgs = zntrack.deps(default_factory=DataArgs)
     images: Path = zntrack.outs_path(zntrack.nwd / "images.safetensors")
 
     def compute(self) -> None:
-        """Read the files, split the images, write them into one file."""
+        """Read the files, split the images, and write them to one safetensors file."""
         prepared(self.name, self.params).save(self.images)
 
     @classmethod
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
-        """Name the folder of the data set's own files, and no other's."""
+        """Return the folder of this data set alone: another data set leaves the stage as it is."""
         params = parameters["params"]
         return [Path(str(params["data_root"]), str(params["dataset"])).as_posix()]
 
 
 def prepared(stage: str, params: DataArgs) -> DataSplits:
-    """Read the files and split the images as the parameters of `stage` say.
-
-    Whether a set that jemtrack knows stands in dvc.yaml does not matter much, for its checksums
-    are part of the code; a line reminds of it.
+    """Read and split the data set that the parameters of `stage` choose.
 
     Raises:
-        InputError: when a file is missing or altered, a parameter does not fit the data, or
-            dvc.yaml does not list a data set of the user's own.
+        InputError: if a file is missing or altered, a parameter does not fit the data, or
+            dvc.yaml does not list the folder of a user's own data set.
     """
     try:
         fold = ChosenFold(params.n_folds, params.fold) if params.n_folds else None
@@ -84,6 +81,8 @@ def prepared(stage: str, params: DataArgs) -> DataSplits:
             raise InputError(
                 f"{DVC}: {stage} does not depend on {params.folder}: type `jemtrack graph`"
             )
+        # The checksums of known data sets are in the code, so a change of their files is an error
+        # in any case: a reminder is enough.
         print(
             f"{DVC}: {stage} still depends on {', '.join(map(str, listed))}, not on "
             f"{params.folder}: `jemtrack graph` updates it"

@@ -1,4 +1,4 @@
-"""The stage SampledJEM."""
+"""The stage SampledJEM: train by JEM's own loss."""
 
 import zntrack
 
@@ -7,6 +7,6 @@ from jemtrack.stages.trainer import Trainer
 
 
 class SampledJEM(Trainer):
-    """Trains by JEM's own loss, with samples that Langevin chains give."""
+    """Train by the likelihood of images, whose gradient is estimated with Langevin samples."""
 
     objective: SampledJEMObjective = zntrack.deps(default_factory=SampledJEMObjective)

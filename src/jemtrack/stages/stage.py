@@ -1,4 +1,4 @@
-"""What all stages share: parameters checked first, costs measured, the graph written."""
+"""The base class of all stages: check the parameters, measure costs, write the graph."""
 
 import contextlib
 import importlib
@@ -17,17 +17,17 @@ import zntrack
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError, exit_status
 from jemtrack.project.params import PARAMS, check_parameter_file
 
-# ZnTrack keeps "_" for its groups, but a name with one works as well as any other.
+# ZnTrack reserves "_" for its groups, which jemtrack does not use.
 warnings.filterwarnings("ignore", message="Node name should not contain '_'")
 
 
 class Stage(zntrack.Node):  # type: ignore[misc]
-    """A node whose subclasses say in `compute` what the stage does."""
+    """Base of all nodes: a subclass declares its fields and implements `compute`."""
 
     resources: Path = zntrack.outs_path(zntrack.nwd / "resources.json")
 
     def __post_init__(self) -> None:
-        """Name the node after its class, unless it has a name or a project is to give it one."""
+        """Name the node after its class, unless it has a name or a ZnTrack project names it."""
         super().__post_init__()
         if "nwd" not in self.__dict__ and znflow.get_graph() is znflow.empty_graph:
             self.name = type(self).__name__
@@ -37,10 +37,11 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         raise NotImplementedError
 
     def run(self) -> None:
-        """Check the parameters of all stages, then compute and record what it took.
+        """Check the parameters of all stages, run `compute`, and write its time and memory.
 
-        What a user can mend is printed without a traceback, and the process exits with 1; where
-        Ctrl-C or SIGTERM ended it, it exits as a shell says so, with 128 and the signal's number.
+        Errors that a user can fix are printed without a traceback, and the process exits with
+        status 1. After Ctrl-C or SIGTERM, the status is 128 plus the number of the signal, as
+        shells have it.
         """
         self.nwd.mkdir(parents=True, exist_ok=True)
         try:
@@ -48,7 +49,7 @@ class Stage(zntrack.Node):  # type: ignore[misc]
             with measured(self.resources):
                 self.compute()
         except (InputError, TrainingDivergedError) as error:
-            # ZnTrack wrote it beforehand; `dvc checkout` would not write over it.
+            # ZnTrack wrote it before the stage ran; `dvc checkout` would not overwrite it.
             (self.nwd / "node-meta.json").unlink(missing_ok=True)
             where = f"{PARAMS}: {self.name}.params." if isinstance(error, ParameterError) else ""
             sys.exit(f"{self.name}: {where}{error}")
@@ -58,37 +59,37 @@ class Stage(zntrack.Node):  # type: ignore[misc]
 
     @classmethod
     def parameter_problems(cls, where: str, objects: Mapping[str, Any]) -> list[str]:
-        """Say what is wrong with parameters that no parameters class checks, a line a problem.
+        """List the problems of parameters that no parameters class checks, one line each.
 
-        `where` leads to the `objects`: parameter objects, None where they are at fault, and
-        plain values.
+        `objects` holds the stage's fields: parameter objects, None for one that has problems,
+        and plain values. `where` is the path to them, with which a line begins.
         """
         return []
 
     @classmethod
     def code_modules(cls, parameters: Mapping[str, Any]) -> list[str]:
-        """Name the modules that the stage runs because its `parameters` say so."""
+        """List the modules that the stage uses only with these `parameters`, by dotted name."""
         return []
 
     @classmethod
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
-        """Name the files and folders that the stage reads because its `parameters` say so."""
+        """List the files and folders that the stage reads with these `parameters`."""
         return []
 
     def write_graph(self, *, run: bool = False, no_exec: bool | None = None) -> None:
-        """Write this stage into dvc.yaml, params.yaml and zntrack.json; `run` it if asked.
+        """Write this stage into dvc.yaml, params.yaml and zntrack.json; with `run`, reproduce it.
 
-        What was added or changed in the files by hand stays. `no_exec` is the older
+        What was added or changed in the files by hand is kept. `no_exec` is the older
         spelling of `not run`.
 
         Raises:
-            InputError: when another stage has the name already.
+            InputError: if another stage has this name.
         """
         self._project("graph").write_graph([self], run=run, no_exec=no_exec)
 
     @property
     def state(self) -> Any:
-        """Give ZnTrack's status of the node; a node being declared emits our form of a stage."""
+        """ZnTrack's state of the node, with `StagePlugin` to convert it to a stage of dvc.yaml."""
         if "state" not in self.__dict__:
             plugin = self._project("plugin").StagePlugin(self)
             super().state.plugins["DVCPlugin"] = plugin
@@ -96,21 +97,21 @@ class Stage(zntrack.Node):  # type: ignore[misc]
 
     @staticmethod
     def _project(module: str) -> Any:
-        # An import statement would make the writer a code dependency of every stage.
+        # A running stage need not import what writes the graph.
         return importlib.import_module(f"jemtrack.project.{module}")
 
 
 def plot(path: Path, **options: Any) -> Any:
-    """Declare an out that is a DVC plot; `options` are those of DVC: x, y, title, template.
+    """Declare an out that is a DVC plot, with DVC's `options` (x, y, title, template).
 
-    Images have none.
+    An image takes no options.
     """
     return zntrack.plots_path(path, metadata={"plot": options})
 
 
 @contextlib.contextmanager
 def measured(path: Path) -> Iterator[None]:
-    """Write the seconds and the peak memory (MiB) of the block, and the GPU's, to `path`."""
+    """Write the seconds and the peak memory (MiB) of the block to `path` as JSON, the GPU's too."""
     started = time.perf_counter()
     yield
     # ru_maxrss counts KiB on Linux and bytes on macOS.

@@ -1,4 +1,4 @@
-"""The stage XEntropyAugmented."""
+"""The stage XEntropyAugmented: train an ordinary classifier, the baseline."""
 
 import zntrack
 
@@ -7,6 +7,6 @@ from jemtrack.stages.trainer import Trainer
 
 
 class XEntropyAugmented(Trainer):
-    """Trains a classifier by cross entropy on augmented images."""
+    """Train a classifier by cross entropy on augmented images."""
 
     objective: CrossEntropy = zntrack.deps(default_factory=CrossEntropy)

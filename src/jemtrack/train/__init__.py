@@ -1,1 +1,1 @@
-"""The training engine; it knows no family of models."""
+"""The training engine, independent of the family of models that it trains."""

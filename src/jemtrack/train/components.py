@@ -1,6 +1,7 @@
-"""Callbacks and trackers by name: their options are declared, checked and listed.
+"""Components (callbacks and trackers): register them by name, check and list their options.
 
-A file names a component by its registered name, or one's own by its dotted path.
+A file refers to a component of jemtrack by its registered name, and to a user's own by its dotted
+path.
 """
 
 import importlib
@@ -19,10 +20,10 @@ from jemtrack.parameters import suggestion
 
 
 def imported(path: str) -> Any:
-    """Import what `path`, such as `mine.StopAfter`, names; None where its module has no such name.
+    """Import the object at a dotted path such as `mine.StopAfter`; None if the module lacks it.
 
     Raises:
-        InputError: with what the module's import raised, whatever it is: the module is the user's.
+        InputError: if importing the module raises any exception: the module is the user's.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -39,7 +40,7 @@ _REGISTRY: dict[str, type["Component"]] = {}
 class Option(Descriptor):  # type: ignore[misc]
     """One option of a component: its type, bounds and meaning, checked on assignment.
 
-    One of type `int | None`, or whose default is None, takes None too.
+    An option of type `int | None`, or with the default None, accepts None.
     """
 
     def __init__(
@@ -62,28 +63,27 @@ class Option(Descriptor):  # type: ignore[misc]
         self.choices = tuple(choices)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if fault := self.problem(value):
-            raise InputError(f"{type(instance).__name__}.{self.name} {fault}")
-        # An int serves as a float.
-        super().__set__(instance, float(value) if self._is_whole(value) else value)
+        if problem := self.problem(value):
+            raise InputError(f"{type(instance).__name__}.{self.name} {problem}")
+        super().__set__(instance, float(value) if self._is_int_for_float(value) else value)
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """Whether the option has no default."""
         return self.default is Empty
 
     @property
     def kind_name(self) -> str:
-        """Name what it takes: int, or int | None."""
+        """The type as text: `int`, or `int | None`."""
         return self.kind.__name__ + " | None" * self.optional
 
     def problem(self, value: Any) -> str:
-        """Say why `value` does not fit; nothing where it does."""
+        """Describe why `value` does not fit; return "" if it fits."""
         if value is None and self.optional:
             return ""
-        # bool is an int to Python, but it is not meant.
+        # In Python, bool is a subclass of int: refuse True where a number is expected.
         of_kind = isinstance(value, self.kind) and not (self.kind is int and type(value) is bool)
-        if not of_kind and not self._is_whole(value):
+        if not of_kind and not self._is_int_for_float(value):
             return f"must be of type {self.kind_name}, got {value!r}"
         if self.kind is float and not math.isfinite(value):
             return f"must be a finite number, got {value!r}"
@@ -95,12 +95,12 @@ class Option(Descriptor):  # type: ignore[misc]
             return f"must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
         return ""
 
-    def _is_whole(self, value: Any) -> bool:
+    def _is_int_for_float(self, value: Any) -> bool:
         return self.kind is float and type(value) is int
 
 
 class Component(ZnInit):  # type: ignore[misc]
-    """The base of all that is built by name: subclasses declare `Option`s."""
+    """The base class of callbacks and trackers; a subclass declares its `Option`s."""
 
     @classmethod
     def options(cls) -> list[Option]:
@@ -110,16 +110,17 @@ class Component(ZnInit):  # type: ignore[misc]
 
 
 def component(name: str) -> Callable[[type[C]], type[C]]:
-    """Register a component class under `name`.
+    """Return a decorator that registers a component class under `name`.
 
     Raises:
-        InputError: when another class holds that name.
+        InputError: if another class is registered under it.
     """
 
     def register(cls: type[C]) -> type[C]:
-        holder = _REGISTRY.setdefault(name, cls)
-        if (holder.__module__, holder.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise InputError(f"the component {name!r} is already {holder.__qualname__}")
+        present = _REGISTRY.setdefault(name, cls)
+        # A module that is reloaded, as in a notebook, may register its class again.
+        if (present.__module__, present.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InputError(f"the component {name!r} is already {present.__qualname__}")
         _REGISTRY[name] = cls
         return cls
 
@@ -127,15 +128,15 @@ def component(name: str) -> Callable[[type[C]], type[C]]:
 
 
 def registered() -> dict[str, type[Component]]:
-    """List the component classes by name, of those modules that were imported."""
+    """Return the component classes by name, as far as their modules were imported."""
     return dict(sorted(_REGISTRY.items()))
 
 
 def component_class(name: str) -> type[Component]:
-    """Find a component class by its name, where its module was imported, or by its dotted path.
+    """Find a component class by its registered name or by its dotted path.
 
     Raises:
-        InputError: when there is none.
+        InputError: if there is none.
     """
     cls = _own_class(name) if "." in name else _REGISTRY.get(name)
     if cls is None:
@@ -144,10 +145,10 @@ def component_class(name: str) -> type[Component]:
 
 
 def build(name: str, options: Mapping[str, Any]) -> Component:
-    """Make the component `name`, a registered one or the dotted path of a class, with `options`.
+    """Build the component with this registered name or dotted path, and these `options`.
 
     Raises:
-        InputError: when the name or an option is unknown, is missing or does not fit.
+        InputError: if the name or an option is unknown, or an option is missing or does not fit.
     """
     cls = component_class(name)
     known = {option.name: option for option in cls.options()}
@@ -163,7 +164,7 @@ def build(name: str, options: Mapping[str, Any]) -> Component:
 def _own_class(path: str) -> type[Component]:
     found = imported(path)
     if not (isinstance(found, type) and issubclass(found, Component)):
-        what = "is no component" if found else "does not exist"
+        what = "is not a component" if found else "does not exist"
         raise InputError(
             f"{path!r} {what}: expected the dotted path of a subclass of Callback or Tracker"
         )
@@ -171,13 +172,13 @@ def _own_class(path: str) -> type[Component]:
 
 
 def option_problems(cls: type[Component], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Say what is wrong with each of `options`: its name and a sentence about it."""
+    """Yield the name of each option that has a problem or is missing, and the problem."""
     known = {option.name: option for option in cls.options()}
     for name, value in options.items():
         if name not in known:
             yield name, f"is not an option of it; {suggestion(name, known)}"
-        elif fault := known[name].problem(value):
-            yield name, fault
+        elif problem := known[name].problem(value):
+            yield name, problem
     for name, option in known.items():
         if option.required and name not in options:
             yield name, f"is missing: {option.meaning}"
@@ -191,7 +192,7 @@ _PACKAGES = {
 
 
 def load_components(kind: str) -> dict[str, type[Component]]:
-    """Import the modules of the callbacks or of the trackers; return their classes by name."""
+    """Import the modules of all callbacks or all trackers; return their classes by name."""
     found: dict[str, type[Component]] = {}
     for package in _PACKAGES[kind]:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
@@ -205,7 +206,7 @@ def load_components(kind: str) -> dict[str, type[Component]]:
 
 
 def component_lines() -> Iterator[str]:
-    """Describe all components: name, kind, what it does, then its options."""
+    """Yield the lines of `jemtrack components`: each component, then its options."""
     for kind in _PACKAGES:
         for name, cls in load_components(kind).items():
             yield f"{name} ({kind}): {_first_line(cls)}"
@@ -230,10 +231,10 @@ def _bounds(minimum: float | None, maximum: float | None, choices: tuple[object,
 
 
 def load_extra(extra: str, module: str) -> ModuleType:
-    """Import `module`, which the extra `extra` brings.
+    """Import `module`, which belongs to the optional dependencies (extra) `extra`.
 
     Raises:
-        InputError: saying how to install it, where it is missing.
+        InputError: if it is not installed, with the command that installs it.
     """
     try:
         return importlib.import_module(module)

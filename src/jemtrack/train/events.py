@@ -1,4 +1,8 @@
-"""What tells one session of a run from another."""
+"""The events of a run, as values, and the identity of a run's sessions.
+
+A run is one training from start to end; a session is the part of it that one process executes. A
+run that is killed and resumed has several sessions.
+"""
 
 import time
 import uuid
@@ -14,15 +18,15 @@ Metrics = Mapping[str, float]
 class Status(StrEnum):
     """How a run, or a part of one, ended."""
 
-    SUCCESS = "success"  # all that was asked for was done
-    STOPPED = "stopped"  # a callback saw that more training would not help
-    FAILED = "failed"  # an exception ended it
-    ABORTED = "aborted"  # a person or the cluster ended it
+    SUCCESS = "success"  # completed as configured
+    STOPPED = "stopped"  # ended early by a callback
+    FAILED = "failed"  # ended by an exception
+    ABORTED = "aborted"  # ended by a signal: Ctrl-C or the cluster
 
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """A place in a training: `batch` batches of `epoch` are done in the phase `phase`."""
+    """A position in a training, all counted from 0: `batch` batches of `epoch` are done."""
 
     phase: int = 0
     epoch: int = 0
@@ -31,17 +35,22 @@ class Position:
 
 @dataclass(frozen=True)
 class Event:
-    """The base of all that can happen."""
+    """The base class of all events."""
 
 
 @dataclass(frozen=True)
 class RunStart(Event):
-    """A run begins, or goes on.
+    """A run starts or resumes.
 
-    `run_id` stays the same when the run goes on in another process, `session_id` does not.
-    `parameters` is all that was chosen. Training goes on at `position`, after `step`
-    optimization steps and `epoch` whole epochs: what a tracker has kept of later ones will
-    happen again, with equal values.
+    Attributes:
+        name: name of the run.
+        parameters: all parameters of the run.
+        run_id: identifies the run, in all of its sessions.
+        session_id: identifies this session.
+        position: where training starts. What a tracker has recorded after it will happen again,
+            with equal values.
+        epoch: complete epochs of the run so far.
+        step: optimization steps of the run so far.
     """
 
     name: str
@@ -55,9 +64,9 @@ class RunStart(Event):
 
 @dataclass(frozen=True)
 class PhaseStart(Event):
-    """A phase begins, or goes on: number `position.phase` of `n_phases`, counted from 0.
+    """A phase starts or resumes: number `position.phase`, from 0, of `n_phases`.
 
-    It takes at most `n_epochs` epochs, each of `n_batches` batches; 0 where nobody knows.
+    It has at most `n_epochs` epochs of `n_batches` batches each; 0 if the number is unknown.
     """
 
     position: Position
@@ -69,24 +78,24 @@ class PhaseStart(Event):
 
 @dataclass(frozen=True)
 class EpochStart(Event):
-    """An epoch begins, or goes on at `position.batch`."""
+    """An epoch starts, or resumes at `position.batch`."""
 
     position: Position
 
 
 @dataclass(frozen=True)
 class BatchStart(Event):
-    """The batch after `position` begins."""
+    """The batch after `position` starts."""
 
     position: Position
 
 
 @dataclass(frozen=True)
 class BatchEnd(Event):
-    """A batch ended; `metrics` holds its losses before the update, none where it failed.
+    """A batch ended; `metrics` are its losses before the update, empty if it failed.
 
-    `step` counts the optimization steps of the whole run, `seconds` is the time since the batch
-    before it ended, trackers and the drawing of the batch included.
+    `step` counts the optimization steps of the whole run. `seconds` is the time since the end of
+    the previous batch, which includes drawing the batch and the trackers.
     """
 
     position: Position
@@ -98,10 +107,10 @@ class BatchEnd(Event):
 
 @dataclass(frozen=True)
 class EpochEnd(Event):
-    """An epoch ended; `metrics` holds its training means and, where due, validation.
+    """An epoch ended; `metrics` are its training means and, if it was due, its validation.
 
-    `epoch` counts the epochs of the whole run from 1 and is the step of these metrics;
-    `position.epoch` counts within the phase.
+    `epoch` counts the epochs of the whole run from 1, and trackers use it as the step of these
+    metrics; `position.epoch` counts within the phase.
     """
 
     position: Position
@@ -113,7 +122,7 @@ class EpochEnd(Event):
 
 @dataclass(frozen=True)
 class PhaseEnd(Event):
-    """A phase ended; `reason` says why, in words."""
+    """A phase ended, for the `reason`, a sentence."""
 
     position: Position
     name: str
@@ -131,10 +140,10 @@ class RunEnd(Event):
 
 @dataclass(frozen=True)
 class Diverged(Event):
-    """The loss was not finite or too large at `position`; training goes back to `back_to`.
+    """The loss diverged at `position`: not finite or too large; training returns to `back_to`.
 
-    What was recorded of later steps than `step` and later epochs than `epoch` is void. `retry`
-    counts the returns, and the learning rates are `lr_scale` times the chosen ones from here.
+    Records of steps after `step` and of epochs after `epoch` are void. `retry` counts the
+    returns; from here, the learning rates are multiplied by `lr_scale`.
     """
 
     position: Position
@@ -148,7 +157,7 @@ class Diverged(Event):
 
 @dataclass(frozen=True)
 class ArtifactSaved(Event):
-    """A file of the run was written: `kind` is weights, ..."""
+    """A file of the run was written; `kind` is what it contains, such as `weights`."""
 
     path: Path
     kind: str
@@ -156,12 +165,12 @@ class ArtifactSaved(Event):
 
 @dataclass(frozen=True)
 class Measured(Event):
-    """Metrics apart from a batch's or an epoch's, such as learning rates or the memory in use."""
+    """Metrics that belong to no batch or epoch, such as learning rates or the memory in use."""
 
     metrics: Metrics
     step: int
 
 
 def new_session() -> str:
-    """Give a name by the time that no other session has, such as 20260131_235959_0a1b2c."""
+    """Create a unique session id that starts with the time, such as 20260131_235959_0a1b2c."""
     return time.strftime("%Y%m%d_%H%M%S") + f"_{uuid.uuid4().hex[:6]}"

@@ -1,4 +1,4 @@
-"""Who is told what happens in a training: trackers, which watch, and callbacks, which may act."""
+"""The event handlers of a run: trackers, which only watch, and callbacks, which may act."""
 
 from __future__ import annotations
 
@@ -10,88 +10,88 @@ from jemtrack.errors import InputError
 from jemtrack.train.components import Component, build
 from jemtrack.train.events import Event
 
-if TYPE_CHECKING:  # it imports torch, which listing the components does without
+if TYPE_CHECKING:  # `train.state` imports torch, which `jemtrack components` does not need
     from jemtrack.train.state import TrainState
 
 
 Dispatch = Callable[[Event], None]
 
 
-def dispatch_to_nobody(event: Event) -> None:
-    """Serve as `dispatch` outside of a run."""
+def no_dispatch(event: Event) -> None:
+    """Ignore `event`: the `dispatch` of a handler outside of a run."""
 
 
 class Tracker(Component):
-    """Is told every event of a run in turn, and closed at its end.
+    """Receives every event of a run, to show or store it; a tracker cannot change the training.
 
-    One that raises is warned about once; training does not depend on it. With `dispatch`, which
-    the run sets, it tells the run's trackers and callbacks of what it has seen itself.
+    If a tracker raises an exception, the run logs a warning once and continues. The run sets
+    `dispatch`, with which a tracker can send its own events to all trackers and callbacks.
     """
 
-    dispatch: Dispatch = staticmethod(dispatch_to_nobody)
+    dispatch: Dispatch = staticmethod(no_dispatch)
 
     def __call__(self, event: Event) -> None:
-        """Take note of `event`."""
+        """Show or store `event`."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of files and screens; called once, on every way out."""
+        """Release files and screens; called once, however the run ends."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a checkpoint must hold for the tracker to go on from there: JSON, tensors."""
+        """Return the tracker's state for a checkpoint: values that JSON has, and tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave; called before the first event."""
+        """Restore what `state_dict` returned; called before the first event."""
 
 
 SaveWeights = Callable[[Path], None]
 
 
-def nowhere_to_save(path: Path) -> None:
-    """Serve as `save_weights` where the run was given none."""
-    raise InputError(f"{path} cannot be written: the run was given no function to save weights")
+def cannot_save(path: Path) -> None:
+    """Raise an `InputError`: the `save_weights` of a run that has no such function."""
+    raise InputError(f"{path} cannot be written: pass the run a function `save_weights`")
 
 
 class Callback(Component):
-    """Is told every event after the trackers, and may change the state.
+    """Receives every event after the trackers, and may change the state of the training.
 
-    To end the training after the epoch, it writes the reason into `state.stop`; to end the phase
-    alone, into `state.stop_phase`. What it raises ends the run as failed. The run sets
-    `dispatch`, which tells its trackers and callbacks of what the callback has done,
-    `save_weights`, which writes the models to a file, whole or not at all, and `run_folder`,
-    in which the callback's own files belong.
+    To end the training after the epoch, it writes the reason into `state.stop`; to end only the
+    phase, into `state.stop_phase`. An exception of a callback ends the run as failed. The run
+    sets `dispatch`, with which the callback sends its own events to all trackers and callbacks;
+    `save_weights`, an atomic write of the models to a file; and `run_folder`, the folder for the
+    callback's files.
     """
 
     run_folder: Path = Path()
-    save_weights: SaveWeights = staticmethod(nowhere_to_save)
-    dispatch: Dispatch = staticmethod(dispatch_to_nobody)
+    save_weights: SaveWeights = staticmethod(cannot_save)
+    dispatch: Dispatch = staticmethod(no_dispatch)
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Take note of `event`, or act on it."""
+        """Record `event`, or act on it."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a checkpoint must hold for the callback to go on from there: JSON, tensors."""
+        """Return the callback's state for a checkpoint: values that JSON has, and tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave; called before the first event."""
+        """Restore what `state_dict` returned; called before the first event."""
 
 
 def build_callback(description: Mapping[str, Any]) -> Callback:
-    """Make the callback that a recipe describes: `type` and its options.
+    """Build the callback that a recipe describes by its `type` and its options.
 
     `type` is the name of a registered class whose module was imported, or a dotted path.
 
     Raises:
-        InputError: when there is none, or an option does not fit.
+        InputError: if there is no such class, it is not a callback, or an option does not fit.
     """
     options = dict(description)
     name = options.pop("type", None)
     if not isinstance(name, str):
         raise InputError(f"a callback must have a `type`, its name or a dotted path, got {name!r}")
-    made = build(name, options)
-    if not isinstance(made, Callback):
-        raise InputError(f"{name} is a {type(made).__name__}, which is no callback")
-    return made
+    callback = build(name, options)
+    if not isinstance(callback, Callback):
+        raise InputError(f"{name} is a {type(callback).__name__}, which is not a callback")
+    return callback

@@ -1,4 +1,4 @@
-"""What a training runs on, as parameters; free of torch until a device is asked for."""
+"""The hardware of a training, as parameters; torch is imported only to choose a device."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Strategy = Literal["auto", "ddp"]
 
 @parameters
 class Hardware:
-    """Where a training runs, in which precision and in how many processes.
+    """The device, precision and processes of a training.
 
     Attributes:
-        device: auto is a GPU where there is one, else the CPU.
-        precision: fp32, or bf16-mixed: weights in fp32, what autocast chooses in bfloat16.
-        processes: that share each batch; on GPUs, each has one of its own.
-        strategy: auto is one process, or ddp where there are several: each has the whole model,
-            and their gradients are averaged (gloo on CPUs, NCCL on GPUs).
+        device: `auto` is a GPU if there is one, else the CPU.
+        precision: `fp32`, or `bf16-mixed`: weights in fp32, and PyTorch's autocast to bfloat16.
+        processes: number of processes among which each batch is sharded; on GPUs, one GPU each.
+        strategy: `auto` is `ddp` if there are several processes: each has the whole model, and
+            gradients are averaged by an all-reduce (gloo on CPUs, NCCL on GPUs).
     """
 
     device: DeviceName = "auto"
@@ -34,10 +34,10 @@ class Hardware:
 
 
 def chosen_device(name: DeviceName) -> torch.device:
-    """Return the device that a parameter names.
+    """Return the device for a parameter `device`.
 
     Raises:
-        ParameterError: when it is a GPU and there is none.
+        ParameterError: if it is `cuda` and PyTorch finds no GPU.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A person's or the cluster's wish that training ends, heard between two batches."""
+"""Defer Ctrl-C and SIGTERM to the end of a batch, so that a checkpoint can be written first."""
 
 import signal
 import threading
@@ -17,23 +17,24 @@ class Stopped(BaseException):
 
 
 class Interruption:
-    """While it is entered, Ctrl-C and SIGTERM are noted once; a second one acts at once.
+    """A context in which the first Ctrl-C or SIGTERM only sets `number`.
 
-    In any thread but the main one, where Python allows no handlers, it does nothing.
+    The handlers that were there before are restored at once, so a second signal ends the process
+    as usual. Outside the main thread, where Python allows no signal handlers, it does nothing.
     """
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal that came
-        self._before: dict[int, Any] = {}
+        self.number = 0  # of the signal that was received
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._before[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._give_back()
+        self._restore_handlers()
 
     def acting(self) -> AbstractContextManager[None]:
         """Let signals act at once in the block, if they do not wait for the end of a batch."""
@@ -43,18 +44,18 @@ class Interruption:
         """Let signals wait in the block, so that events are dispatched whole."""
         return nullcontext()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        self._give_back()
+        self._restore_handlers()
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous = {}
 
 
 class PromptInterruption(Interruption):
-    """For loops whose batches nobody sees: inside of `acting`, a signal raises `Interrupted`."""
+    """An interruption for loops without visible batches: within `acting`, signals act at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,30 +63,30 @@ class PromptInterruption(Interruption):
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """Let signals act at once in the body."""
+        """Raise `Interrupted` in the block as soon as a signal arrives."""
         self._acts = True
         try:
             yield
         finally:
             self._acts = False
-        self._raise()
+        self._raise_if_signalled()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let a signal in the body act after it, so that what is told is told whole."""
+        """Defer a signal to the end of the block, so that every handler receives the event."""
         before, self._acts = self._acts, False
         try:
             yield
         finally:
             self._acts = before
         if before:
-            self._raise()
+            self._raise_if_signalled()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        super()._note(number, frame)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        super()._handle(number, frame)
         if self._acts:
-            self._raise()
+            self._raise_if_signalled()
 
-    def _raise(self) -> None:
+    def _raise_if_signalled(self) -> None:
         if self.number:
             raise Interrupted(self.number)

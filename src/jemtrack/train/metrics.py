@@ -1,4 +1,4 @@
-"""The names that metrics go by."""
+"""The names of metrics, and mappings that accept known metrics only."""
 
 from collections.abc import Iterable, Iterator, MutableMapping
 from enum import StrEnum
@@ -9,10 +9,10 @@ from jemtrack.parameters import suggestion
 
 
 class Metric(StrEnum):
-    """The metrics that every model family may have; `declare_metric` adds others.
+    """The metrics that all model families share; `declare_metric` adds others.
 
-    A batch's metric is recorded under its own name, its mean over an epoch with `train_`
-    before it. A part of a name after a dot says what it belongs to: `learning_rate.network`.
+    A batch's metric is recorded under its own name, its mean over an epoch with the prefix
+    `train_`. What follows a dot tells what the metric belongs to: `learning_rate.network`.
     """
 
     LOSS = "loss"
@@ -41,10 +41,10 @@ _declared: set[str] = {str(metric) for metric in Metric}
 
 
 def declare_metric(name: str) -> str:
-    """Make `name` a metric that can be recorded; give it back.
+    """Register `name` as a metric that can be recorded, and return it.
 
     Raises:
-        InputError: when it is no plain name.
+        InputError: if it is not a Python identifier.
     """
     if not name.isidentifier():
         raise InputError(f"a metric's name must be letters, digits and '_', got {name!r}")
@@ -53,30 +53,30 @@ def declare_metric(name: str) -> str:
 
 
 def is_metric(name: str) -> bool:
-    """Say whether `name` is in the enum or declared, itself or what it is the epoch's value of."""
+    """Tell whether `name` is known, with or without `train_`, `valid_` or `test_` before it."""
     base = name.partition(".")[0]
     plain = next((base.removeprefix(stage) for stage in _STAGES if base.startswith(stage)), base)
     return base in _declared or plain in _declared
 
 
 def check_metrics(names: Iterable[str]) -> None:
-    """Hold the names against those that are known.
+    """Check that all `names` are known metrics.
 
     Raises:
-        InputError: naming the first that is neither in `Metric` nor declared.
+        InputError: for the first that is neither in `Metric` nor declared.
     """
     for name in names:
         if not is_metric(name):
             raise InputError(
-                f"no metric is called {name!r}; {suggestion(name, _declared)}; a new one is "
-                "made known by jemtrack.train.metrics.declare_metric"
+                f"no metric is called {name!r}; {suggestion(name, _declared)}; declare a new one "
+                "with jemtrack.train.metrics.declare_metric"
             )
 
 
 class MetricValues(MutableMapping[str, float]):
-    """Metrics by name, each checked when it is set: a known name, and one number.
+    """Metrics by name; setting one checks that its name is known and its value is one number.
 
-    While there is a `refusal`, it says why nothing can be set.
+    While `refusal` is not empty, nothing can be set, and the error gives it as the reason.
     """
 
     def __init__(self, refusal: str = "") -> None:
@@ -106,10 +106,10 @@ class MetricValues(MutableMapping[str, float]):
 
 
 def _number(name: str, value: Any) -> float:
-    """Give a number, or a tensor or array of one, as a float."""
+    """Convert a number, or a tensor or array with one element, to a float."""
     try:
         if not isinstance(value, str):
             return float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, RuntimeError):  # of several numbers, or of none
+    except (TypeError, ValueError, RuntimeError):  # `item` of several elements, or of none
         pass
     raise InputError(f"the metric {str(name)!r} must be one number, got {value!r}")

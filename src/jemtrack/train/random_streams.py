@@ -1,4 +1,8 @@
-"""Random numbers: streams found again from the seed and their names, and the global generators."""
+"""Random numbers: named streams, derived from the seed, and the state of the global generators.
+
+A stream's numbers depend on the seed and the names alone, so any batch or noise can be drawn again
+without drawing what came before it.
+"""
 
 import hashlib
 import random
@@ -12,21 +16,21 @@ from torch import Tensor
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
-    """Give the 63-bit seed of the stream that `names` name under `seed`."""
+    """Derive the 63-bit seed of the stream with these `names` from `seed`."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Give a generator at the start of the stream that `names` name under `seed`."""
+    """Return a generator at the start of the stream with these `names`."""
     return torch.Generator(device).manual_seed(stream_seed(seed, *names))
 
 
 @dataclass(frozen=True)
 class EpochSampler:
-    """Visits each of `n_items` once an epoch, in an order that (seed, epoch) alone decides.
+    """Split `n_items` into the batches of an epoch, in a random order.
 
-    Any batch can therefore be found again without drawing the ones before it.
+    The order is a pure function of seed and epoch.
     """
 
     n_items: int
@@ -34,16 +38,16 @@ class EpochSampler:
     seed: int
 
     def __len__(self) -> int:
-        """Count the batches of an epoch; the last may be smaller than `batch_size`."""
+        """Return the number of batches in an epoch; the last may be smaller than `batch_size`."""
         return -(-self.n_items // self.batch_size)
 
     def batch(self, epoch: int, index: int) -> Tensor:
-        """Give the item numbers (int64, at most `batch_size`) of one batch."""
+        """Return the indices (int64, at most `batch_size`) of one batch."""
         first = index * self.batch_size
         return self._order(epoch)[first : first + self.batch_size]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """Give the batches of an epoch from the one numbered `start` on."""
+        """Yield the batches of an epoch from number `start` on, as indices (int64)."""
         yield from torch.split(self._order(epoch), self.batch_size)[start:]
 
     def _order(self, epoch: int) -> Tensor:
@@ -51,7 +55,7 @@ class EpochSampler:
 
 
 def random_state() -> dict[str, Any]:
-    """Give the state of PyTorch's, NumPy's and Python's global generators."""
+    """Return the state of the global generators of PyTorch, NumPy and Python."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -64,7 +68,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the global generators where `random_state` found them."""
+    """Restore the state of the global generators from `random_state`."""
     torch.set_rng_state(state["torch"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -74,7 +78,10 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def turn_random_state(turn: int) -> None:
-    """Put the global generators where they have not been, as their state and `turn` decide."""
+    """Seed the global generators anew, as a function of their state and `turn`.
+
+    After a divergence, repeating the same random numbers would repeat the divergence.
+    """
     seed = stream_seed(int(torch.randint(2**31, ()).item()), "turn", turn)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -1,4 +1,7 @@
-"""A nested state as bytes, in the safetensors format with JSON beside it; files written whole."""
+"""Serialise a nested state to safetensors bytes: tensors as such, all else as JSON metadata.
+
+Unlike a pickle, such a file cannot execute code when it is read.
+"""
 
 import json
 import math
@@ -9,15 +12,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 _KEY = "jemtrack"
-# A dict with one of these keys stands for what JSON has no form for.
+# A JSON object with one of these keys represents what JSON cannot: a tensor, a dict whose keys are
+# not plain text, a tuple, a float that is not finite.
 _TENSOR, _ITEMS, _TUPLE, _NUMBER = "$tensor", "$items", "$tuple", "$number"
 
 
 def to_bytes(tree: Any) -> bytes:
-    """Write nested dicts, lists and tuples of tensors, numbers, text, booleans and None.
+    """Serialise nested dicts, lists and tuples of tensors, numbers, text, booleans and None.
 
     Raises:
-        TypeError: naming the path of a value of another type.
+        TypeError: for a value of another type, naming its path.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, "state", tensors), allow_nan=False)
@@ -25,23 +29,23 @@ def to_bytes(tree: Any) -> bytes:
 
 
 def from_bytes(content: bytes) -> Any:
-    """Read what `to_bytes` wrote; the tensors are on the CPU. Nothing is executed.
+    """Deserialise what `to_bytes` returned; the tensors are on the CPU.
 
     Raises:
-        ValueError: when the bytes are something else.
+        ValueError: if the bytes are anything else.
     """
     try:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + size])
         return _decode(json.loads(header["__metadata__"][_KEY]), load(content))
     except (KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"no state of a training: {error}") from error
+        raise ValueError(f"not the state of a training: {error}") from error
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = str(len(tensors))
-        # Two names may share a storage, as tied weights do: each gets a copy of its own.
+        # Tied weights share a storage, which safetensors refuses: copy each.
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {_TENSOR: name}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The joint energy model: one trunk that classifies and gives a density.
+"""The joint energy model: one network that is both a classifier and an unnormalised density.
 
 With logits f(x): p(y|x) = softmax f(x), log p~(x) = logsumexp over y of f(x)[y], and the energy
 is E(x) = -log p~(x) (Grathwohl et al. 2020, https://arxiv.org/abs/1912.03263, equations 4 to 6).
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Have norms and dropout evaluate in the block, and each as it was after it.
+    """Put `network` into evaluation mode for the block, then restore the mode of each module.
 
-    Modules that were in evaluation mode alone, such as a frozen norm's, stay in it.
+    `network.train()` would not do: a frozen module that was in evaluation mode must stay in it.
     """
     trained = [module for module in network.modules() if module.training]
     network.eval()
@@ -29,15 +29,15 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 class JointEnergyModel(nn.Module):
-    """A classifier whose logits also are an unnormalised log density.
+    """A classifier whose logits also define an unnormalised log density.
 
     Args:
-        trunk: images to features, (B, C, H, W) to (B, `n_features`).
-        n_features: what the trunk gives.
-        n_classes: outputs of the class head.
+        trunk: maps images (B, C, H, W) to features (B, `n_features`).
+        n_features: number of features.
+        n_classes: number of classes.
         uncond: take log p~(x) from the energy head instead of from the logits. The head's output
-            is log p~(x) itself, not the energy: higher means more probable. Without `uncond`
-            the head is there (so that the weights fit either way) but gets no gradient.
+            is log p~(x) itself, not the energy: higher means more probable. Without `uncond`,
+            the head exists too, so that the weights fit either way, but gets no gradient.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class JointEnergyModel(nn.Module):
         self.uncond = uncond
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Give the logits, (B, classes)."""
+        """Compute the logits, as `logits` does."""
         return self.logits(images_BCHW)
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
-        """Give the logits, (B, classes)."""
+        """Compute the logits, (B, classes), in fp32 even under autocast."""
         return self.logits_and_log_density(images_BCHW)[0]
 
     def log_density(self, images_BCHW: Tensor) -> Tensor:
-        """Give log p~(x), (B,), up to a constant that all images share."""
+        """Compute log p~(x), (B,): log p(x) up to a constant that all images share."""
         return self.logits_and_log_density(images_BCHW)[1]
 
     def logits_and_log_density(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the logits and log p~(x) from one forward pass of the trunk."""
+        """Compute the logits (B, classes) and log p~(x) (B,) in one forward pass of the trunk."""
         return self.heads(self.trunk(images_BCHW))
 
     def heads(self, features_BF: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the logits and log p~(x) of what the trunk gave."""
+        """Compute the logits (B, classes) and log p~(x) (B,) from the trunk's features."""
         logits_BC = _full_precision(self.class_head(features_BF))
         if self.uncond:
             return logits_BC, _full_precision(self.energy_head(features_BF)).squeeze(1)
@@ -74,5 +74,5 @@ class JointEnergyModel(nn.Module):
 
 
 def _full_precision(outputs: Tensor) -> Tensor:
-    """Leave bfloat16, in which a sum over classes or images loses what sets them apart."""
+    """Convert bfloat16 to float32: a sum over classes or images would round differences away."""
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""A trained model as one safetensors file: its weights and, as JSON, the shape to build it with."""
+"""Save and load a model as one safetensors file: its weights, and its shape as JSON metadata."""
 
 import dataclasses
 import json
@@ -16,15 +16,16 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.parameters import build
 
-# All that is not a tensor stands under one key: safetensors writes several in a random order.
+# All metadata are under one key: safetensors writes several keys in a random order, and equal
+# models must give equal bytes.
 _HEADER_KEY = "jemtrack"
 
-# What may differ between a file and the model that takes its weights over.
+# Fields of the shape on which no weight depends: they may differ between a file and a model.
 _WITHOUT_WEIGHTS = {"dropout_rate"}
 
 
 class ModelFile(NamedTuple):
-    """What a file holds: the model (on the CPU, in eval mode), its shape, the writer's notes."""
+    """A loaded file: the model (on the CPU, in evaluation mode), its shape, and its metadata."""
 
     model: JointEnergyModel
     shape: WideResNetShape
@@ -40,57 +41,58 @@ class _Content(NamedTuple):
 def save_model(
     path: Path, model: JointEnergyModel, shape: WideResNetShape, metadata: Mapping[str, str]
 ) -> None:
-    """Write the model, whole or not at all; the same content gives the same bytes.
+    """Write the model atomically; equal content gives equal bytes.
 
-    Folders that lack are made. `metadata` is for the reader's notes, such as the data set's name.
+    Missing folders are created. `metadata` is free text for readers, such as the data set's name.
     """
     header = {"metadata": dict(metadata), "shape": dataclasses.asdict(shape)}
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     content = save(weights, {_HEADER_KEY: json.dumps(header, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
-    # Not safetensors' own writer: its files are closed to all but their owner, also in a cache.
+    # Not safetensors' `save_file`: only the owner may read its files, even in a shared DVC cache.
     unfinished.write_bytes(content)
     unfinished.replace(path)
 
 
 def load_model(path: Path) -> ModelFile:
-    """Read a model that `save_model` wrote; nothing in the file is executed.
+    """Load a model that `save_model` wrote; no code in the file is executed.
 
-    The global random state is left alone.
+    The global random state is not changed.
 
     Raises:
-        InputError: when the file is missing, damaged or no model of this project.
+        InputError: if the file is missing, damaged or not a jemtrack model.
     """
     weights, shape, metadata = _read(path)
+    # On the meta device, no initial weights are drawn that would be overwritten at once.
     with torch.device("meta"):
         model = shape.build_model()
-    _take_over(model, weights, path, assign=True)
+    _load_weights(model, weights, path, assign=True)
     return ModelFile(model.eval(), shape, metadata)
 
 
 def load_weights_into(model: JointEnergyModel, shape: WideResNetShape, path: Path) -> None:
-    """Start `model`, which was built from `shape`, from the weights in the file.
+    """Load the weights in the file into `model`, which was built from `shape`.
 
-    The two shapes must be equal but for the dropout rate, which no weight depends on.
+    The shapes of both must be equal except for the dropout rate, which no weight depends on.
 
     Raises:
-        InputError: when they differ, naming each field; or when the file is missing, damaged or
-            no model of this project. `model` is then unchanged.
+        InputError: if the shapes differ, naming each field; or if the file is missing, damaged or
+            not a jemtrack model. `model` is then unchanged.
     """
-    weights, shape_there, _ = _read(path)
-    here, there = dataclasses.asdict(shape), dataclasses.asdict(shape_there)
+    weights, file_shape, _ = _read(path)
+    expected, found = dataclasses.asdict(shape), dataclasses.asdict(file_shape)
     differences = [
-        f"{name} is {there[name]!r} there, {here[name]!r} here"
-        for name in here
-        if there[name] != here[name] and name not in _WITHOUT_WEIGHTS
+        f"{name} is {found[name]!r} in the file, {expected[name]!r} here"
+        for name in expected
+        if found[name] != expected[name] and name not in _WITHOUT_WEIGHTS
     ]
     if differences:
         raise InputError(
             f"{path} holds a model of another shape: {'; '.join(differences)}; "
             "make them equal or choose another file"
         )
-    _take_over(model, weights, path, assign=False)
+    _load_weights(model, weights, path, assign=False)
 
 
 def _read(path: Path) -> _Content:
@@ -102,7 +104,7 @@ def _read(path: Path) -> _Content:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(
-            f"{path} is damaged, cut short or no safetensors file ({error}); write it anew"
+            f"{path} is damaged, cut short or not a safetensors file ({error}); write it again"
         ) from error
     shape, metadata = _parse(header, path)
     return _Content(weights, shape, metadata)
@@ -110,7 +112,7 @@ def _read(path: Path) -> _Content:
 
 def _parse(header: str | None, path: Path) -> tuple[WideResNetShape, dict[str, str]]:
     foreign = InputError(
-        f"{path} is a safetensors file, but not a jemtrack model: its metadata lack a readable "
+        f"{path} is a safetensors file, but not a jemtrack model: its metadata have no readable "
         f"{_HEADER_KEY!r}; expected a model.safetensors that a trainer wrote"
     )
     if header is None:
@@ -123,7 +125,7 @@ def _parse(header: str | None, path: Path) -> tuple[WideResNetShape, dict[str, s
     return build(WideResNetShape, values, f"{path}: shape"), metadata
 
 
-def _take_over(
+def _load_weights(
     model: JointEnergyModel, weights: dict[str, Tensor], path: Path, *, assign: bool
 ) -> None:
     expected = {name: weight.shape for name, weight in model.state_dict().items()}
@@ -131,6 +133,6 @@ def _take_over(
     if wrong := sorted(name for name, _ in expected.items() ^ found.items()):
         raise InputError(
             f"{path}: its weights do not fit its own shape ({', '.join(dict.fromkeys(wrong))}); "
-            "the file was changed or written by another version: write it anew"
+            "the file was changed or written by another version: write it again"
         )
     model.load_state_dict(weights, assign=assign)

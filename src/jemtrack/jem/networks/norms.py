@@ -1,4 +1,4 @@
-"""The normalisation layers that a network can be built with.
+"""The normalisation layers that a network can have.
 
 Letters: B batch, C channels, H height, W width.
 """
@@ -12,15 +12,15 @@ from jemtrack.jem.networks.shape import NormName as NormName
 
 
 def make_norm(name: NormName, n_channels: int) -> nn.Module:
-    """Build the layer called `name`, with a learned scale and bias a channel (except `none`)."""
+    """Build the layer called `name`, with a learned scale and bias per channel (except `none`)."""
     return _MAKERS[name](n_channels)
 
 
 class ActNorm(nn.Module):
-    """Scale and shift a channel; start by normalising the first batch seen in training.
+    """Scale and shift each channel, initially so that the first training batch is normalised.
 
-    Unlike batch norm it treats each image alone, in training too: the statistics are read once
-    and then learned from. In eval mode before that first batch it changes nothing.
+    Unlike batch norm, it treats each image independently, in training too: the statistics of the
+    first batch only initialise the weights. In evaluation mode before that, it is the identity.
 
     Source: Kingma & Dhariwal 2018, "Glow", section 3.1.
     """
@@ -32,27 +32,27 @@ class ActNorm(nn.Module):
         self.epsilon = epsilon
         self.scale = nn.Parameter(torch.ones(n_channels))
         self.bias = nn.Parameter(torch.zeros(n_channels))
-        # A buffer, so that a loaded model does not read its statistics anew.
+        # A buffer, so that a loaded model is not initialised again.
         self.register_buffer("initialised", torch.tensor(False))
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Scale and shift; in training, read the first batch's statistics before."""
+        """Scale and shift, (B, C, H, W); initialise the weights from the first training batch."""
         if self.training and not self.initialised:
-            self._read_statistics(features_BCHW)
+            self._initialise(features_BCHW)
         return features_BCHW * self.scale[:, None, None] + self.bias[:, None, None]
 
     @torch.no_grad()
-    def _read_statistics(self, features_BCHW: Tensor) -> None:
-        mean_C = _mean_over_processes(features_BCHW.mean((0, 2, 3)))
+    def _initialise(self, features_BCHW: Tensor) -> None:
+        mean_C = _all_reduce_mean(features_BCHW.mean((0, 2, 3)))
         centred_BCHW = features_BCHW - mean_C[:, None, None]
-        variance_C = _mean_over_processes(centred_BCHW.square().mean((0, 2, 3)))
+        variance_C = _all_reduce_mean(centred_BCHW.square().mean((0, 2, 3)))
         self.scale.copy_((variance_C + self.epsilon).rsqrt())
         self.bias.copy_(-mean_C * self.scale)
         self.initialised.fill_(True)
 
 
-def _mean_over_processes(statistic_C: Tensor) -> Tensor:
-    """Replicas of a model must all start from one scale, so they pool what they saw."""
+def _all_reduce_mean(statistic_C: Tensor) -> Tensor:
+    """Average over the processes, if there are several: all replicas must start equal."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return statistic_C
     distributed.all_reduce(statistic_C)

@@ -1,4 +1,4 @@
-"""The shape of a network, free of torch, so that a recipe can be checked without it."""
+"""The shape of a network; this module does not import torch, so recipes are checked without it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NormName = Literal["none", "batch", "instance", "layer", "act"]
 
 
 def _blocks_fit(depth: int) -> int:
-    """Check that `depth` is 6n + 4: three groups of n blocks of two layers, and the four others."""
+    """Check that `depth` is 6n + 4: three groups of n blocks of two layers, and four others."""
     if depth >= 10 and depth % 6 == 4:
         return depth
     below = max(10, depth - (depth - 4) % 6)
-    nearest = f"the nearest are {below} and {below + 6}" if depth > 10 else "the least is 10"
+    nearest = f"the nearest are {below} and {below + 6}" if depth > 10 else "the minimum is 10"
     raise ValueError(f"must be 6n + 4 with n >= 1: {nearest}")
 
 
@@ -28,13 +28,13 @@ Depth = Annotated[int, AfterValidator(_blocks_fit)]
 
 @parameters
 class NetworkShape:
-    """What can be chosen of a wide residual network, whatever its images and classes.
+    """The choices for a wide residual network that do not depend on the data.
 
     Attributes:
-        depth: layers, 6n + 4.
+        depth: number of layers, 6n + 4.
         width: the widening factor k: the three groups have 16k, 32k and 64k channels.
-        norm: normalisation in the blocks.
-        dropout_rate: share of the activations that a block drops in training.
+        norm: normalisation layer in the blocks.
+        dropout_rate: probability with which a block drops an activation in training.
         uncond: take log p~(x) from the energy head instead of from the logits.
     """
 
@@ -47,7 +47,12 @@ class NetworkShape:
 
 @parameters
 class WideResNetShape(NetworkShape):
-    """All that determines a wide residual network, apart from its weights."""
+    """All that determines a wide residual network except its weights.
+
+    Attributes:
+        channels: of the images.
+        n_classes: number of classes.
+    """
 
     depth: Depth
     width: AtLeastOne
@@ -55,7 +60,7 @@ class WideResNetShape(NetworkShape):
     n_classes: Annotated[int, Field(ge=2)]
 
     def build_model(self) -> JointEnergyModel:
-        """Build the network for images of 8x8 to 32x32, its weights drawn from the global seed."""
+        """Build the network for images of 8x8 to 32x32; the global generator draws its weights."""
         from jemtrack.jem.networks.energy_model import JointEnergyModel
         from jemtrack.jem.networks.wide_resnet import WideResNetTrunk
 

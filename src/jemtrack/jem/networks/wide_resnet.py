@@ -1,4 +1,4 @@
-"""Wide residual networks as joint energy models use them: leaky ReLU, and no norm by default.
+"""Wide residual networks for joint energy models: leaky ReLU, and no normalisation by default.
 
 Sources: Zagoruyko & Komodakis 2016 (https://arxiv.org/abs/1605.07146) for the family,
 Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263) for the changes.
@@ -19,7 +19,7 @@ GROUP_STRIDES = (1, 2, 2)
 
 
 class WideResNetTrunk(nn.Module):
-    """Images (B, channels, H, W) to features (B, `n_features`)."""
+    """Map images (B, channels, H, W) to features (B, `n_features`)."""
 
     def __init__(self, shape: WideResNetShape) -> None:
         super().__init__()
@@ -37,20 +37,21 @@ class WideResNetTrunk(nn.Module):
         self.n_features = in_channels
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Give the features, averaged over the image's area."""
-        # Channels last, all the way: what the convolutions of CPUs and GPUs are fastest with. The
-        # weights stay as they are, and so do files, checkpoints and optimizers. It is a copy: the
-        # strides of images of one channel fit both formats, and PyTorch takes them for the other.
+        """Compute the features, averaged over height and width, (B, F)."""
+        # Convolutions are fastest in the channels-last memory format, on CPUs and GPUs. Only the
+        # images are converted, so weights, files and optimizers are unaffected. `clone`, because
+        # the strides of one-channel images fit both formats, and PyTorch would take them for
+        # contiguous.
         images_BCHW = images_BCHW.clone(memory_format=torch.channels_last)
         features_BCHW = self.norm(self.blocks(self.stem(images_BCHW)))
         return leaky_relu(features_BCHW, NEGATIVE_SLOPE).mean((2, 3))
 
 
 class WideBlock(nn.Module):
-    """Two convolutions, each after its norm and leaky ReLU, beside a shortcut.
+    """A residual block: twice norm, leaky ReLU and 3x3 convolution, plus a shortcut.
 
-    The second convolution carries the stride. The shortcut is the input itself, or a 1x1
-    convolution of it where the shape changes.
+    The second convolution has the stride. The shortcut is the identity, or a 1x1 convolution if
+    the shape changes.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class WideBlock(nn.Module):
         )
 
     def forward(self, input_BCHW: Tensor) -> Tensor:
-        """Give the sum of the shortcut and of what the convolutions add to it."""
+        """Compute the sum of the shortcut and the convolutions."""
         hidden_BCHW = leaky_relu(self.norm1(input_BCHW), NEGATIVE_SLOPE)
         hidden_BCHW = self.norm2(self.dropout(self.conv1(hidden_BCHW)))
-        # In place is safe here and only here: no layer before it needs its own output for the
-        # backward pass, while the first activation may be the input that the shortcut reads.
+        # In place is safe only here: no layer before it needs its own output for the backward
+        # pass. The input of the first activation may be what the shortcut reads.
         hidden_BCHW = leaky_relu(hidden_BCHW, NEGATIVE_SLOPE, inplace=True)
         output_BCHW: Tensor = self.shortcut(input_BCHW) + self.conv2(hidden_BCHW)
         return output_BCHW

@@ -1,1 +1,1 @@
-"""What the trainers minimise."""
+"""The losses that the trainers minimise, one method a file."""

@@ -1,4 +1,7 @@
-"""The objective of an ordinary classifier."""
+"""The objective of an ordinary classifier.
+
+Letters: B batch, C channels in `BCHW` and classes in `logits_BC`.
+"""
 
 from collections.abc import Mapping
 
@@ -18,7 +21,8 @@ class CrossEntropy:
     """Mean of -log p(y_i given x_i) over the labelled images."""
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Give `loss`, and `cross_entropy`, the same number for the record (detached)."""
+        """Compute `loss`, and `cross_entropy`, the same value detached, for the record."""
+        # The loss of the whole batch, in every process: see train.distributed.
         logits_BC = all_gather(models["network"](batch.images_BCHW))
         cross_entropy = functional.cross_entropy(logits_BC, all_gather(batch.labels_B))
         return {"loss": cross_entropy, CROSS_ENTROPY: cross_entropy.detach()}

@@ -1,9 +1,9 @@
-"""Cross entropy with a penalty that asks every image to be equally probable under p~(x).
+"""Cross entropy with a penalty under which every image is equally probable under p~(x).
 
 The less log p~ varies over the data, the higher the entropy of p~ over them: with p the softmax
 of log p~ over the batch, log B - H(p) = Var(log p~) / 2 + third order. No sampling is needed.
 
-Letters: B batch, C classes in `logits_BC`.
+Letters: B batch, C channels in `BCHW` and classes in `logits_BC`.
 """
 
 from abc import ABC, abstractmethod
@@ -27,10 +27,10 @@ ENTROPY_PENALTY = declare_metric("entropy_penalty")
 
 @parameters
 class MaxEntropyObjective(MaxEntropyOptions, ABC):
-    """CE + `entropy_weight` * R over i of spread(m - log p~(x_i)), m the mean over the batch.
+    """CE + `entropy_weight` * R over i of spread(m - log p~(x_i)), with m the mean over the batch.
 
     R is `entropy_reduction`. The published code sums, which multiplies the weight by the batch
-    size. A penalty is a subclass that says what `spread` is:
+    size. A subclass defines a penalty by its `spread`:
 
         @parameters
         class PseudoHuber(MaxEntropyObjective):
@@ -42,16 +42,16 @@ class MaxEntropyObjective(MaxEntropyOptions, ABC):
 
     @abstractmethod
     def spread(self, deviation_B: Tensor) -> Tensor:
-        """Give the price, (B,), of each deviation m - log p~(x_i)."""
+        """Compute the penalty, (B,), of each deviation m - log p~(x_i), (B,)."""
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Give `loss`, and for the record `cross_entropy` and the unweighted `entropy_penalty`.
+        """Compute `loss`, and for the record `cross_entropy` and the unweighted `entropy_penalty`.
 
-        `models["network"]` is a `JointEnergyModel`. Only `loss` carries a gradient.
+        `models["network"]` is a `JointEnergyModel`. Only `loss` has a gradient.
         """
         network = cast(JointEnergyModel, models["network"])
         logits_BC, log_density_B = _logits_and_log_density(network, batch)
-        # The penalty compares each image with the mean of its batch.
+        # The penalty compares each image with the mean of the whole batch, across processes.
         labels_B = all_gather(batch.labels_B)
         cross_entropy = functional.cross_entropy(all_gather(logits_BC), labels_B)
         entropy_penalty = self._penalty(all_gather(log_density_B))
@@ -62,7 +62,7 @@ class MaxEntropyObjective(MaxEntropyOptions, ABC):
         }
 
     def _penalty(self, log_density_B: Tensor) -> Tensor:
-        # The mean is not detached: it moves with the images that it is the mean of.
+        # The mean is not detached: the gradient includes how it moves with each image.
         spread_B = self.spread(log_density_B.mean() - log_density_B)
         return spread_B.mean() if self.entropy_reduction == "mean" else spread_B.sum()
 
@@ -70,7 +70,7 @@ class MaxEntropyObjective(MaxEntropyOptions, ABC):
 def _logits_and_log_density(network: JointEnergyModel, batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.density_images_BCHW is None:
         return network.logits_and_log_density(batch.images_BCHW)
-    # Both batches go through the network at once: one pass is faster than two.
+    # One forward pass of both batches is faster than two.
     images_BCHW = torch.cat([batch.images_BCHW, batch.density_images_BCHW])
     logits_BC, log_density_B = network.logits_and_log_density(images_BCHW)
     n_labelled = len(batch.images_BCHW)

@@ -1,4 +1,4 @@
-"""JEM's own loss: the likelihood of images by Langevin chains, beside the cross entropy.
+"""JEM's own loss: cross entropy, and the likelihood of images by samples of Langevin chains.
 
 Letters: B batch, C channels in `BCHW` and classes in `logits_BC`, H height, W width.
 """
@@ -29,27 +29,29 @@ CROSS_ENTROPY = declare_metric("cross_entropy")
 DATA_LOG_DENSITY = declare_metric("data_log_density")
 SAMPLE_LOG_DENSITY = declare_metric("sample_log_density")
 
-# What a layer of these does to an image depends on the others of its batch.
-_NORMS_OF_BATCHES = (_BatchNorm, ActNorm)
+# Layers whose output for one image depends on the other images of its batch.
+_BATCH_DEPENDENT_NORMS = (_BatchNorm, ActNorm)
 
 
 @parameters
 class SampledJEMObjective(SampledJEMOptions):
-    """Minimises -log p(x), -log p(y|x) and -log p(x, y), each with its weight.
+    """The weighted sum of -log p(x), -log p(y|x) and -log p(x, y).
 
-    The gradient of log p(x) is that of log p~(x) at the images less that of log p~ at samples
-    of the model, which Langevin chains from a replay buffer give.
+    The gradient of log p(x) is the gradient of log p~ at the images minus that at samples of the
+    model. The samples are the ends of Langevin chains, which start from a replay buffer.
     """
 
     def check_training(self, *, n_classes: int, batch_size: int, n_steps: int) -> None:
-        """Hold the options against a training's classes, batches and steps of a chain.
+        """Check the options against a training's classes, batch size and chain length `n_steps`.
 
         Raises:
-            ParameterError: when there are no steps, or too few places in the buffer.
+            ParameterError: if the chains have no steps, or the buffer is too small.
         """
         if n_steps < 1:
-            raise ParameterError(f"n_steps must be >= 1 where chains are trained on, got {n_steps}")
-        # A batch may be of one class, and no chain goes on twice in it.
+            raise ParameterError(
+                f"n_steps must be >= 1 for an objective with chains, got {n_steps}"
+            )
+        # No chain is drawn twice for a batch, and all images of a batch may be of one class.
         least = batch_size * (n_classes if self.class_conditional or self.p_x_y_weight else 1)
         if self.buffer_size < (least := max(least, n_classes)):
             raise ParameterError(
@@ -66,12 +68,13 @@ class SampledJEMObjective(SampledJEMOptions):
         n_steps: int,
         seed: int,
     ) -> "SampledJEMLoss":
-        """Give the loss of a training that knows the labels of `images`, on their device.
+        """Create the loss of a training, with a full replay buffer on the device of `images`.
 
-        `n_steps` are those of a chain.
+        `images` are the labelled training images, and `n_steps` is the length of a chain.
 
         Raises:
-            ParameterError: as `check_training` does.
+            ParameterError: as `check_training`, or if chains start from class Gaussians and a
+                class has no image.
         """
         self.check_training(n_classes=n_classes, batch_size=batch_size, n_steps=n_steps)
         device, shape = images.images_NCHW.device, images.images_NCHW.shape[1:]
@@ -94,9 +97,9 @@ class SampledJEMObjective(SampledJEMOptions):
 
 
 class SampledJEMLoss:
-    """The loss of JEM, with the replay buffer that it goes on from.
+    """The loss of JEM, with the replay buffer from which its chains continue.
 
-    All that is drawn for a batch follows from the batch's seed.
+    All random numbers of a batch are drawn from its seed, so a resumed training repeats them.
 
     Source: Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263), section 3 and algorithm 1.
     """
@@ -107,9 +110,9 @@ class SampledJEMLoss:
         self.options, self.sampler, self.buffer = options, sampler, buffer
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Give `loss`, and for the record `cross_entropy` and the mean log p~ of both sides.
+        """Compute `loss`, and for the record `cross_entropy` and mean log p~ of data and samples.
 
-        `models["network"]` is a `JointEnergyModel`. Only `loss` carries a gradient.
+        `models["network"]` is a `JointEnergyModel`. Only `loss` has a gradient.
         """
         network, options = cast(JointEnergyModel, models["network"]), self.options
         stream = generator(batch.seed, "chains", device=batch.images_BCHW.device)
@@ -119,33 +122,33 @@ class SampledJEMLoss:
         if options.p_x_weight:
             parts["samples"] = self._samples(network, parts.get("data", batch.images_BCHW), stream)
         if options.p_x_y_weight:
-            parts["own class"] = self._samples_of(network, batch.labels_B, stream)
+            parts["own class"] = self._class_samples(network, batch.labels_B, stream)
         return self._losses(_outputs(network, parts), batch.labels_B)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what is in the buffer."""
+        """Return the images of the buffer."""
         return self.buffer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the chains of a checkpoint."""
+        """Restore the images of the buffer."""
         self.buffer.load_state_dict(state)
 
     def _samples(
         self, network: JointEnergyModel, images_BCHW: Tensor, stream: torch.Generator
     ) -> Tensor:
-        """Draw as many samples of p(x) as there are images."""
+        """Draw samples of p(x), as many as there are images, (B, C, H, W)."""
         n = global_batch_size(images_BCHW)
         if not self.options.class_conditional:
             return self._run(network, network.log_density, self.buffer.draw(n, stream), stream)
         labels_B = torch.randint(
             self.buffer.n_classes, (n,), generator=stream, device=stream.device
         )
-        return self._samples_of(network, local_shard(labels_B), stream)
+        return self._class_samples(network, local_shard(labels_B), stream)
 
-    def _samples_of(
+    def _class_samples(
         self, network: JointEnergyModel, labels_B: Tensor, stream: torch.Generator
     ) -> Tensor:
-        """Draw a sample of p(x|y) for each label."""
+        """Draw a sample of p(x|y) for each label, (B, C, H, W)."""
         chains = self.buffer.draw_of_classes(all_gather(labels_B), stream)
 
         def joint(images_BCHW: Tensor) -> Tensor:
@@ -160,10 +163,11 @@ class SampledJEMLoss:
         chains: Chains,
         stream: torch.Generator,
     ) -> Tensor:
-        """Let the chains run and keep where they end; give this process's."""
+        """Run this process's shard of the chains, store the ends of all, and return the shard."""
         with evaluation_mode(network):
             samples_BCHW = self.sampler(log_density, chains.images_BCHW, stream, local_shard)
-        self.buffer.put(chains.places_B, all_gather(samples_BCHW))
+        # Every process stores all ends, so that all replay buffers stay equal.
+        self.buffer.put(chains.indices_B, all_gather(samples_BCHW))
         return samples_BCHW
 
     def _losses(
@@ -175,7 +179,7 @@ class SampledJEMLoss:
         cross_entropy = functional.cross_entropy(logits_BC, labels_B)
         data_B = whole.get("data", whole["labelled"])
         samples_B = whole.get("samples", whole.get("own class"))
-        assert samples_B is not None  # the options see to it
+        assert samples_B is not None  # the options require p_x_weight or p_x_y_weight > 0
         loss = options.p_y_given_x_weight * cross_entropy
         if options.p_x_weight:
             loss = loss - options.p_x_weight * (data_B.mean() - samples_B.mean())
@@ -195,19 +199,20 @@ class SampledJEMLoss:
 
 
 def _log_joint(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Give log p~(x, y), (B,): the logit of the class."""
+    """Return log p~(x, y), (B,): the logit of the class."""
     return logits_BC.gather(1, labels_B[:, None]).squeeze(1)
 
 
 def _outputs(
     network: JointEnergyModel, parts: dict[str, Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Give logits and log densities of each part."""
-    if any(isinstance(module, _NORMS_OF_BATCHES) for module in network.modules()):
+    """Compute the logits and log densities of each part."""
+    # With batch statistics, samples must not change the outputs for images: one pass per part.
+    if any(isinstance(module, _BATCH_DEPENDENT_NORMS) for module in network.modules()):
         return {
             name: network.logits_and_log_density(images_BCHW) for name, images_BCHW in parts.items()
         }
-    # All at once: one pass is faster than several.
+    # One forward pass of all parts is faster than several.
     logits_BC, log_density_B = network.logits_and_log_density(torch.cat([*parts.values()]))
     sizes = [len(images_BCHW) for images_BCHW in parts.values()]
     split = zip(torch.split(logits_BC, sizes), torch.split(log_density_B, sizes), strict=True)

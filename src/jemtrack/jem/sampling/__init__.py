@@ -1,1 +1,1 @@
-"""Langevin chains: where they start, how they run, where they are kept."""
+"""Langevin chains: their starts, their steps, and the replay buffer."""

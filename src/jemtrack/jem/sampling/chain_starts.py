@@ -1,4 +1,4 @@
-"""Where Langevin chains begin afresh.
+"""The distributions from which fresh Langevin chains start.
 
 Letters: B batch, C channels, H height, W width, N training images, P pixels (C * H * W), K classes.
 """
@@ -12,15 +12,15 @@ from jemtrack.data.augment import to_unit_range
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import ParameterError
 
-# Gives chains of these classes, (B,) to (B, C, H, W), drawn from a generator on their device.
+# Draws starts for these classes, (B,) to (B, C, H, W), from a generator on the same device.
 Starts = Callable[[Tensor, torch.Generator], Tensor]
 
-# Added to the covariance: pixels that are the same in all images of a class have none.
+# Added to the diagonal of the covariance: a pixel that is constant within a class has variance 0.
 _JITTER = 1e-4
 
 
 class UniformStarts:
-    """Every pixel uniform in [-1, 1], whatever the class; `image_shape` is (C, H, W)."""
+    """Draw every pixel uniformly from [-1, 1], for all classes; `image_shape` is (C, H, W)."""
 
     def __init__(self, image_shape: torch.Size) -> None:
         self.image_shape = image_shape
@@ -32,13 +32,13 @@ class UniformStarts:
 
 
 class GaussianStarts:
-    """A draw from the Gaussian with the mean and covariance of the class's training images.
+    """Draw from a Gaussian with the mean and covariance of the training images of the class.
 
-    It holds a matrix of P x P numbers a class: 25 MB for ten classes of 28x28 pixels, 377 MB for
-    32x32 in colour.
+    Memory: a P x P matrix per class, 25 MB for ten classes of 28x28 pixels, 377 MB for 32x32
+    pixels in colour.
 
     Raises:
-        ParameterError: when there is no image of a class.
+        ParameterError: if a class has no training image.
 
     Source: Yang & Ji 2021, JEM++ (https://arxiv.org/abs/2109.09032), informative initialization.
     """
@@ -46,7 +46,7 @@ class GaussianStarts:
     def __init__(self, images: LabelledImages, n_classes: int) -> None:
         self.image_shape = images.images_NCHW.shape[1:]
         if not bool(images.labels_N.bincount(minlength=n_classes).all()):
-            raise ParameterError("start must be uniform where there is no image of some class")
+            raise ParameterError("start must be uniform if a class has no training image")
         gaussians = [
             _gaussian(images.images_NCHW[images.labels_N == label]) for label in range(n_classes)
         ]
@@ -60,14 +60,14 @@ class GaussianStarts:
         noise_BP = torch.randn(means_BP.shape, generator=generator, device=labels_B.device)
         starts_BP = means_BP
         for label, factor_PP in enumerate(self.factors_KPP):
-            # Of all chains, for which are of the class is known on the device alone.
+            # For all chains: selecting those of the class would copy the labels from the device.
             drawn_BP = torch.addmm(means_BP, noise_BP, factor_PP.T)
             starts_BP = torch.where((labels_B == label)[:, None], drawn_BP, starts_BP)
         return starts_BP.view(-1, *self.image_shape)
 
 
 def _gaussian(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the mean (P,) and the Cholesky factor (P, P) of the covariance of uint8 images."""
+    """Compute the mean (P,) and the Cholesky factor (P, P) of the covariance of uint8 images."""
     pixels_NP = to_unit_range(images_NCHW).flatten(1)
     mean_P = pixels_NP.mean(0)
     centred_NP = pixels_NP - mean_P

@@ -1,6 +1,6 @@
-"""Images in rows, as one image.
+"""Draw samples of each class with Langevin chains, and lay them out as one image.
 
-Letters: N images, C channels, H rows, W columns.
+Letters: N images, C channels or classes, H height, W width.
 """
 
 from collections.abc import Callable
@@ -15,37 +15,37 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.train.random_streams import generator
 
-N_LOOKS = 20
+N_RECORDED = 20  # steps at which the energy of the chains is recorded
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Where the chains ended.
+    """The ends of Langevin chains, and their energies on the way.
 
     Attributes:
-        images_NCHW: as the model sees images, in [-1, 1] but for what strayed.
-        energies: `step` of the chains and their `energy` -log p~(x, y): the median over the
-            chains, and `low` and `high`, between which half of them are.
+        images_NCHW: in the model's range, [-1, 1], which chains may leave.
+        energies: a row for each recorded `step`, with the median of the `energy` -log p~(x, y)
+            over the chains, and its lower and upper quartiles, `low` and `high`.
     """
 
     images_NCHW: Tensor
     energies: pd.DataFrame
 
     def pixels(self) -> Tensor:
-        """Give the images as uint8 (N, C, H, W)."""
+        """Return the images as uint8 (N, C, H, W)."""
         return ((self.images_NCHW + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
 
 def joint_log_density(model: JointEnergyModel, labels_N: Tensor) -> Callable[[Tensor], Tensor]:
-    """Give x -> log p~(x, y) of a class y an image, (N, C, H, W) to (N,).
+    """Return the function x -> log p~(x, y), (N, C, H, W) to (N,), with a class y per image.
 
-    It is log p~(x) + log p(y|x): the logit of y, where log p~(x) comes from the logits.
+    log p~(x, y) = log p~(x) + log p(y|x), which is the logit of y unless the model is `uncond`.
     """
 
     def log_density(images_NCHW: Tensor) -> Tensor:
         logits_NC, log_density_N = model.logits_and_log_density(images_NCHW)
-        own_N = logits_NC.log_softmax(dim=1).gather(1, labels_N[:, None]).squeeze(1)
-        return log_density_N + own_N
+        log_class_N = logits_NC.log_softmax(dim=1).gather(1, labels_N[:, None]).squeeze(1)
+        return log_density_N + log_class_N
 
     return log_density
 
@@ -57,9 +57,9 @@ def class_samples(
     start_NCHW: Tensor,
     seed: int,
 ) -> Samples:
-    """Let a chain climb log p~(x, y) for each of the classes `labels_N`, from `start_NCHW`.
+    """Run a chain on log p~(x, y) for each of the classes `labels_N`, starting at `start_NCHW`.
 
-    The noise follows from `seed`. Afterwards the model is in the mode it was in.
+    `seed` determines the noise. The model's mode is restored afterwards.
 
     Source: Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263), section 5.1.
     """
@@ -69,14 +69,14 @@ def class_samples(
     images_NCHW, rows, done = start_NCHW.to(device), [], 0
     with evaluation_mode(model):
         rows.append(_energies(density, images_NCHW, 0))
-        for last in _looks(sampler.n_steps):
+        for last in _recorded_steps(sampler.n_steps):
             images_NCHW = replace(sampler, n_steps=last - done)(density, images_NCHW, stream)
             rows.append(_energies(density, images_NCHW, done := last))
     return Samples(images_NCHW.cpu(), pd.DataFrame(rows))
 
 
-def _looks(n_steps: int) -> list[int]:
-    return sorted({round(n_steps * part / N_LOOKS) for part in range(1, N_LOOKS + 1)} - {0})
+def _recorded_steps(n_steps: int) -> list[int]:
+    return sorted({round(n_steps * part / N_RECORDED) for part in range(1, N_RECORDED + 1)} - {0})
 
 
 @torch.inference_mode()
@@ -89,7 +89,7 @@ def _energies(
 
 
 def image_grid(images_NCHW: Tensor, columns: int) -> np.ndarray:
-    """Lay uint8 images (N, C, H, W) out in rows, with a line between them, as (rows, cols, 3)."""
+    """Lay out uint8 images (N, C, H, W) in `columns`, separated by grey lines, as (H, W, 3)."""
     count, _, height, width = images_NCHW.shape
     rows = -(-count // columns)
     grid = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 128, dtype=np.uint8)

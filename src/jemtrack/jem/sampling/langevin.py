@@ -1,4 +1,4 @@
-"""Langevin dynamics in pixel space.
+"""Langevin dynamics in pixel space: sample from p(x) by following the gradient of log p~(x).
 
 Letters: B batch, C channels, H height, W width.
 """
@@ -15,18 +15,24 @@ from jemtrack.parameters import parameters
 from jemtrack.train.random_streams import generator
 
 
-def _all(chains_BCHW: Tensor) -> Tensor:
+def _all_chains(chains_BCHW: Tensor) -> Tensor:
     return chains_BCHW
 
 
 @parameters
 class LangevinSampler:
-    """A chain that climbs the log density with a little noise.
+    """A Langevin chain: gradient ascent on the log density with noise.
 
-    x <- x + `step_size` * grad log p~(x) + `noise_std` * noise, `n_steps` times. The step and the
-    noise are chosen apart, as JEM does, and not by the rule noise^2 = 2 * step under which the
-    chain would have p~ as its stationary law. `score_clamp` bounds the gradient in every pixel,
-    `pixel_clamp` keeps the chain within [-1, 1].
+    x <- x + `step_size` * grad log p~(x) + `noise_std` * noise, `n_steps` times. As in JEM, the
+    step size and the noise are independent. They do not satisfy noise^2 = 2 * step, for which the
+    stationary distribution of a chain with small steps would be p~.
+
+    Attributes:
+        n_steps: length of a chain.
+        step_size: factor of the gradient.
+        noise_std: standard deviation of the noise, in units of pixels in [-1, 1].
+        score_clamp: bound on the absolute value of the gradient in every pixel; None: no bound.
+        pixel_clamp: clip the chain to [-1, 1] after every step.
 
     Source: Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263), equation 3 and section 5.
     """
@@ -42,18 +48,19 @@ class LangevinSampler:
         log_density: Callable[[Tensor], Tensor],
         start_BCHW: Tensor,
         generator: torch.Generator,
-        share: Callable[[Tensor], Tensor] = _all,
+        shard: Callable[[Tensor], Tensor] = _all_chains,
     ) -> Tensor:
-        """Give where the chains that begin at `start_BCHW` (left as it is) end, detached.
+        """Run the chains that start at `start_BCHW`; return their ends, (B, C, H, W), detached.
 
-        `log_density` maps (B, C, H, W) to (B,); the model behind it keeps its mode and gets no
-        gradients. `generator` lives on the device of `start_BCHW`. Of all chains this runs those
-        that `share` takes, with the noise that they have whoever runs the others.
+        `log_density` maps (B, C, H, W) to (B,). The model behind it keeps its mode, and its
+        parameters get no gradients. `generator` must be on the device of `start_BCHW`, which is
+        not changed. `shard` selects the chains to run here; the noise of a chain does not depend
+        on which others are selected.
         """
-        samples_BCHW = share(start_BCHW).detach().clone()
+        samples_BCHW = shard(start_BCHW).detach().clone()
         for _ in range(self.n_steps):
-            # The score: an image's log density depends on that image alone, so the gradient of
-            # the sum holds each image's own.
+            # The score. The log density of an image depends on that image alone, so the gradient
+            # of the sum over images contains the gradient of each.
             with torch.enable_grad():
                 position_BCHW = samples_BCHW.detach().requires_grad_()
                 total = log_density(position_BCHW).sum()
@@ -63,7 +70,7 @@ class LangevinSampler:
             # The step.
             samples_BCHW.add_(score_BCHW, alpha=self.step_size)
             if self.noise_std:
-                noise_BCHW = share(_noise_like(start_BCHW, generator))
+                noise_BCHW = shard(_noise_like(start_BCHW, generator))
                 samples_BCHW.add_(noise_BCHW, alpha=self.noise_std)
             if self.pixel_clamp:
                 samples_BCHW.clamp_(-1, 1)
@@ -71,7 +78,7 @@ class LangevinSampler:
 
 
 def _noise_like(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    # Drawn contiguous: the numbers must not depend on the memory format.
+    # Not `randn_like`: the numbers must not depend on the memory format of the images.
     return torch.randn(
         images_BCHW.shape, generator=generator, device=images_BCHW.device, dtype=images_BCHW.dtype
     )
@@ -83,11 +90,11 @@ N_CHAINS = 64
 def chain_log_density(
     model: JointEnergyModel, sampler: LangevinSampler, image_shape: torch.Size, seed: int
 ) -> float:
-    """Give the mean log p~ at the ends of 64 chains that begin uniform in [-1, 1].
+    """Compute the mean log p~ at the ends of 64 chains that start uniformly in [-1, 1].
 
-    `image_shape` is (C, H, W). A model whose p~ describes its images gives about the mean log
-    p~ of the images; one trained as a classifier alone gives far more: it finds noise that it
-    climbed to denser than any image. Afterwards the model is in the mode it was in.
+    `image_shape` is (C, H, W). If p~ describes the images, the result is close to the mean log p~
+    of the images. For a mere classifier it is far higher: the chains find noise to which the model
+    assigns a higher density than to any image. The model's mode is restored afterwards.
     """
     device = next(model.parameters()).device
     stream = generator(seed, "chains", device=device)

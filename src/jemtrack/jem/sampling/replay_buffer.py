@@ -1,6 +1,6 @@
 """The replay buffer of Langevin chains.
 
-Letters: B batch, C channels, H height, W width, M images in the buffer.
+Letters: B batch, C channels, H height, W width, K classes, M images in the buffer.
 """
 
 from typing import NamedTuple
@@ -12,19 +12,20 @@ from jemtrack.jem.sampling.chain_starts import Starts
 
 
 class Chains(NamedTuple):
-    """Chains that go on, (B, C, H, W), and their places in the buffer, (B,), no two the same."""
+    """Starts of chains, (B, C, H, W), and their indices in the buffer, (B,), all different."""
 
     images_BCHW: Tensor
-    places_B: Tensor
+    indices_B: Tensor
 
 
 class ReplayBuffer:
-    """Keeps where chains ended, on the device, so that later ones go on from there.
+    """The ends of earlier Langevin chains, on the device, from which later chains continue.
 
-    An equal part of it is each class's own. It begins full of fresh chains.
+    Each class has an equal part of the buffer. Initially it is full of fresh starts. With
+    `reinit_probability`, a chain starts afresh instead of from its image in the buffer.
 
-    Sources: Tieleman 2008 for chains that persist; Du & Mordatch 2019
-    (https://arxiv.org/abs/1903.08689) for the buffer with fresh chains among them.
+    Sources: Tieleman 2008 for persistent chains; Du & Mordatch 2019
+    (https://arxiv.org/abs/1903.08689) for the replay buffer with reinitialisation.
     """
 
     def __init__(
@@ -38,41 +39,43 @@ class ReplayBuffer:
         self.n_classes, self.per_class = n_classes, size // n_classes
         self.reinit_probability = reinit_probability
         self.starts = starts
-        places_M = torch.arange(self.per_class * n_classes, device=generator.device)
-        self.images_MCHW = starts(places_M // self.per_class, generator)
+        indices_M = torch.arange(self.per_class * n_classes, device=generator.device)
+        self.images_MCHW = starts(indices_M // self.per_class, generator)
 
     def draw(self, n: int, generator: torch.Generator) -> Chains:
-        """Draw `n` of the chains, at most as many as there are, some of them to begin afresh."""
+        """Draw `n` different chains, or all if there are fewer; some start afresh."""
         order_M = torch.randperm(
             len(self.images_MCHW), generator=generator, device=generator.device
         )
-        return self._drawn(order_M[:n], generator)
+        return self._chains(order_M[:n], generator)
 
     def draw_of_classes(self, labels_B: Tensor, generator: torch.Generator) -> Chains:
-        """Draw a chain of each label's class; a class has at most `per_class` labels."""
+        """Draw a chain of each label's class; a class may have at most `per_class` labels."""
         order = torch.randperm(self.per_class, generator=generator, device=generator.device)
         is_of_class_BK = torch.nn.functional.one_hot(labels_B, self.n_classes)
-        # The how-manieth of its class each label is: a class's chains are all different.
+        # Number the labels of each class from 0, so that all chains of a class are different.
         numbers_BK = is_of_class_BK.cumsum(0) - 1
         numbers_B = numbers_BK.gather(1, labels_B[:, None]).squeeze(1)
-        return self._drawn(labels_B * self.per_class + order[numbers_B], generator)
+        return self._chains(labels_B * self.per_class + order[numbers_B], generator)
 
-    def put(self, places_B: Tensor, images_BCHW: Tensor) -> None:
-        """Keep where the chains of these places ended."""
-        self.images_MCHW[places_B] = images_BCHW
+    def put(self, indices_B: Tensor, images_BCHW: Tensor) -> None:
+        """Store the ends of the chains at these indices."""
+        self.images_MCHW[indices_B] = images_BCHW
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give the images."""
+        """Return the images."""
         return {"images": self.images_MCHW}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over the images of a buffer of this size."""
+        """Copy the images of a buffer of the same size."""
         self.images_MCHW.copy_(state["images"])
 
-    def _drawn(self, places_B: Tensor, generator: torch.Generator) -> Chains:
-        fresh_BCHW = self.starts(places_B // self.per_class, generator)
-        chances_B = torch.rand(len(places_B), generator=generator, device=generator.device)
-        is_fresh_B = chances_B < self.reinit_probability
-        kept_BCHW = self.images_MCHW[places_B]
-        images_BCHW = torch.where(is_fresh_B[:, None, None, None], fresh_BCHW, kept_BCHW)
-        return Chains(images_BCHW, places_B)
+    def _chains(self, indices_B: Tensor, generator: torch.Generator) -> Chains:
+        # Fresh starts are drawn for all chains: a number of them that depends on the draw would
+        # have to be copied from the device.
+        fresh_BCHW = self.starts(indices_B // self.per_class, generator)
+        draws_B = torch.rand(len(indices_B), generator=generator, device=generator.device)
+        is_fresh_B = draws_B < self.reinit_probability
+        stored_BCHW = self.images_MCHW[indices_B]
+        images_BCHW = torch.where(is_fresh_B[:, None, None, None], fresh_BCHW, stored_BCHW)
+        return Chains(images_BCHW, indices_B)

@@ -1,4 +1,4 @@
-"""Training batches of labelled images, augmented as they are drawn.
+"""Draw training batches of labelled images, and augment them on the device.
 
 Letters: B batch, N images.
 """
@@ -17,13 +17,14 @@ from jemtrack.train.random_streams import EpochSampler, generator, stream_seed
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with their labels, and where few images are labelled, other images for the density.
+    """Labelled images, and further images for the density if not all images are labelled.
 
-    Shapes: `images_BCHW` and `density_images_BCHW` (batch, channels, height, width), float,
-    around [-1, 1]; the two batches may differ in size. `labels_B` whole numbers from 0.
-
-    Without `density_images_BCHW`, class and density are both learned from `images_BCHW`. All that
-    an objective draws for the batch follows from the `seed`.
+    Attributes:
+        images_BCHW: float images around [-1, 1].
+        labels_B: integer labels from 0.
+        density_images_BCHW: float images for the density, another number of them; None: the
+            density is learned from `images_BCHW` as well.
+        seed: seed of all random numbers that an objective draws for the batch.
     """
 
     images_BCHW: Tensor
@@ -34,12 +35,12 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatches:
-    """Draws the images of an epoch in batches; the place alone decides what a batch holds.
+    """The batches of an epoch; a batch is a pure function of seed, epoch, number and retry.
 
-    With `labelled_M`, the indices of the labelled images, a batch has as many labelled images
-    as it has others for the density, and an epoch is a pass over the others. With
-    `plain_density` the density is learned from images that are neither cropped nor flipped, which
-    are others than those of the class where all are labelled.
+    With `labelled_M`, the indices of the labelled images, a batch has as many labelled images as
+    images for the density, and an epoch is one pass over the latter, which are all images. With
+    `plain_density`, the images for the density are neither cropped nor flipped; if all images are
+    labelled, they are drawn independently of the labelled ones.
     """
 
     images: LabelledImages
@@ -50,13 +51,13 @@ class TrainingBatches:
     plain_density: bool = False
 
     def __len__(self) -> int:
-        """Count the batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return len(self._sampler)
 
     def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Batch]:
-        """Give the batches of an epoch from the one numbered `start` on.
+        """Yield the batches of an epoch from number `start` on.
 
-        Each `retry` has other noise in the same order of images.
+        Each `retry` after a divergence has the same order of images, and other noise.
         """
         batches = enumerate(self._sampler.epoch(epoch, start), start)
         labelled = self._labelled_batches(epoch, start)
@@ -64,7 +65,7 @@ class TrainingBatches:
         for number, indices_B in batches:
             place = (epoch, number, *([retry] if retry else []))
             noise = self._generator("augmentation", *place)
-            # Where few are labelled, those of the pass are for the density.
+            # With few labels, the pass over all images is for the density.
             labelled_B, density_B = (
                 (indices_B, next(density, None))
                 if labelled is None
@@ -82,7 +83,7 @@ class TrainingBatches:
         return EpochSampler(len(self.images), self.batch_size, self.seed)
 
     def _density_batches(self, epoch: int, start: int) -> Iterator[Tensor]:
-        """Give the images for the density where those for the class are not taken for it."""
+        """Yield indices of images for the density, if they are drawn apart from the labelled."""
         if self.plain_density:
             seed = stream_seed(self.seed, "density")
             yield from EpochSampler(len(self.images), self.batch_size, seed).epoch(epoch, start)
@@ -94,7 +95,7 @@ class TrainingBatches:
         return add_noise(to_unit_range(images_BCHW), self.augmentation.sigma, noise)
 
     def _labelled_batches(self, epoch: int, start: int) -> Iterator[Tensor] | None:
-        """Go on through the labelled images, pass after pass, across the epochs."""
+        """Return batches of labelled images: passes over them that run across epochs."""
         if self.labelled_M is None:
             return None
         n_labelled = len(self.labelled_M)
@@ -121,10 +122,10 @@ class TrainingBatches:
 
 
 def pick_labelled(labels_N: Tensor, per_class: int, seed: int) -> Tensor:
-    """Draw `per_class` images of each class by `seed`; give their indices, sorted.
+    """Draw `per_class` images of each class; return their indices, sorted.
 
     Raises:
-        ParameterError: when a class has fewer images.
+        ParameterError: if a class has fewer images.
     """
     chosen = []
     for label in torch.unique(labels_N).tolist():
