@@ -8,8 +8,8 @@ from typing import cast
 import torch
 
 from jemtrack.data.images import DataSplits
-from jemtrack.jem.family import FAMILY, NETWORK
 from jemtrack.jem.training.batches import Batch
+from jemtrack.jem.training.family import FAMILY, NETWORK
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.train.family import Training
 from jemtrack.train.hardware import Hardware, Precision

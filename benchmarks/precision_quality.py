@@ -16,8 +16,8 @@ from pathlib import Path
 from jemtrack.data.images import DataSplits
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.data.splits import prepare
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.jem.inference import predict
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
+from jemtrack.jem.networks.inference import predict
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs

@@ -22,7 +22,7 @@ from benchmarks.reference.steps import Loss, PlainStep, cross_entropy_loss, max_
 from benchmarks.sizes import SEED, Size, plain_images, two_loaders
 from benchmarks.turns import Step, timed
 from jemtrack.data.augment import Augmentation, crop_padding
-from jemtrack.jem.inference import predict
+from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective

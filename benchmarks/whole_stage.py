@@ -25,8 +25,8 @@ from benchmarks.sizes import TINY, Size, plain_images
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.data.splits import prepare
-from jemtrack.jem.inference import predict, validation_metrics
 from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.inference import predict, validation_metrics
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.training.phases import initial_network, network_of, network_shape
 from jemtrack.record.jsonl import JsonLines

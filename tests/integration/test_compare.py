@@ -7,7 +7,7 @@ import sys
 import pytest
 from project import SMALL_TRAINERS, Project
 
-from jemtrack.evaluation.model_outputs import load_outputs, save_outputs
+from jemtrack.evaluation.models.model_outputs import load_outputs, save_outputs
 
 READ = """
 import json

@@ -14,7 +14,7 @@ import pytest
 import torch
 import vl_convert
 
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 
 TEMPLATE = Path(__file__).parents[2] / ".dvc" / "plots" / "confidence.json"
 FOLDER = "nodes/EvaluateX/calibration"

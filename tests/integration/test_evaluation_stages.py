@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from stage_runs import N_CLASSES, SMALL, metrics_in, prepared_file, ran
 
-from jemtrack.data.images import DataSplits
-from jemtrack.data.outliers import load_outliers
+from jemtrack.data.images import DataSplits, load_outliers
 from jemtrack.evaluation.attacks import correct_under_attack
-from jemtrack.evaluation.model_outputs import load_outputs
-from jemtrack.jem.inference import predict
+from jemtrack.evaluation.models.model_outputs import load_outputs
+from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.stages import measure_robustness

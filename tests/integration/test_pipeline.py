@@ -133,7 +133,7 @@ def test_changed_code_runs_the_stages_that_use_it(reproduced: Project):
     reproduced.run("jemtrack", "data", "mnist5k")
     assert reproduced.repro() == []
 
-    reproduced.edit("src/jemtrack/evaluation/comparison.py", "import numpy", "import numpy ")
+    reproduced.edit("src/jemtrack/evaluation/models/comparison.py", "import numpy", "import numpy ")
     assert reproduced.repro() == ["EvaluateX"]
 
     reproduced.edit("src/jemtrack/evaluation/report/summary.py", "Most accurate", "Most correct")

@@ -19,8 +19,9 @@ from benchmarks.reference.steps import (
     max_entropy_loss,
 )
 from benchmarks.sizes import TINY, Size, two_loaders
-from jemtrack.data.augment import shifted_crop, to_unit_range
-from jemtrack.jem.inference import predict
+from jemtrack.data.augment import shifted_crop
+from jemtrack.data.images import to_unit_range
+from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.sampling.langevin import LangevinSampler

@@ -8,7 +8,7 @@ import pytest
 from project import SMALL_TRAINERS, Project
 from test_experiments import changed, experiments
 
-MEASURES = "src/jemtrack/evaluation/calibration_measures.py"
+MEASURES = "src/jemtrack/evaluation/measures/calibration_measures.py"
 MINUTES = 10  # that a queue may take on a busy machine
 
 

@@ -10,8 +10,8 @@ from jemtrack.data.augment import (
     augment,
     crop_padding,
     shifted_crop,
-    to_unit_range,
 )
+from jemtrack.data.images import to_unit_range
 from jemtrack.errors import InputError
 from jemtrack.parameters import build
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.data.outliers import MADE, draw_letters, load_outliers, make_outliers, save_outliers
+from jemtrack.data.images import DataSplits, LabelledImages, load_outliers, save_outliers
+from jemtrack.data.outliers import MADE, draw_letters, make_outliers
 from jemtrack.errors import InputError, ParameterError
 
 NO_DATA = Path("nowhere")

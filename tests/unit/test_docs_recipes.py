@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from jemtrack.jem.family import FAMILY, OBJECTIVES, JemSettings, JemStep
+from jemtrack.jem.training.family import FAMILY, OBJECTIVES, JemSettings, JemStep
 from jemtrack.parameters import build, parameter_names
 from jemtrack.recipe.check import checked_recipe, step_names
 from jemtrack.recipe.read import DataSettings
-from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.trainer_recipe import trainer_recipe
+from jemtrack.stages.train_args import TrainArgs, trainer_recipe
 from jemtrack.train.components import CALLBACK, load_components
 from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS
 from jemtrack.train.recipe import Divergence, Transition

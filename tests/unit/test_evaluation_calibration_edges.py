@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from stated import accuracy, brier, ece, ece_bin_centre, nll, reliability_table, stated
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.comparison import compare_classifiers
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.evaluation.measures.inputs import LabelledLogits
+from jemtrack.evaluation.models.comparison import compare_classifiers
 
 
 def one_hot(labels_N, n_classes):

@@ -9,10 +9,10 @@ import torch
 from stated import accuracy, brier, correct, ece, ece_bin_centre, nll, reliability_table
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
 from jemtrack.evaluation.measures.binning import equal_mass
 from jemtrack.evaluation.measures.brier_decomposition import brier_decomposition
 from jemtrack.evaluation.measures.calibration import class_wise_calibration_error
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.evaluation.measures.scores import top_k_accuracy
 from jemtrack.evaluation.measures.selective import aurc, excess_aurc
 from jemtrack.parameters import build

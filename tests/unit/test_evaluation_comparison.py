@@ -6,8 +6,8 @@ import torch
 from stated import accuracy, brier, correct, ece, nll
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.comparison import MEASURES, compare_classifiers
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.models.comparison import MEASURES, compare_classifiers
 from jemtrack.evaluation.statistics.paired_tests import holm, mcnemar
 
 

@@ -7,7 +7,12 @@ from scipy.stats import entropy
 from stated import classified
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.model_outputs import SCORES, ModelOutputs, load_outputs, save_outputs
+from jemtrack.evaluation.models.model_outputs import (
+    SCORES,
+    ModelOutputs,
+    load_outputs,
+    save_outputs,
+)
 
 
 def outputs_of(seed):

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from jemtrack.evaluation.measures.detection import Detection
-from jemtrack.evaluation.outlier_detection import detect_outliers
+from jemtrack.evaluation.models.outlier_detection import detect_outliers
 
 
 def scores(seed, shift=0.0, n=80):

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.evaluate import MEASURED, TRAIN, VALID, Statistics, evaluate
-from jemtrack.evaluation.model_outputs import ModelOutputs
-from jemtrack.evaluation.results import FOLDERS, read_tables, write_tables
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.models.evaluate import MEASURED, TRAIN, VALID, Statistics, evaluate
+from jemtrack.evaluation.models.model_outputs import ModelOutputs
+from jemtrack.evaluation.models.results import FOLDERS, read_tables, write_tables
 
 LABELS = torch.arange(200) % 4
 

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from stated import accuracy, brier, classified, nll, stated
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.evaluation.measures.scores import (
     brier_by_image,
     confusion,

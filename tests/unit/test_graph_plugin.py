@@ -7,7 +7,7 @@ import yaml
 import zntrack
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.stages.evaluate_x import EvaluateX

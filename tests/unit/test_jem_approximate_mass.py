@@ -10,8 +10,8 @@ from torch import nn
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.mahalanobis import Mahalanobis
-from jemtrack.jem.inference import noisy_batches, predict, trunk_features
 from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.inference import noisy_batches, predict, trunk_features
 from jemtrack.jem.networks.model_file import load_model, save_model
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.scores import model_outputs, run_models

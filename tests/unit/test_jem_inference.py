@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from profiles import at_most
 
 from jemtrack.data.images import LabelledImages
-from jemtrack.jem.inference import Predictions, predict, validation_metrics
+from jemtrack.jem.networks.inference import Predictions, predict, validation_metrics
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 

@@ -3,8 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jemtrack.data.augment import to_unit_range
-from jemtrack.data.images import LabelledImages
+from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.errors import ParameterError
 from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.replay_buffer import ReplayBuffer

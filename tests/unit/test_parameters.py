@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective

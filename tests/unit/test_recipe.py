@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
-from jemtrack.jem.family import JemStep, MaxEntropyL2Form
+from jemtrack.jem.training.family import JemStep, MaxEntropyL2Form
 from jemtrack.parameters import build, problem_lines
 from jemtrack.recipe.check import recipe_from_mapping
 from jemtrack.recipe.read import RawStep, layered

@@ -9,12 +9,18 @@ from torch import nn
 
 from jemtrack.data.images import LabelledImages
 from jemtrack.flux.family import FluxStep
-from jemtrack.jem.family import OBJECTIVES, BatchArgs, JemSettings, JemStep, choose_objective
-from jemtrack.jem.inference import Predictions, validation_metrics
 from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.inference import Predictions, validation_metrics
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.training.batches import Batch
+from jemtrack.jem.training.family import (
+    OBJECTIVES,
+    BatchArgs,
+    JemSettings,
+    JemStep,
+    choose_objective,
+)
 from jemtrack.parameters import parameter_names
 from jemtrack.recipe import read as recipes
 from jemtrack.recipe.read import RawStep

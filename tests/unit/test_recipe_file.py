@@ -18,7 +18,7 @@ from recipe_files import (
 from ruamel.yaml import YAML
 
 from jemtrack.errors import InputError
-from jemtrack.jem.family import (
+from jemtrack.jem.training.family import (
     CrossEntropyForm,
     JemStep,
     MaxEntropyL1Form,

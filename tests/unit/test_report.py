@@ -9,9 +9,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.evaluate import MEASURED, TRAIN, Statistics, evaluate
-from jemtrack.evaluation.model_outputs import ModelOutputs
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.models.evaluate import MEASURED, TRAIN, Statistics, evaluate
+from jemtrack.evaluation.models.model_outputs import ModelOutputs
 from jemtrack.evaluation.report import pictures
 from jemtrack.evaluation.report.page import PageContent, render
 from jemtrack.evaluation.report.summary import (

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from jemtrack.commands.show import table_console
 from jemtrack.errors import InputError
-from jemtrack.evaluation.comparison import compare_classifiers
-from jemtrack.evaluation.model_outputs import StoredOutputs
-from jemtrack.evaluation.results import SIGNIFICANT
+from jemtrack.evaluation.models.comparison import compare_classifiers
+from jemtrack.evaluation.models.model_outputs import StoredOutputs
+from jemtrack.evaluation.models.results import SIGNIFICANT
 from jemtrack.evaluation.statistics.paired_tests import with_correction
 from jemtrack.project.revisions import Revision
 
@@ -41,7 +41,7 @@ def changes_since(baseline: Revision, others: Sequence[Revision]) -> pd.DataFram
 
     Columns: `trainer`, `measure`, `revision`, `baseline` and `value` (of both), `difference`
     (value less baseline) with `low`, `high`, `p_value`, `p_corrected` and `test`, as in
-    `jemtrack.evaluation.comparison`.
+    `jemtrack.evaluation.models.comparison`.
 
     Raises:
         InputError: when a revision has no evaluation, was evaluated on other images, or has no

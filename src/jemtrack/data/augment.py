@@ -12,10 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from jemtrack.data.images import to_unit_range
 from jemtrack.errors import InputError
 from jemtrack.parameters import parameters
-
-LARGEST_PIXEL = 255
 
 
 @parameters
@@ -84,13 +83,6 @@ def shifted_crop(
     pixels_BCP = images_BCHW.flatten(2)
     source_BCP = source_BP[:, None].expand_as(pixels_BCP)
     return pixels_BCP.gather(2, source_BCP).view(images_BCHW.shape)
-
-
-def to_unit_range(images_BCHW: Tensor) -> Tensor:
-    """Scale uint8 images to float32 in [-1, 1]: 0 becomes -1 and 255 becomes 1, exactly."""
-    scaled_BCHW = images_BCHW.to(torch.float32, copy=True)
-    # In place, on the copy: a new tensor for each operation takes four times as long.
-    return scaled_BCHW.div_(LARGEST_PIXEL / 2).sub_(1)
 
 
 def add_noise(images_BCHW: Tensor, sigma: float, generator: torch.Generator) -> Tensor:

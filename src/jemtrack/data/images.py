@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from jemtrack.errors import InputError
 
+LARGEST_PIXEL = 255
 PARTS = ("train", "valid", "test")
 
 # All metadata are under one key: safetensors writes several keys in a random order.
@@ -124,9 +125,38 @@ class DataSplits:
             ) from error
 
 
+def to_unit_range(images_BCHW: Tensor) -> Tensor:
+    """Scale uint8 images to float32 in [-1, 1]: 0 becomes -1 and 255 becomes 1, exactly."""
+    scaled_BCHW = images_BCHW.to(torch.float32, copy=True)
+    # In place, on the copy: a new tensor for each operation takes four times as long.
+    return scaled_BCHW.div_(LARGEST_PIXEL / 2).sub_(1)
+
+
 def _part(tensor: Callable[[str], Tensor], name: str) -> LabelledImages:
     return LabelledImages(tensor(f"{name}.images"), tensor(f"{name}.labels"))
 
 
 def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def save_outliers(outliers: Mapping[str, Tensor], path: Path) -> None:
+    """Write one safetensors file; equal images give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(save({name: each.contiguous() for name, each in outliers.items()}))
+
+
+def load_outliers(path: Path) -> dict[str, Tensor]:
+    """Read what `save_outliers` wrote.
+
+    Raises:
+        InputError: if the file is missing or broken.
+    """
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: is not a whole file of outliers ({error}); make it again with "
+            f"`dvc repro {path.parent.name}`"
+        ) from error
+    return found

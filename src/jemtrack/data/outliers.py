@@ -5,19 +5,17 @@ of another data set. Letters: `N` images, `C` channels, `H` rows, `W` columns, `
 """
 
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.data.sources.own import find_source
 from jemtrack.data.sources.registry import read_source
-from jemtrack.errors import InputError, ParameterError
+from jemtrack.errors import ParameterError
 from jemtrack.train.random_streams import generator
 
 # O, o, I, l and the like look like the digits 0 and 1.
@@ -157,28 +155,6 @@ def make_outliers(
             found[name] = MADE[name](data.test, n_images, stream)
         else:
             found[name] = _some(_test_images(name, data, data_root), n_images, stream)
-    return found
-
-
-def save_outliers(outliers: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file; equal images give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save({name: each.contiguous() for name, each in outliers.items()}))
-
-
-def load_outliers(path: Path) -> dict[str, Tensor]:
-    """Read what `save_outliers` wrote.
-
-    Raises:
-        InputError: if the file is missing or broken.
-    """
-    try:
-        found: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: is not a whole file of outliers ({error}); make it again with "
-            f"`dvc repro {path.parent.name}`"
-        ) from error
     return found
 
 

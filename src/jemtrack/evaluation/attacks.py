@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jemtrack.data.images import LARGEST_PIXEL
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 
 Norm = Literal["linf", "l2"]
 _ORDERS = {"linf": np.inf, "l2": 2}
-_LARGEST_PIXEL = 255
 
 
 def attacks_are_there() -> bool:
@@ -80,7 +80,7 @@ def correct_under_attack(
         batch_size=batch_size,
         verbose=False,
     )
-    pixels_NCHW = images_NCHW.cpu().numpy().astype(np.float32) / _LARGEST_PIXEL
+    pixels_NCHW = images_NCHW.cpu().numpy().astype(np.float32) / LARGEST_PIXEL
     # The toolbox draws its starts from NumPy's and PyTorch's own generators.
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)

@@ -21,9 +21,9 @@ from torch import Tensor
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.mahalanobis import Mahalanobis
-from jemtrack.evaluation.model_outputs import ModelOutputs
-from jemtrack.jem.inference import noisy_batches, trunk_features
+from jemtrack.evaluation.models.model_outputs import ModelOutputs
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model
 
 

@@ -25,7 +25,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.model_outputs import StoredOutputs, load_outputs
+from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.model_file import load_model
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # it imports PyTorch
     from jemtrack.train.family import Family
 
 # Where each family's FAMILY is; a file that does not tell its family is of the first.
-_FAMILIES = {"jem": "jemtrack.jem.family", "flux": "jemtrack.flux.family"}
+_FAMILIES = {"jem": "jemtrack.jem.training.family", "flux": "jemtrack.flux.family"}
 BESIDE_PIPELINE = ("divergence", "callbacks")
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from jemtrack.data.images import DataSplits
 from jemtrack.evaluation.measures.feature_distance import squared_mmd
-from jemtrack.jem.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid

@@ -10,13 +10,12 @@ import zntrack
 from pydantic import Field
 from torch import Tensor
 
-from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.data.outliers import load_outliers
+from jemtrack.data.images import DataSplits, LabelledImages, load_outliers
 from jemtrack.errors import InputError
-from jemtrack.evaluation.calibration_measures import CalibrationMeasures
-from jemtrack.evaluation.evaluate import MEASURED, TRAIN, VALID, Statistics, evaluate
-from jemtrack.evaluation.model_outputs import save_outputs
-from jemtrack.evaluation.results import FOLDERS, write_tables
+from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
+from jemtrack.evaluation.models.evaluate import MEASURED, TRAIN, VALID, Statistics, evaluate
+from jemtrack.evaluation.models.model_outputs import save_outputs
+from jemtrack.evaluation.models.results import FOLDERS, write_tables
 from jemtrack.jem.scores import run_models
 from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS

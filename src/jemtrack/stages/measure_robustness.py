@@ -17,7 +17,7 @@ from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.evaluation.attacks import attacks_are_there, correct_under_attack
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.statistics.resampling import wilson_interval
-from jemtrack.jem.inference import predict
+from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.parameters import parameters
 from jemtrack.stages.stage import Stage, plot

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import zntrack
 from pydantic import Field
 
-from jemtrack.data.images import DataSplits
-from jemtrack.data.outliers import MADE, make_outliers, save_outliers
+from jemtrack.data.images import DataSplits, save_outliers
+from jemtrack.data.outliers import MADE, make_outliers
 from jemtrack.parameters import parameters
 from jemtrack.stages.stage import Stage
 

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 import zntrack
 
-from jemtrack.evaluation.results import FOLDERS, EvaluationResults, read_tables
+from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, read_tables
 from jemtrack.project.params import PARAMS
 from jemtrack.stages.stage import Stage
 

@@ -1,27 +1,36 @@
-"""The parameters that the trainers share."""
+"""The parameters that the trainers share, and the recipe that they make."""
 
 from collections.abc import Callable, Container, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from jemtrack.jem.family import FAMILY, NETWORK, BatchArgs, JemFamily, JemStep
+from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import NetworkShape
+from jemtrack.jem.training.family import FAMILY, NETWORK, BatchArgs, JemFamily, JemStep
 from jemtrack.parameters import (
     AtLeastOne,
     Count,
     NotNegative,
     Positive,
     ValueProblem,
+    build,
     format_value,
     parameters,
     refuse,
 )
+from jemtrack.train.components import CALLBACK, load_components
+from jemtrack.train.handlers import Callback, build_callback
 from jemtrack.train.hardware import Hardware
 from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
+from jemtrack.train.recipe import Recipe
 
 Choice = Annotated[str | dict[str, Any], WithJsonSchema({"type": ["string", "object"]})]
+# Not imported above, for a stage depends on them only if its parameters ask for them.
+_READER = "jemtrack.recipe.read"
+_WEIGHTS = "jemtrack.callbacks.periodic_weights"
 _SCHEDULES = {"constant": "none", "cosine": "CosineAnnealingLR"}
 # What an optimizer's options do not say: each is a field of its own.
 _FIELDS = {"lr": 1.0, "weight_decay": 0.0, "warm_up_steps": 0}
@@ -125,3 +134,93 @@ class TrainArgs(NetworkShape, BatchArgs, Hardware):
             if is_constant
             else {NETWORK: choose_scheduler({**schedule, "type": kind})},
         )
+
+
+def trainer_recipe(
+    recipe: Any, params: TrainArgs, objective: Any, where: str, *, validates: bool = True
+) -> Recipe:
+    """Make the recipe that a mapping, or the file at a path, describes; `where` leads to it.
+
+    Without steps, it is that of the ordinary training. The trainer's `objective` serves the steps
+    that name none; None is one that is not known. Without images to validate on (`validates`),
+    there are no metrics of validation.
+
+    Raises:
+        InputError: a line for each problem.
+    """
+    if recipe is None or recipe == {}:
+        return Recipe(steps=(params.ordinary_step(),))
+    from jemtrack.recipe.check import recipe_from_mapping
+
+    family, usual = params.family, params.family.usual_values(objective)
+    if isinstance(recipe, str):
+        return _from_file(Path(recipe), params, usual, where, validates)
+    if not isinstance(recipe, Mapping):
+        raise InputError(
+            f"{where} must hold defaults, steps, divergence and callbacks, or be the path of a "
+            f"recipe file, got {format_value(recipe)}"
+        )
+    step = params.ordinary_step()
+    return recipe_from_mapping(
+        recipe, where, family.step, usual, ordinary=step, validates=validates
+    )
+
+
+def _from_file(
+    path: Path, params: TrainArgs, usual: Mapping[str, Any], where: str, validates: bool
+) -> Recipe:
+    from jemtrack.recipe.check import checked_recipe
+
+    file, problems = checked_recipe(path, usual, validates=validates)
+    if file is None:
+        raise InputError("\n".join(f"{where}: {problem.of(path)}" for problem in problems))
+    if file.family.name != params.family.name:
+        name = params.family.name
+        raise InputError(
+            f"{where}: {path} must be a recipe for {name}, got one for {file.family.name}"
+        )
+    # `workers` is for files of other programs, and without an effect.
+    if given := [name for name in file.given if name != "training.workers"]:
+        raise InputError(
+            f"{where}: {path} must not set {', '.join(given)}: the stage's own parameters say it, "
+            "so that the file may hold no more than training.pipeline, divergence and callbacks"
+        )
+    return file.recipe
+
+
+def recipe_problems(
+    recipe: Any, params: TrainArgs | None, objective: Any, where: str, *, validates: bool = True
+) -> list[str]:
+    """List what is wrong with a recipe, a line a problem.
+
+    Without `params` or `objective`, which may have problems themselves, what needs them passes.
+    """
+    try:
+        trainer_recipe(recipe, params or TrainArgs(), objective, where, validates=validates)
+    except InputError as error:
+        return str(error).splitlines()
+    return []
+
+
+def recipe_modules(recipe: Any, params: Mapping[str, Any]) -> list[str]:
+    """Name the modules that a trainer uses because its recipe and its `params` say so.
+
+    Raises:
+        InputError: a line for each problem of the recipe.
+    """
+    values = {name: params[name] for name in params if name != "_cls"}
+    chosen = trainer_recipe(recipe, build(TrainArgs, values, "params"), None, "recipe")
+    known = load_components(CALLBACK) if chosen.callbacks else {}
+    types = [str(each["type"]) for each in chosen.callbacks]
+    paths = [path for step in chosen.steps for path in step.class_paths]
+    # One of the user's own is named by its dotted path.
+    paths += [kind for kind in types if kind not in known]
+    modules = [path.rpartition(".")[0] for path in dict.fromkeys(paths)]
+    modules += [known[kind].__module__ for kind in types if kind in known]
+    return [*modules, *([_READER] if recipe else []), *([_WEIGHTS] if params["ckpt_every"] else [])]
+
+
+def extra_checkpoints(every: int) -> list[Callback]:
+    """Make the callback that saves weights after every so many epochs; none for 0."""
+    load_components(CALLBACK)
+    return [build_callback({"type": "periodic_weights", "every": every})] if every else []

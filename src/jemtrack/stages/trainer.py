@@ -8,7 +8,6 @@ from typing import Any
 
 import zntrack
 
-from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.project.params import PARAMS
@@ -16,9 +15,14 @@ from jemtrack.project.runtime import runtime_trackers
 from jemtrack.project.scratch import persistent_output, resumable, tracked_folder
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.stages.train_args import TrainArgs
+from jemtrack.stages.train_args import (
+    TrainArgs,
+    extra_checkpoints,
+    recipe_modules,
+    recipe_problems,
+    trainer_recipe,
+)
 from jemtrack.stages.trainer_checks import check_trainers
-from jemtrack.stages.trainer_recipe import recipe_modules, recipe_problems, trainer_recipe
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.family import Training
@@ -106,7 +110,7 @@ class Trainer(Stage):
                 folder=self.run_folder,
                 objective=self.objective,
                 start=Path(self.params.load_path) if self.params.load_path else None,
-                callbacks=[PeriodicWeights(every=e)] if (e := self.params.ckpt_every) else [],
+                callbacks=extra_checkpoints(self.params.ckpt_every),
             )
         except ParameterError as error:
             raise InputError(f"{PARAMS}: {self.name}: {error}") from error

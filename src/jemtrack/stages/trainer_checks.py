@@ -17,8 +17,7 @@ from jemtrack.project.params import (
     read_parameters,
     sections,
 )
-from jemtrack.stages.train_args import TrainArgs
-from jemtrack.stages.trainer_recipe import recipe_problems, trainer_recipe
+from jemtrack.stages.train_args import TrainArgs, recipe_problems, trainer_recipe
 from jemtrack.train.launch import check_hardware
 from jemtrack.train.recipe import Recipe
 

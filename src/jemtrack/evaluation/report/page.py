@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from jemtrack.evaluation.models.results import SIGNIFICANT, EvaluationResults
 from jemtrack.evaluation.report import pictures
 from jemtrack.evaluation.report.summary import best_model, verdicts
 from jemtrack.evaluation.report.template import TEMPLATE
-from jemtrack.evaluation.results import SIGNIFICANT, EvaluationResults
 
 _LABELS = {
     "top_k_accuracy": "top-k accuracy",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from jemtrack.evaluation.results import SIGNIFICANT, EvaluationResults
+from jemtrack.evaluation.models.results import SIGNIFICANT, EvaluationResults
 
 LOWER_IS_BETTER = ("nll", "brier", "ece")
 Verdict = tuple[str, str]  # a title, such as the best model, and the figures behind it

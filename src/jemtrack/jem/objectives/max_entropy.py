@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jemtrack.jem.networks.energy_model import JointEnergyModel
-from jemtrack.jem.objectives.options import MaxEntropyOptions
 from jemtrack.jem.training.batches import Batch
+from jemtrack.jem.training.options import MaxEntropyOptions
 from jemtrack.parameters import parameters
 from jemtrack.train.distributed import all_gather
 from jemtrack.train.metrics import declare_metric

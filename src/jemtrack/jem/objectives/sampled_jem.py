@@ -15,11 +15,11 @@ from jemtrack.data.images import LabelledImages
 from jemtrack.errors import ParameterError
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 from jemtrack.jem.networks.norms import ActNorm
-from jemtrack.jem.objectives.options import SampledJEMOptions
 from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.jem.sampling.replay_buffer import Chains, ReplayBuffer
 from jemtrack.jem.training.batches import Batch
+from jemtrack.jem.training.options import SampledJEMOptions
 from jemtrack.parameters import parameters
 from jemtrack.train.distributed import all_gather, global_batch_size, local_shard
 from jemtrack.train.metrics import declare_metric

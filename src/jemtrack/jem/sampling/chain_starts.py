@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jemtrack.data.augment import to_unit_range
-from jemtrack.data.images import LabelledImages
+from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.errors import ParameterError
 
 # Draws starts for these classes, (B,) to (B, C, H, W), from a generator on the same device.

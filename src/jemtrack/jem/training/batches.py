@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jemtrack.data.augment import Augmentation, add_noise, augment, to_unit_range
-from jemtrack.data.images import LabelledImages
+from jemtrack.data.augment import Augmentation, add_noise, augment
+from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.errors import ParameterError
 from jemtrack.train.random_streams import EpochSampler, generator, stream_seed
 

@@ -8,13 +8,13 @@ import torch
 
 from jemtrack.data.augment import Augmentation, crop_padding
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.jem.family import NETWORK, BatchArgs, JemStep
-from jemtrack.jem.inference import predict, validation_metrics
 from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.inference import predict, validation_metrics
 from jemtrack.jem.networks.model_file import load_weights_into
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
 from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
+from jemtrack.jem.training.family import NETWORK, BatchArgs, JemStep
 from jemtrack.parameters import parameter_names
 from jemtrack.train.phase import Models, Objective, Phase, Validation
 from jemtrack.train.random_streams import stream_seed

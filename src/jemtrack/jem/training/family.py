@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import NetworkShape
-from jemtrack.jem.objectives.options import MaxEntropyOptions, SampledJEMOptions
+from jemtrack.jem.training.options import MaxEntropyOptions, SampledJEMOptions
 from jemtrack.parameters import (
     AtLeastOne,
     Count,

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jemtrack.data.augment import to_unit_range
-from jemtrack.data.images import LabelledImages
+from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 from jemtrack.train.metrics import declare_metric
 from jemtrack.train.random_streams import generator

@@ -7,17 +7,17 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from jemtrack.evaluation.calibration_measures import Calibration
-from jemtrack.evaluation.comparison import compare_classifiers
 from jemtrack.evaluation.measures.calibration import N_BINS
+from jemtrack.evaluation.measures.calibration_measures import Calibration
 from jemtrack.evaluation.measures.energy_histograms import energy_histograms
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.measures.scores import confusion
 from jemtrack.evaluation.measures.selective import risk_coverage
 from jemtrack.evaluation.measures.temperature import scaled_measures
-from jemtrack.evaluation.model_outputs import ModelOutputs
-from jemtrack.evaluation.outlier_detection import OutlierDetection, detect_outliers
-from jemtrack.evaluation.results import EvaluationResults
+from jemtrack.evaluation.models.comparison import compare_classifiers
+from jemtrack.evaluation.models.model_outputs import ModelOutputs
+from jemtrack.evaluation.models.outlier_detection import OutlierDetection, detect_outliers
+from jemtrack.evaluation.models.results import EvaluationResults
 from jemtrack.evaluation.statistics.resampling import N_RESAMPLES
 
 # The image sets that are not outliers: those that are measured, some training images, and the

@@ -19,9 +19,9 @@ class EvaluationResults:
     Attributes:
         metrics: by model, one number a measure.
         tables: `figures` (the main measures with intervals) and `tests` (which models differ), as
-            in `jemtrack.evaluation.comparison.Comparison`; `confusion`, a row a model, `label` and
-            `predicted` class with the `count` of images; where there are outliers, `outliers` and
-            `tests_outliers`, as in `jemtrack.evaluation.outlier_detection.OutlierDetection`.
+            in `Comparison`; `confusion`, a row a model, `label` and `predicted` class with the
+            `count` of images; if there are outliers, `outliers` and `tests_outliers`, as in
+            `OutlierDetection`.
         calibration: by model, the rows of a reliability diagram.
         energies: by model, histograms of the energies of images, training images and outliers.
         risk_coverage: by model, the risk of the most confident part of the images.

@@ -27,7 +27,7 @@ class OutlierDetection(NamedTuple):
             `Detection`, each with its bounds such as `auroc_low` and `auroc_high`, `n_images` and
             `n_outliers`.
         pairs: a row a partner, score and pair of models, with the columns of
-            `jemtrack.evaluation.comparison.Comparison.pairs` and `partner` and `score`; the
+            `jemtrack.evaluation.models.comparison.Comparison.pairs` and `partner` and `score`; the
             difference is that of AUROC.
         roc: by model, rows of `Detection.roc` with `partner` and `score`.
     """

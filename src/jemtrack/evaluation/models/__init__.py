@@ -1,0 +1,1 @@
+"""Evaluating models side by side: outputs, comparison, detection of outliers, results."""
