@@ -4,7 +4,7 @@ Dimensions: `N` images, `C` channels (1 or 3), `H` rows, `W` columns.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
