@@ -124,7 +124,12 @@ def test_a_changed_parameter_runs_its_stage_and_what_follows(reproduced: Project
 
 
 def test_changed_code_runs_the_stages_that_use_it(reproduced: Project):
-    for path in ("cli.py", "workflow.py", "graph/merge.py", "graph/plugin.py"):
+    for path in (
+        "commands/main.py",
+        "workflows/default.py",
+        "project/merge.py",
+        "project/plugin.py",
+    ):
         reproduced.edit(f"src/jemtrack/{path}", '"""\n', '"""\n# changed\n')
     (reproduced.path / "README.md").write_text("changed")
     reproduced.run("jemtrack", "data", "mnist5k")
