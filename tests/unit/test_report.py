@@ -124,6 +124,7 @@ def test_the_page_is_whole_and_needs_no_network():
     text = whole_page()
 
     read = Whole(text)
+    assert text.startswith("<!DOCTYPE html>")
     assert {"svg", "table", "img", "figcaption", "details"} <= read.names
     assert not {"script", "link", "iframe"} & read.names
     for address in read.addresses:

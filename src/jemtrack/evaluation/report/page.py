@@ -90,7 +90,7 @@ def render(content: PageContent) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["anchor"] = lambda name: name.lower().replace(" ", "-")
     results, tables, robustness = content.results, content.results.tables, content.robustness
-    return environment.from_string(TEMPLATE).render(
+    html = environment.from_string(TEMPLATE).render(
         page=content,
         verdicts=verdicts(results, robustness),
         significant=SIGNIFICANT,
@@ -116,6 +116,7 @@ def render(content: PageContent) -> str:
             for stage, values in content.parameters.items()
         },
     )
+    return html.lstrip()  # the macros leave empty lines before the page
 
 
 def _pictures(results: EvaluationResults, robustness: pd.DataFrame) -> dict[str, list[str]]:

@@ -160,8 +160,8 @@ nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; c
 <h1>{{ page.title }}</h1>
 <p class="facts">measured on
 <b>{{ page.facts.n_images }} {{ page.facts.split }} images of {{ page.facts.dataset }}</b> ·
-noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> · outliers
-<b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
+noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> ·
+outliers <b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
 {%- if not loop.last %}, {% endif %}{% else %}none{% endfor %}</b> ·
 code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></p>
 <nav>{% for name, content in sections.items() if content -%}
