@@ -1,1 +1,1 @@
-"""What jemtrack takes beside reference loops, and what its own parts cost."""
+"""Benchmarks: jemtrack against reference loops, and the cost of its parts."""

@@ -1,4 +1,4 @@
-"""Time the engine's steps beside the reference's: `jemtrack bench`."""
+"""Time the engine's steps against those of the reference: `jemtrack bench`."""
 
 import sys
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ _DTYPES = {"fp32": torch.float32, "bf16-mixed": torch.bfloat16}
 
 
 def bench(options: BenchOptions) -> None:
-    """Print what was measured.
+    """Measure the chosen rows and print the tables, or the profile of each.
 
     Raises:
-        InputError: for a row that there is not.
+        InputError: if there is no row of a chosen name.
     """
     rows = chosen_rows(options)
     with _threads(options.threads):
@@ -37,7 +37,7 @@ def bench(options: BenchOptions) -> None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A row in a precision, on a device."""
+    """A row to measure in one precision on one device."""
 
     name: str
     row: Row
@@ -45,7 +45,7 @@ class Chosen:
     device: torch.device
 
     def products(self, options: BenchOptions) -> MatrixProducts | None:
-        """Give matrix products in the number format of this precision, for a step to be held to."""
+        """Return the yardstick of a step: matrix products in the number format of its precision."""
         if not self.row.counted:
             return None
         side = 64 if options.tiny else None
@@ -59,13 +59,13 @@ def _results(rows: dict[str, Row], options: BenchOptions) -> list[Result]:
         results += [_measured_where_it_fits(each, options) for each in chosen]
         if not chosen:
             no_gpu = row.on_gpu and not torch.cuda.is_available()
-            why = "no GPU" if no_gpu else f"in {', '.join(row.precisions)} alone"
+            why = "no GPU" if no_gpu else f"{', '.join(row.precisions)} only"
             results.append(Result(name, row, none=f"not measured: {why}"))
     return results
 
 
 def _chosen(name: str, row: Row, options: BenchOptions) -> Iterator[Chosen]:
-    """Give the precisions that a row is measured in; none where it needs a GPU that is not here."""
+    """Yield the row in each of its precisions; nothing if it needs a GPU and there is none."""
     if row.on_gpu and not torch.cuda.is_available():
         return
     device = torch.device("cuda") if row.on_gpu else CPU

@@ -1,16 +1,17 @@
-"""How often an interval for the calibration error holds the truth.
+"""Measure the coverage of confidence intervals for the calibration error.
 
     python -m benchmarks.ece_coverage
 
-draws classifiers whose true probabilities are known, so that the calibration error of endless
-images in the same bins is, too: ten classes, 20 bins of equal width, calibrated or stating
-logits that are some times too large or too small. For each number of images it prints the truth,
-the mean of the error that is seen, and of each interval at 95% how many percent of the
-repetitions it held the truth in, how many it lay above and below, and its mean width:
+simulates classifiers with ten classes whose true probabilities are known, and so is their
+calibration error in 20 bins of equal width for infinitely many images. They are calibrated, or
+their logits are too large or too small by a factor, `sureness`. For each number of images, it
+prints the true error and the mean of the estimated ones. For each 95% interval, it prints the
+percentage of repetitions in which it contains the true error, lies above it and lies below it, and
+its mean width:
 
 - simulated: `calibration_error_interval`;
 - percentile, basic (`--bootstrap`): the bootstrap's percentile interval, and the same mirrored
-  at the error that is seen, which takes the bootstrap's own estimate of the bias away.
+  at the estimate, which removes the bias that the bootstrap itself estimates.
 
 The standard error of a percentage is 1.5 for 200 repetitions at 95%.
 """
@@ -36,13 +37,13 @@ ENDLESS = 500_000
 
 
 class Classifier(NamedTuple):
-    """One that separates the classes by so much, and states logits so many times too large."""
+    """A simulated classifier: the distance of its classes, and the factor of its logits."""
 
     separation: float
     sureness: float
 
     def draw(self, n_images: int, stream: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Give the stated probabilities (N, C) and the true ones of the class predicted, (N,)."""
+        """Draw the stated probabilities (N, C), and the true ones of the predicted class, (N,)."""
         logits_NC = 2 * stream.normal(size=(n_images, N_CLASSES))
         rows_N = np.arange(n_images)
         logits_NC[rows_N, stream.integers(N_CLASSES, size=n_images)] += 2 * self.separation
@@ -54,7 +55,7 @@ class Classifier(NamedTuple):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw stated probabilities (N, C) and labels (N,) that follow the true ones.
 
-        A label that is not the class predicted may be any other: the error does not see which.
+        A label other than the predicted class is arbitrary: the calibration error ignores which.
         """
         stated_NC, chance_N = self.draw(n_images, stream)
         other_N = stream.random(n_images) >= chance_N
@@ -63,7 +64,7 @@ class Classifier(NamedTuple):
 
     @functools.cache  # noqa: B019 - a handful of classifiers
     def true_error(self) -> float:
-        """Give the calibration error in the bins from true probabilities, without labels."""
+        """Compute the calibration error in the bins from the true probabilities, without labels."""
         stated_NC, chance_N = self.draw(ENDLESS, np.random.default_rng(0))
         return calibration_error(reliability_table(stated_NC.max(axis=1), chance_N, N_BINS))
 
@@ -83,7 +84,7 @@ def _softmax(logits_NC: np.ndarray) -> np.ndarray:
 def intervals(
     probabilities_NC: torch.Tensor, labels_N: torch.Tensor, seed: int, resample: bool
 ) -> tuple[float, dict[str, tuple[float, float]]]:
-    """Give the error that is seen, and its intervals by name."""
+    """Compute the estimated error, and its intervals by name."""
     confidence_N, predicted_N = (each.numpy() for each in probabilities_NC.max(dim=1))
     correct_N = predicted_N == labels_N.numpy()
     table = reliability_table(confidence_N, correct_N, N_BINS)
@@ -99,7 +100,7 @@ def intervals(
 
 
 def line(classifier: Classifier, n_images: int, repetitions: int, resample: bool) -> str:
-    """Repeat; write the coverage of each interval."""
+    """Repeat the simulation; format the coverage of each interval."""
     truth = classifier.true_error()
     seen, bounds = [], defaultdict(list)
     for seed in range(repetitions):
@@ -122,11 +123,11 @@ def line(classifier: Classifier, n_images: int, repetitions: int, resample: bool
 def main() -> None:
     """Print a line for each classifier and number of images."""
     parser = argparse.ArgumentParser(description="Coverage of intervals for the ECE.")
-    parser.add_argument("--repetitions", type=int, default=200, help="of each line (200)")
+    parser.add_argument("--repetitions", type=int, default=200, help="per line (200)")
     parser.add_argument(
-        "--images", type=int, action="append", help="how many (100, 360, 2000, 10000)"
+        "--images", type=int, action="append", help="number of images (100, 360, 2000, 10000)"
     )
-    parser.add_argument("--bootstrap", action="store_true", help="the bootstrap's intervals, too")
+    parser.add_argument("--bootstrap", action="store_true", help="also the intervals of bootstraps")
     options = parser.parse_args()
     if options.repetitions < 1 or any(each < 1 for each in options.images or []):
         parser.error("--repetitions and --images must be >= 1")

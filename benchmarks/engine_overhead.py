@@ -1,15 +1,14 @@
-"""What the engine's loop costs beside the barest PyTorch loop.
+"""Measure the overhead of the engine's loop over a bare PyTorch loop.
 
     python benchmarks/engine_overhead.py
 
-trains one network three times on the same batches, which are drawn beforehand: by
-`train.run.Run` with the JSONL record as its only tracker, by a bare loop (zero_grad, forward,
-loss, backward, step), and by a bare loop that reads each step's loss as well, as whoever wants a
-curve does. They take turns in one process, a few steps each: while one trains, the others wait
-in the engine's iterator of batches. A ratio is that of an engine's turn to the mean of a bare
-loop's turns before and after it, so that what else the machine does weighs on both; it is given
-for the clock on the wall and for the processor's time, which a busy machine disturbs less. In
-the end all three must have the same weights, bit for bit.
+trains one network three times on the same batches, which are drawn beforehand: with
+`train.run.Run` and the JSONL record as its only tracker, with a bare loop (zero_grad, forward,
+loss, backward, step), and with a bare loop that also reads the loss of each step. They alternate in
+one process, a few steps each: the bare loops train inside the engine's iterator of batches. A ratio
+compares a turn of the engine with the mean of a bare loop's turns before and after it, so that
+other work of the machine affects both. It is printed for wall-clock time and for CPU time, which
+other work affects less. At the end, all three must have the same weights, bit for bit.
 """
 
 import argparse
@@ -41,14 +40,14 @@ from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-WARM_UP = 3  # turns that count for nothing
-LEAST = WARM_UP + 3  # so that there are two ratios to take quartiles of
+WARM_UP = 3  # turns that are not counted
+LEAST = WARM_UP + 3  # quartiles need at least two ratios
 SILENT, READING = "bare", "bare, reads the loss"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its batches; `turn` is the steps that a loop takes at a time."""
+    """A network and its batches; `turn` is the number of steps in a turn."""
 
     depth: int
     width: int
@@ -59,12 +58,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Name the network and the size of a batch."""
+        """The name of the network and the shape of a batch."""
         shape = f"{self.batch_size}x{self.channels}x{self.side}x{self.side}"
         return f"WideResNet-{self.depth}-{self.width}, {shape}"
 
     def network(self) -> JointEnergyModel:
-        """Make the network, always with the same weights."""
+        """Build the network, always with the same weights."""
         torch.manual_seed(0)
         shape = WideResNetShape(
             depth=self.depth, width=self.width, channels=self.channels, n_classes=10
@@ -91,7 +90,7 @@ CASES = {
 
 
 class BareLoop:
-    """The barest loop, a step at a time."""
+    """A minimal training loop, one step per call."""
 
     def __init__(self, network: JointEnergyModel, *, reads: bool) -> None:
         self.network = network.train()
@@ -111,9 +110,9 @@ class BareLoop:
 
 @dataclass
 class TakingTurns:
-    """Gives the engine its batches, and the bare loops their turns in between.
+    """Batches for the engine; between its turns, the bare loops train.
 
-    `seconds` holds those of each turn, by the clock and the loop's name.
+    `seconds` has the times of all turns, by clock and by name of the loop.
     """
 
     batches: Sequence[Batch]
@@ -125,15 +124,15 @@ class TakingTurns:
     )
 
     def __len__(self) -> int:
-        """Count the engine's batches."""
+        """Return the number of the engine's batches."""
         return self.turn * self.n_turns
 
     def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Batch]:
-        """Give the engine's batches; the clock stands still while the bare loops train."""
+        """Yield the engine's batches; the time of the bare loops is not counted as the engine's."""
         for number in range(self.n_turns):
             first = number * self.turn
             turn = [self.batches[i % len(self.batches)] for i in range(first, first + self.turn)]
-            # None of the bare loops is always the one that follows on the engine.
+            # Alternate the order, so that neither bare loop always runs right after the engine.
             for name in [*self.bare][:: 1 if number % 2 else -1]:
                 with self._timed(name):
                     for batch in turn:
@@ -149,21 +148,21 @@ class TakingTurns:
             self.seconds[clock][name].append(read() - started[clock])
 
     def ratios(self, clock: str, name: str) -> list[float]:
-        """Give the engine's seconds of each turn over the bare loop's around it."""
+        """Return each turn's ratio of the engine's time to that of a bare loop around it."""
         around = [(before + after) / 2 for before, after in pairwise(self.seconds[clock][name])]
         engine = self.seconds[clock]["engine"][: len(around)]
         return [mine / each for mine, each in zip(engine, around, strict=True)][WARM_UP:]
 
     def step(self, clock: str, name: str) -> float:
-        """Give the median seconds of a loop's step."""
+        """Return the median seconds per step of a loop."""
         return statistics.median(self.seconds[clock][name][WARM_UP:]) / self.turn
 
 
 def measured(case: Case, n_turns: int) -> str:
-    """Train by all loops; give what was found as lines.
+    """Train with all loops; return the table.
 
     Raises:
-        AssertionError: when the loops end with other weights: they did not do the same.
+        AssertionError: if the loops end with different weights.
     """
     bare = {name: BareLoop(case.network(), reads=name == READING) for name in (SILENT, READING)}
     turns = TakingTurns(case.batches(), case.turn, n_turns, bare)
@@ -176,12 +175,12 @@ def measured(case: Case, n_turns: int) -> str:
         parts = part_seconds(state, record)
     for loop in bare.values():
         for mine, theirs in zip(state_of(state), loop.network.parameters(), strict=True):
-            assert torch.equal(mine, theirs), "the loops do not train alike"
+            assert torch.equal(mine, theirs), "the loops end with different weights"
     return table(case, turns, parts)
 
 
 def part_seconds(state: TrainState, record: JsonLines) -> dict[str, float]:
-    """Time what the engine does in a step beside the bare loop's work, each by itself."""
+    """Time each part of a step that the engine has and the bare loop has not."""
     losses = dict.fromkeys(("loss", "cross_entropy"), torch.tensor(0.5))
     event = BatchEnd(Position(0, 1, 2), dict.fromkeys(losses, 0.123456789), 3, 0.1)
     parts: dict[str, Callable[[], object]] = {
@@ -195,7 +194,7 @@ def part_seconds(state: TrainState, record: JsonLines) -> dict[str, float]:
 
 
 def seconds_of(part: Callable[[], object], times: int = 200) -> float:
-    """Give the median seconds of a call, of the processor's time."""
+    """Return the median CPU seconds of a call."""
     samples = []
     for _ in range(times):
         started = time.process_time()
@@ -205,16 +204,16 @@ def seconds_of(part: Callable[[], object], times: int = 200) -> float:
 
 
 def state_of(state: TrainState) -> Iterator[Tensor]:
-    """Give the weights that the engine trained."""
+    """Return the weights that the engine trained."""
     return state.models["network"].parameters()
 
 
 def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
-    """Write the ratios with their quartiles, and the parts."""
+    """Format the ratios with their quartiles, and the times of the parts."""
     lines = [
         f"{case.name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{turns.n_turns} turns of {case.turn} steps",
-        f"  {'engine /':24}{'clock':>10}  {'ratio':6}  {'quartiles':16}  ms a step",
+        f"  {'engine /':24}{'clock':>10}  {'ratio':6}  {'quartiles':16}  ms per step",
     ]
     for name in (SILENT, READING):
         for clock in CLOCKS:
@@ -226,17 +225,17 @@ def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
             )
     for name, seconds in parts.items():
         share = seconds / turns.step("processor", SILENT)
-        lines.append(f"  {name:24}{seconds * 1e6:6.0f} us a step, {share:.2%} of the bare one")
+        lines.append(f"  {name:24}{seconds * 1e6:6.0f} us per step, {share:.2%} of a bare step")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure each case; print its table."""
-    parser = argparse.ArgumentParser(description="What the engine costs beside a bare loop.")
-    parser.add_argument("--case", choices=CASES, action="append", help="one of them (all)")
+    """Measure each case and print its table."""
+    parser = argparse.ArgumentParser(description="Overhead of the engine over a bare loop.")
+    parser.add_argument("--case", choices=CASES, action="append", help="the case to measure (all)")
     parser.add_argument("--turns", type=int, default=150, help="turns of each loop (150)")
-    parser.add_argument("--steps", type=int, help="steps of a turn (as many as take a moment)")
-    parser.add_argument("--threads", type=int, default=1, help="of the arithmetic (1)")
+    parser.add_argument("--steps", type=int, help="steps per turn (depends on the case)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
     options = parser.parse_args()
     if options.turns < LEAST:
         parser.error(f"--turns must be >= {LEAST}, got {options.turns}")

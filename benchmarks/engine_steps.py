@@ -1,4 +1,4 @@
-"""Our side: what a trainer stage runs, a step at a call."""
+"""jemtrack's side: the training step of a stage, one step per call."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -20,7 +20,7 @@ from jemtrack.train.recipe import Recipe
 
 
 def place_of(device: torch.device, precision: Precision) -> Runtime:
-    """Give the place that a stage trains in with this device and precision."""
+    """Return the runtime of a stage with this device and precision."""
     return launch(Hardware(device=device.type, precision=precision), lambda place: place)
 
 
@@ -43,7 +43,7 @@ def ordinary_training(
 
 
 class EngineStep:
-    """Draws and augments a batch and trains on it, by the engine."""
+    """Draw and augment a batch and train on it with the engine."""
 
     def __init__(
         self, objective: Objective, params: TrainArgs, data: DataSplits, place: Runtime
@@ -58,11 +58,11 @@ class EngineStep:
         self._autocast = place.autocast
 
     def __call__(self) -> dict[str, float]:
-        """Take a step; give its losses."""
+        """Take a step; return its losses."""
         return update(self.state, self.phase, next(self._batches), self._autocast)
 
 
 def endless(batches: Batches) -> Iterator[Batch]:
-    """Give the batches of one epoch after the other."""
+    """Yield the batches of one epoch after the other, without end."""
     for epoch in count():
         yield from cast(Iterator[Batch], batches.epoch(epoch))

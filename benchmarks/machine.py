@@ -1,4 +1,4 @@
-"""What the machine is, and how fast it multiplies matrices."""
+"""The machine that a benchmark runs on: its description, and its rate of matrix products."""
 
 import platform
 import statistics
@@ -14,12 +14,12 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def processor_name() -> str:
-    """Name the processor."""
+    """Return the name of the CPU."""
     return _cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Say whether the device has instructions for bfloat16."""
+    """Tell whether the device has instructions for bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if hasattr(torch.cpu, "get_capabilities"):  # since PyTorch 2.12
@@ -29,7 +29,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def description(device: torch.device) -> str:
-    """Name the device, the threads and PyTorch."""
+    """Describe the device, the number of threads and the version of PyTorch."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
     bf16 = "with" if has_bf16(device) else "without"
@@ -41,23 +41,23 @@ def description(device: torch.device) -> str:
 
 
 class MatrixProducts:
-    """Multiplies large square matrices, `flop` additions and multiplications at a call."""
+    """Multiply large square matrices: `flop` additions and multiplications per call."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, side: int | None = None) -> None:
         side = side or (8192 if device.type == "cuda" else 2048)
         self.device = device
         self.factors = [torch.randn(side, side, device=device).to(dtype) for _ in range(2)]
-        # A card is done with one before it has reached its pace.
+        # One product is too short for a GPU to reach its full rate.
         self.n_times = 10 if device.type == "cuda" else 1
         self.flop = 2 * side**3 * self.n_times
 
     def __call__(self) -> None:
-        """Multiply."""
+        """Multiply the matrices."""
         for _ in range(self.n_times):
             torch.mm(*self.factors)
 
     def rate(self) -> float:
-        """Measure additions and multiplications a second, the median of 5."""
+        """Measure the additions and multiplications per second, the median of 5."""
         timed(self, 1, self.device)
         return self.flop / statistics.median(timed(self, 1, self.device) for _ in range(5))
 
@@ -66,14 +66,14 @@ def arithmetic(step: Step) -> int:
     """Count the additions and multiplications of a step's convolutions and matrix products."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _OneModule()
-    # What is compiled is hidden from the counter.
+    # The counter does not see compiled code.
     with torch.compiler.set_stance("force_eager"), counter:
         step()
     return counter.get_total_flops()
 
 
 class _OneModule:
-    """Counts everything as one module's: the usual tracker of modules fails in `autograd.grad`."""
+    """Attribute all operations to one module: the default tracker fails in `autograd.grad`."""
 
     parents = frozenset({"Global"})
 

@@ -1,4 +1,4 @@
-"""What `jemtrack bench` can be asked for; free of torch."""
+"""The options of `jemtrack bench`; this module does not import torch."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -12,14 +12,14 @@ class BenchOptions:
     """The options of `jemtrack bench`.
 
     Attributes:
-        rows: names of what is measured; none: all.
-        precision: of this project's side; none: fp32, and bf16-mixed where the device has it.
-        threads: of the processor, for both sides.
-        turns: of each side; none: as many as the row usually has.
-        images: of the whole training; none: all where the row is named, else some.
-        epochs: of the whole training; none: the row's usual number.
-        profile: name the top costs of a step, in place of timing.
-        tiny: small networks and images, to try the command itself.
+        rows: names of the rows to measure; empty: all.
+        precision: of jemtrack's side; None: fp32, and bf16-mixed if the device supports it.
+        threads: CPU threads of both sides.
+        turns: timed turns of each side; None: the default of the row.
+        images: training images of the row `stage`; None: all if the row is named, else some.
+        epochs: epochs of the row `stage`; None: its default.
+        profile: print the top costs of a step instead of timing.
+        tiny: use small networks and images, to test the command itself.
     """
 
     rows: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class BenchOptions:
 
 
 def bench_options(given: Mapping[str, Any]) -> BenchOptions:
-    """Make the options of what a command line gave; what is None was not given.
+    """Build the options from the arguments of the command line; None means the default.
 
     Raises:
         InputError: with a line for each value that does not fit.

@@ -1,12 +1,12 @@
-"""What bfloat16 does to the trained models, held against what another seed does.
+"""Compare the effect of bfloat16 on trained models with the effect of another seed.
 
     python -m benchmarks.precision_quality
 
 trains each trainer on digits with several seeds, in fp32 and in bf16-mixed, and measures the
 models on the test images in fp32. For accuracy, NLL and ECE it prints the mean and the standard
 deviation over the seeds in both precisions, and the difference of the means in units of the
-difference's standard error: what lies within about two of them is no more than the seeds' own
-spread. The seed decides the split, the initialisation and all noise.
+difference's standard error: a difference within about two of them is explained by the spread over
+seeds. The seed determines the split, the initialisation and all noise.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SIGMA = 0.03
 def measured(
     place: Runtime, trainer: type[Trainer], data: DataSplits, params: TrainArgs
 ) -> dict[str, float]:
-    """Train on the data; measure on its test images, in fp32."""
+    """Train on the data; measure the model on its test images, in fp32."""
     training = trainer(data="unused", params=params).training(data, place)
     training.train((), None)
     predictions = predict(training.served, data.test, sigma=SIGMA, seed=data.seed)
@@ -45,7 +45,7 @@ def measured(
 
 
 def runs(trainer: str, params: TrainArgs, seeds: range) -> list[dict[str, float]]:
-    """Measure a model for each seed."""
+    """Train and measure a model for each seed."""
     found = []
     for seed in seeds:
         data = prepare("digits", Path("data"), n_classes=10, n_valid=180, seed=seed)
@@ -54,7 +54,7 @@ def runs(trainer: str, params: TrainArgs, seeds: range) -> list[dict[str, float]
 
 
 def line(trainer: str, measure: str, values: dict[str, list[float]]) -> str:
-    """Write the means, the spreads and the difference of a measure."""
+    """Format the means, the standard deviations and the difference of a measure."""
     shown = "  ".join(
         f"{statistics.mean(each):.4f} +- {statistics.stdev(each):.4f}" for each in values.values()
     )
@@ -66,7 +66,7 @@ def line(trainer: str, measure: str, values: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    """Train all; print a line for each trainer and measure."""
+    """Train all models; print a line for each trainer and measure."""
     parser = argparse.ArgumentParser(description="fp32 and bf16-mixed side by side.")
     parser.add_argument("--trainer", choices=TRAINERS, action="append", help="one of them (all)")
     parser.add_argument("--seeds", type=int, default=5, help="how many (5)")

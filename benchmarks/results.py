@@ -1,12 +1,12 @@
-"""The tables of docs/results.md: the four trainers on a data set, over seeds.
+"""Make the tables of docs/results.md: the four trainers on a data set, over seeds.
 
     python -m benchmarks.results fashion-mnist --seeds 3
 
-runs the graph of `workflows/<data set>`, which git must know (`jemtrack graph --workflow
-fashion-mnist`, `git add workflows`, `git commit`), as DVC experiments, one a seed, and one more a
-seed in which the entropy penalties are sums; those that are there already are not run again, and
-one that was killed goes on. Then it prints a table: mean and standard deviation over the seeds,
-each of which decides the split, the initialisation and all noise.
+runs the graph of `workflows/<data set>`, which git must track (`jemtrack graph --workflow
+fashion-mnist`, `git add workflows`, `git commit`), as DVC experiments: two per seed, in one of
+which the entropy penalties are summed. Finished experiments are not run again, and one that was
+killed is resumed. Then it prints a table: mean and standard deviation over the seeds. A seed
+determines the split, the initialisation and all noise.
 """
 
 import argparse
@@ -39,16 +39,16 @@ class Experiment(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name it as DVC knows it."""
+        """The name of the experiment in DVC."""
         return f"{self.dataset}-seed{self.seed}-{self.reduction}"
 
     @property
     def folder(self) -> Path:
-        """Give the folder of the graph."""
+        """The folder of the graph."""
         return FOLDER / self.dataset
 
     def run(self) -> None:
-        """Run it in a copy of the project."""
+        """Run the experiment in a temporary copy of the project."""
         changes = [f"PrepareData.params.seed={self.seed}"]
         changes += [f"{each}.objective.entropy_reduction={self.reduction}" for each in PENALTIES]
         sets = [part for change in changes for part in ("--set-param", change)]
@@ -56,11 +56,11 @@ class Experiment(NamedTuple):
         subprocess.run(command, cwd=self.folder, check=True)
 
     def read(self, path: str) -> Any:
-        """Read one of its JSON files."""
+        """Read a JSON file of its results."""
         return json.loads(dvc.api.read(str(self.folder / path), rev=self.name))
 
     def rows(self) -> Iterator[tuple[str, dict[str, float]]]:
-        """Give each trainer's name and figures; of `sum`, the penalties' alone."""
+        """Yield the name and figures of each trainer; for `sum`, only of those with a penalty."""
         metrics = self.read("nodes/EvaluateX/metrics.json")
         values = yaml.safe_load(dvc.api.read(str(self.folder / "params.yaml"), rev=self.name))
         n_images = 60_000 - values["PrepareData"]["params"]["n_valid"]
@@ -73,14 +73,14 @@ class Experiment(NamedTuple):
 
 
 def finished(folder: Path) -> set[str]:
-    """Name the experiments that are there."""
+    """List the names of the finished experiments."""
     command = [sys.executable, "-m", "dvc", "exp", "list", "--all", "--name-only"]
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     return {*done.stdout.split()}
 
 
 def table(experiments: list[Experiment]) -> list[str]:
-    """Write the figures of each trainer, mean and standard deviation, as Markdown."""
+    """Format the mean and standard deviation of each trainer's figures as Markdown."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for experiment in experiments:
         for label, figures in experiment.rows():
@@ -100,7 +100,7 @@ def _cell(name: str, values: list[float]) -> str:
 
 
 def main() -> None:
-    """Run what is missing; print the table."""
+    """Run the missing experiments; print the table."""
     parser = argparse.ArgumentParser(description="The four trainers on a data set, over seeds.")
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("--seeds", type=int, default=3, help="how many (3)")

@@ -1,4 +1,4 @@
-"""The rows of the table: what is measured, and what it is held to."""
+"""The rows of the table: what is measured, and its target."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ LARGE = Size(depth=28, width=10, side=32, channels=3, batch_size=64)
 
 @dataclass(frozen=True)
 class Row:
-    """Something that both sides do.
+    """A task that both sides perform.
 
     Attributes:
-        what: it is, in words.
-        bar: the ratio that is asked for.
-        make: both sides, on a place.
-        turns: of each side.
-        n_steps: in a turn.
-        unit: what a step of it is.
-        precisions: that this project has for it.
-        on_gpu: whether it is for a GPU alone, or else for the processor.
+        what: description of the task.
+        bar: the target: the ratio that jemtrack should reach.
+        make: builds both sides for a runtime.
+        turns: timed turns of each side.
+        n_steps: steps in a turn.
+        unit: what one step processes.
+        precisions: precisions of jemtrack's side.
+        on_gpu: whether it runs on a GPU, and only there; else on the CPU.
         counted: whether its arithmetic is counted.
-        warms_up: whether a first turn of each side counts for nothing.
+        warms_up: whether the first turn of each side is not counted.
     """
 
     what: str
@@ -65,7 +65,7 @@ ROWS: dict[str, Row] = {
         turns=7,
     ),
     "evaluation": Row(
-        f"evaluation, WRN-16-2, {sides.PART} images a turn",
+        f"evaluation, WRN-16-2, {sides.PART} images per turn",
         2.0,
         _sized(sides.evaluation, SMALL),
         turns=sides.EVALUATED // sides.PART,
@@ -99,7 +99,7 @@ ROWS: dict[str, Row] = {
         on_gpu=True,
     ),
     "gpu-max-entropy-best": Row(
-        "max-entropy L2 step, WRN-28-10, the batch of most images a second",
+        "max-entropy L2 step, WRN-28-10, the batch size with most images per second",
         5.0,
         _sized(sides.max_entropy_best, LARGE),
         n_steps=3,
@@ -117,13 +117,13 @@ ROWS: dict[str, Row] = {
 
 
 def chosen_rows(options: BenchOptions) -> dict[str, Row]:
-    """Give the rows that are asked for.
+    """Return the chosen rows, or all.
 
     Raises:
-        InputError: for a name that no row has.
+        InputError: if there is no row of a chosen name.
     """
     if unknown := [name for name in options.rows if name not in ROWS]:
         raise InputError(f"--row must be one of {', '.join(ROWS)}, got {', '.join(unknown)}")
-    # A whole training has no step whose costs could be named.
+    # A whole training has no single step to profile.
     usual = [name for name in ROWS if not (options.profile and name == "stage")]
     return {name: ROWS[name] for name in options.rows or usual}

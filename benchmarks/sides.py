@@ -1,7 +1,7 @@
 """Both sides of each row whose steps are timed.
 
-Every function gives what the reference and this project do in a step, from equal weights and
-over the same images.
+Every function returns the step of the reference and the step of jemtrack, with equal weights and
+the same images.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _LARGEST_BATCH = 1024
 
 @dataclass(frozen=True)
 class Sides:
-    """A step of each side; `note` says afterwards what the table does not."""
+    """A step of each side; `note` returns a line to print below the table afterwards."""
 
     reference: Step
     ours: Step
@@ -56,10 +56,10 @@ def max_entropy(size: Size, place: Runtime, options: BenchOptions) -> Sides:
 
 
 def max_entropy_best(size: Size, place: Runtime, options: BenchOptions) -> Sides:
-    """Train by maximum entropy in the batch by which the engine sees most images a second."""
+    """Train by maximum entropy, with the batch size at which jemtrack is fastest per image."""
     best = dataclasses.replace(size, batch_size=_best_batch(size, place))
     both = _training(MaxEntropyL2Objective(), max_entropy_loss, best, place)
-    return dataclasses.replace(both, note=lambda: f"the best batch is {best.batch_size}")
+    return dataclasses.replace(both, note=lambda: f"the best batch size is {best.batch_size}")
 
 
 def _training(objective: Objective, loss: Loss, size: Size, place: Runtime) -> Sides:
@@ -82,7 +82,7 @@ def sampled(size: Size, place: Runtime, options: BenchOptions) -> Sides:
 
 
 def evaluation(size: Size, place: Runtime, options: BenchOptions) -> Sides:
-    """Classify images with noise; a step of each side takes the next part of them."""
+    """Evaluate images with noise; a step takes the next part of them."""
     n_images, part = (8, 4) if options.tiny else (EVALUATED, PART)
     params, data = size.params(), size.random_data(n_images)
     network = EngineStep(CrossEntropy(), params, data, place).network
@@ -120,7 +120,7 @@ def _parts(n_images: int, part: int) -> Iterator[torch.Tensor]:
 
 
 def _best_batch(size: Size, place: Runtime) -> int:
-    """Double the batch while that makes the engine see more images a second, and memory lasts."""
+    """Double the batch size as long as images per second increase and memory suffices."""
     best, most = size.batch_size, 0.0
     while best < _LARGEST_BATCH:
         batch_size = 2 * best if most else best

@@ -1,4 +1,4 @@
-"""The networks and images that are timed: this project's and the reference's, equal.
+"""The networks and images of the benchmarks, equal for jemtrack and the reference.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -22,7 +22,7 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Size:
-    """A wide residual network, and the square images of a batch."""
+    """The size of a wide residual network, and of a batch of square images."""
 
     depth: int
     width: int
@@ -32,7 +32,7 @@ class Size:
 
     @property
     def name(self) -> str:
-        """Name the network and the size of a batch."""
+        """The name of the network and the shape of a batch."""
         images = f"{self.batch_size}x{self.channels}x{self.side}x{self.side}"
         return f"WRN-{self.depth}-{self.width}, {images}"
 
@@ -42,7 +42,7 @@ class Size:
         return self.channels, self.side, self.side
 
     def params(self, n_epochs: int = 1, lr: float = 1e-4, n_steps: int = 0) -> TrainArgs:
-        """Give a trainer's parameters: epochs, learning rate and the Langevin steps of a chain."""
+        """Return a trainer's parameters; `n_steps` is the length of Langevin chains."""
         return TrainArgs(
             depth=self.depth,
             width=self.width,
@@ -53,7 +53,7 @@ class Size:
         )
 
     def random_data(self, n_images: int | None = None) -> DataSplits:
-        """Draw images and labels by chance; by default, those of 32 batches."""
+        """Draw random images and labels, by default for 32 batches."""
         shape = (n_images or 32 * self.batch_size, *self.image_shape)
         stream = generator(SEED, "benchmark")
         train = LabelledImages(
@@ -64,7 +64,7 @@ class Size:
         return DataSplits("random", N_CLASSES, True, SEED, train, valid=none, test=none)
 
     def plain_network(self, network: nn.Module) -> Classifier:
-        """Make the reference's network with the weights that `network` has now."""
+        """Build the reference's network with the current weights of `network`."""
         plain = Classifier(self.depth, self.width, self.channels, N_CLASSES)
         plain.load_state_dict(
             {name: weight.contiguous() for name, weight in network.state_dict().items()}
@@ -76,12 +76,12 @@ TINY = Size(depth=10, width=1, side=8, channels=1, batch_size=4)
 
 
 def plain_images(part: LabelledImages, sigma: float, flip: bool) -> AugmentedImages:
-    """Give images as the reference reads them in training."""
+    """Return the training images as the reference reads them."""
     pad = crop_padding(part.images_NCHW.shape[-1])
     return AugmentedImages(part.images_NCHW, part.labels_N, sigma, pad, flip)
 
 
 def two_loaders(data: DataSplits, params: TrainArgs) -> list[Iterator[tuple[Tensor, Tensor]]]:
-    """Read the training images twice, as the published scripts do."""
+    """Return two loaders of the training images, as the published scripts have."""
     images = plain_images(data.train, params.sigma, data.flip)
     return [cycle(loader(images, params.batch_size)) for _ in range(2)]

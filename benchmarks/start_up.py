@@ -1,15 +1,15 @@
-"""What a stage costs before it begins its work, beside importing the libraries that it needs.
+"""Measure the start-up of each stage against importing the libraries that it needs.
 
     python benchmarks/start_up.py
 
-starts each stage of the main job as `dvc repro` does, `zntrack run ...`, on the digits, and ends
-it where its work begins: where PrepareData asks for its files, a trainer for its first batch, and
-those that measure for a model. Between any two such processes one of `import torch, zntrack`
-runs (for a trainer in bf16, of `lightning_fabric` too). A ratio is that of a stage's seconds to
-the mean of the imports' before and after it; it is given for the clock on the wall and for the
-processor's time, which a busy machine disturbs less. ZnTrack's command imports MLflow wherever
-that is installed, before any line of the stage: `--mlflow` counts it, by default it is kept out,
-as if it were not installed. In the end stands what `jemtrack --help` takes.
+starts each stage of the default graph on the digits as `dvc repro` does, with `zntrack run ...`,
+and ends it where its work begins: where PrepareData reads its files, a trainer draws its first
+batch, and the measuring stages load a model. Between two such processes, a process runs
+`import torch, zntrack` (for a trainer in bf16 also `lightning_fabric`). A ratio compares the time
+of a stage with the mean of the imports before and after it. It is printed for wall-clock time and
+for CPU time, which other work of the machine affects less. If MLflow is installed, ZnTrack's
+command imports it before any line of the stage. By default, this import is prevented; `--mlflow`
+includes it. The last line is the time of `jemtrack --help`.
 """
 
 import argparse
@@ -59,7 +59,7 @@ SMALL = {"width": 1, "n_epochs": 1, "n_steps": 0}
 
 @dataclass(frozen=True)
 class Start:
-    """A stage, and what of which module it calls first when it begins its work."""
+    """A stage, and the function whose first call marks the start of its work."""
 
     stage: str
     module: str
@@ -89,11 +89,11 @@ STARTS = {
 
 
 class Project:
-    """A folder with the graph, where processes are started and timed."""
+    """A folder with the graph, in which processes are started and timed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # An installed jemtrack may be another checkout's.
+        # An installed jemtrack may belong to another checkout.
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         (path / "src").mkdir()
         self.python(
@@ -103,7 +103,7 @@ class Project:
         self.stages = yaml.safe_load((path / "dvc.yaml").read_text())["stages"]
 
     def python(self, *arguments: str) -> str:
-        """Run Python in the folder; give what it prints."""
+        """Run Python in the folder; return its output."""
         command = [sys.executable, *arguments]
         ended = subprocess.run(
             command, cwd=self.path, env=self.environment, capture_output=True, text=True
@@ -113,7 +113,7 @@ class Project:
         return ended.stdout
 
     def seconds(self, program: str) -> dict[str, float]:
-        """Run a program that says the time in the end; give its seconds by each clock."""
+        """Run a program that prints the time at its end; return its seconds by each clock."""
         started = time.monotonic()
         ended, processor = map(float, self.python("-c", program).split()[-2:])
         return dict(zip(CLOCKS, (ended - started, processor), strict=True))
@@ -126,11 +126,11 @@ class Project:
         path.write_text(yaml.safe_dump(content))
 
     def command(self, stage: str) -> str:
-        """Give what `zntrack` is told to run the stage, as dvc.yaml says it."""
+        """Return the arguments of `zntrack` in the stage's command."""
         return self.stages[stage]["cmd"].removeprefix("zntrack ")
 
     def run(self, *stages: str) -> None:
-        """Run stages whole."""
+        """Run stages to their end."""
         for stage in stages:
             program = f"import sys; sys.argv = ['zntrack', *{self.command(stage).split()}]; "
             self.python("-c", f"{program}from zntrack.cli.cli import app; app()")
@@ -139,7 +139,7 @@ class Project:
 def measured(
     project: Project, start: Start, n_processes: int, mlflow: bool
 ) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """Start the stage and the imports by turns; give the seconds of both, one import more."""
+    """Alternate the imports and the stage; return the seconds of both, one import more."""
     program = STAGE.format(
         mlflow=not mlflow,
         module=start.module,
@@ -160,7 +160,7 @@ def measured(
 def lines(
     name: str, stages: list[dict[str, float]], imports: list[dict[str, float]]
 ) -> Iterator[str]:
-    """Write a stage's ratios with their quartiles, and the seconds."""
+    """Format a stage's ratios with their quartiles, and the seconds."""
     for clock in CLOCKS:
         around = [(a[clock] + b[clock]) / 2 for a, b in pairwise(imports)]
         ratios = [stage[clock] / base for stage, base in zip(stages, around, strict=True)]
@@ -173,7 +173,7 @@ def lines(
 
 
 def main() -> None:
-    """Measure each stage's start and the command's help; print a table."""
+    """Measure the start-up of each stage and `jemtrack --help`; print a table."""
     parser = argparse.ArgumentParser(description="What a stage costs before its work begins.")
     parser.add_argument("--stage", choices=STARTS, action="append", help="one of them (all)")
     parser.add_argument("--processes", type=int, default=9, help="starts of each (9)")

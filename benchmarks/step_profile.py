@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Profile a step: the operations or kernels that take most of its time."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,23 +17,23 @@ TOP = 15
 def profile_lines(
     step: Step, device: torch.device, arithmetic: int | None, matrix_rate: float | None
 ) -> Iterator[str]:
-    """Write the top costs of a step: on a GPU those of its kernels, else of PyTorch's operations.
+    """Yield the top costs of a step: kernels on a GPU, else PyTorch's operations.
 
-    With the step's `arithmetic` (FLOP) and the device's `matrix_rate` (FLOP a second), it says
-    what share of the rate a step reaches when no profiler looks on.
+    With the step's `arithmetic` (FLOP) and the device's `matrix_rate` (FLOP per second), also
+    yield the share of the rate that a step reaches without the profiler.
     """
     timed(step, 2, device)
     seconds = timed(step, N_STEPS, device) / N_STEPS
     with profile(activities=_activities(device)) as found:
         timed(step, N_STEPS, device)
-    yield f"{duration(seconds)} a step without the profiler"
+    yield f"{duration(seconds)} per step without the profiler"
     if arithmetic and matrix_rate:
         reached = arithmetic / seconds / matrix_rate
         yield (
             f"{arithmetic / 1e9:.1f} GFLOP in convolutions and matrix products: {reached:.0%} of "
             f"the {matrix_rate / 1e9:.0f} GFLOP/s that matrix products alone reach"
         )
-    yield f"{'share':>6} {'a step':>10} {'calls':>7}  what"
+    yield f"{'share':>6} {'per step':>10} {'calls':>7}  operation"
     yield from _costs(found, device)
 
 
@@ -57,6 +57,6 @@ def _costs(found: profile, device: torch.device) -> Iterator[str]:
 
 
 def _microseconds(event: Any) -> float:
-    """Give what the operation itself took, without those that it calls."""
+    """Return the time of the operation itself, without the operations that it calls."""
     on_gpu = event.device_type == DeviceType.CUDA
     return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)

@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown."""
+"""Format the measurements as tables in Markdown."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from benchmarks.rows import Row
 from benchmarks.turns import Turns
 
 _TIMES = (
-    "row", "precision", "reference", "jemtrack", "of a", "ratio", "quartiles", "at least",
+    "row", "precision", "reference", "jemtrack", "per", "ratio", "quartiles", "target",
 )  # fmt: skip
 _ARITHMETIC = (
     "row", "precision", "GFLOP", "matrix GFLOP/s", "reached", "floor", "ratio at the floor",
@@ -16,10 +16,10 @@ _ARITHMETIC = (
 
 @dataclass(frozen=True)
 class Result:
-    """A row in one precision.
+    """The measurements of a row in one precision.
 
     `arithmetic` is that of jemtrack's step and `products` that of the yardstick, matrix products,
-    in FLOP. Where nothing was measured, `none` says why.
+    in FLOP. If nothing was measured, `none` is the reason.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Result:
 
 
 def table_lines(results: Sequence[Result]) -> Iterator[str]:
-    """Write what each row is, the table of times, and that of the arithmetic."""
+    """Yield the table of times, a description of each row, and the table of arithmetic."""
     yield ""
     yield from _markdown(_TIMES, [_times(result) for result in results])
     yield ""
@@ -41,14 +41,14 @@ def table_lines(results: Sequence[Result]) -> Iterator[str]:
         yield f"- {name}: {row.what}"
     for result in results:
         if result.note:
-            yield f"- {result.name}, {result.precision}, in the end: {result.note}"
+            yield f"- {result.name}, {result.precision}, result: {result.note}"
     if counted := [result for result in results if result.arithmetic]:
         yield ""
         yield from _markdown(_ARITHMETIC, [_arithmetic(result) for result in counted])
 
 
 def duration(seconds: float) -> str:
-    """Write seconds in a unit that suits them."""
+    """Format seconds as s or ms."""
     return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1000:.2f} ms"
 
 
@@ -74,7 +74,7 @@ def _arithmetic(result: Result) -> list[str]:
     assert turns
     assert arithmetic
     assert products
-    share = arithmetic / products  # of the yardstick's time that the arithmetic takes
+    share = arithmetic / products  # of the yardstick's time, at the rate of the yardstick
     return [
         result.name,
         result.precision,

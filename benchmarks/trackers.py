@@ -1,9 +1,9 @@
-"""What the trackers that every training can afford cost: `python -m benchmarks.trackers`.
+"""Measure the cost of the record and of the performance tracker: `python -m benchmarks.trackers`.
 
-The record's cost is the time of telling it a batch. The performance tracker works beside the
-training, in a thread: its cost is the CPU time of that thread, which holds up the training by no
-more than that. Both are held against a step of 100 ms. The variants take turns, so that what else
-the machine does falls on all of them alike; figures are medians over the rounds.
+The cost of the record is the time to dispatch a batch's events to it. The performance tracker
+runs in a thread: its cost is the CPU time of that thread, which is the most by which it delays the
+training. Both are compared with a step of 100 ms. The variants alternate, so that other work of the
+machine affects all of them equally; figures are medians over the rounds.
 """
 
 import argparse
@@ -26,7 +26,7 @@ INTERVAL_SECONDS = 1.0
 
 
 def record_seconds(folder: Path, n_batches: int) -> float:
-    """Give the seconds that the record takes for a batch."""
+    """Measure the seconds that the record takes for a batch."""
     record = JsonLines(folder=str(folder / "record"))
     record(RunStart("benchmark", {}))
     record(PhaseStart(Position(), "train", 1, 1, n_batches))
@@ -40,7 +40,7 @@ def record_seconds(folder: Path, n_batches: int) -> float:
 
 
 def sampling_seconds(folder: Path, n_samples: int, *, light: bool) -> float:
-    """Give the CPU seconds that a sample takes the thread that takes it."""
+    """Measure the CPU seconds of a sample in the thread that takes it."""
     tracker = Performance(path=str(folder / "performance.jsonl"), light=light)
     spent: list[float] = []
 
@@ -48,7 +48,7 @@ def sampling_seconds(folder: Path, n_samples: int, *, light: bool) -> float:
         tracker._gauges = Gauges(light=light)
         file = LineFile(Path(tracker.path))
         for _ in range(n_samples):
-            tracker._gauges._search_due = 0.0  # as after a second
+            tracker._gauges._search_due = 0.0  # as if a second had passed
             started = time.thread_time()
             tracker._sample(file)
             spent.append(time.thread_time() - started)
@@ -61,7 +61,7 @@ def sampling_seconds(folder: Path, n_samples: int, *, light: bool) -> float:
 
 
 def rows(folder: Path, n_rounds: int) -> list[tuple[str, float, float]]:
-    """Give for each tracker its name, microseconds a batch or a sample, and percent of a step."""
+    """Return each tracker's name, microseconds per batch or sample, and percent of a step."""
     variants: dict[str, tuple[Callable[[], float], float]] = {
         "jsonl, a batch": (lambda: record_seconds(folder, 2000), 1 / STEP_SECONDS),
         "performance, a sample": (
@@ -85,7 +85,7 @@ def rows(folder: Path, n_rounds: int) -> list[tuple[str, float, float]]:
 
 
 def main() -> None:
-    """Print a table, and exit with 1 where a tracker takes more than it may."""
+    """Print a table; exit with status 1 if a tracker exceeds its limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true", help="print JSON")

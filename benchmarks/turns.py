@@ -1,4 +1,4 @@
-"""Two sides that take turns in one process, so that what else the machine does weighs on both."""
+"""Time two sides alternately in one process, so that other work of the machine affects both."""
 
 import math
 import statistics
@@ -13,12 +13,13 @@ from jemtrack.train.launch import keep_freed_memory, set_thresholds
 
 Step = Callable[[], object]
 
-# The highest to which glibc raises its thresholds by itself: it keeps the most for the reference.
-_GLIBC_S_OWN = (64 * 2**20, 32 * 2**20)
+# The highest values to which glibc raises its thresholds by itself: the best case for the
+# reference, as glibc then keeps the most memory.
+_GLIBC_THRESHOLDS = (64 * 2**20, 32 * 2**20)
 
 
 class Turn(NamedTuple):
-    """Seconds of a turn of each side, and of a yardstick after them."""
+    """The seconds of a turn of each side, and of the yardstick after them."""
 
     reference: float
     ours: float
@@ -26,45 +27,45 @@ class Turn(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times faster ours was."""
+        """The reference's time divided by jemtrack's."""
         return self.reference / self.ours
 
 
 @dataclass(frozen=True)
 class Turns:
-    """What was measured; `n_steps` are the steps of a turn."""
+    """The timed turns, each of `n_steps` steps."""
 
     turns: Sequence[Turn]
     n_steps: int = 1
 
     @property
     def reference(self) -> float:
-        """Median seconds of a step."""
+        """The median seconds per step."""
         return statistics.median(turn.reference for turn in self.turns) / self.n_steps
 
     @property
     def ours(self) -> float:
-        """Median seconds of a step."""
+        """The median seconds per step."""
         return statistics.median(turn.ours for turn in self.turns) / self.n_steps
 
     @property
     def ratio(self) -> float:
-        """Median of the ratios of each pair of turns."""
+        """The median of the ratios over the pairs of turns."""
         return statistics.median(turn.ratio for turn in self.turns)
 
     @property
     def yardstick(self) -> float:
-        """Median seconds of the yardstick."""
+        """The median seconds of the yardstick."""
         return statistics.median(turn.yardstick for turn in self.turns)
 
     def yardsticks(self, side: Literal["reference", "ours"]) -> float:
-        """How many times the yardstick's seconds a step of the side took; the median."""
+        """Return the median ratio of a step's time to the yardstick's."""
         ratios = (getattr(turn, side) / turn.yardstick for turn in self.turns)
         return statistics.median(ratios) / self.n_steps
 
     @property
     def quartiles(self) -> tuple[float, float] | None:
-        """The quartiles of these ratios; None of fewer than three."""
+        """The quartiles of the ratios; None if there are fewer than three."""
         if len(self.turns) < 3:
             return None
         low, _, high = statistics.quantiles([turn.ratio for turn in self.turns], n=4)
@@ -78,14 +79,14 @@ def take_turns(
     device: torch.device,
     yardstick: Step | None = None,
 ) -> Turns:
-    """Time `n_turns` of `n_steps` steps of both sides; neither is always the first.
+    """Time `n_turns` turns of `n_steps` steps of both sides, which alternate in going first.
 
     After each pair of turns, the `yardstick` is timed once.
     """
     reference, ours = sides
 
     def plain() -> float:
-        set_thresholds(*_GLIBC_S_OWN)
+        set_thresholds(*_GLIBC_THRESHOLDS)
         return timed(reference, n_steps, device)
 
     def fast() -> float:
@@ -104,7 +105,7 @@ def take_turns(
 
 
 def timed(step: Step, n_steps: int, device: torch.device) -> float:
-    """Give the seconds of `n_steps` steps, until the device has done them."""
+    """Return the seconds of `n_steps` steps, until the device has finished them."""
     _wait_for(device)
     started = time.perf_counter()
     for _ in range(n_steps):

@@ -1,8 +1,8 @@
-"""Both sides of a whole training on Fashion-MNIST: what a trainer stage does, and a plain script.
+"""Both sides of a whole training on Fashion-MNIST: a trainer stage, and a plain script.
 
 Each side starts from images in memory and ends with weights in a file. Each pair of trainings has
-a seed of its own. What both have learned is measured afterwards, by the same function on the same
-images; with one pair, chance alone sets them some hundredths of accuracy apart.
+its own seed. Afterwards, the same function evaluates the models of both sides on the same images;
+with a single pair, their accuracies differ by some hundredths by chance.
 """
 
 import dataclasses
@@ -44,9 +44,9 @@ LR = 1e-3
 
 @dataclass
 class WholeTrainings:
-    """Trains both, from equal weights, and remembers what came of it.
+    """Train both sides from equal weights, and keep the trained models.
 
-    A side's n-th training has the data's seed and n - 1 more.
+    The n-th training of a side has the seed of the data plus n - 1.
     """
 
     data: DataSplits
@@ -58,7 +58,7 @@ class WholeTrainings:
     )
 
     def reference(self) -> None:
-        """Train as a plain script does."""
+        """Train with the plain script."""
         params, (data, start) = self.params, self._begun("reference")
         torch.manual_seed(data.seed)
         network = self.size.plain_network(start)
@@ -78,7 +78,7 @@ class WholeTrainings:
         self.trained["reference"].append(start)
 
     def ours(self) -> None:
-        """Train as a trainer stage does, with its record, history and checkpoints."""
+        """Train like a trainer stage, with its record, history and checkpoints."""
         params, (data, _) = self.params, self._begun("jemtrack")
         objective = MaxEntropyL2Objective()
         with tempfile.TemporaryDirectory() as name:
@@ -93,14 +93,14 @@ class WholeTrainings:
         self.trained["jemtrack"].append(network_of(training.state.served))
 
     def _begun(self, name: str) -> tuple[DataSplits, JointEnergyModel]:
-        """Give data and network of a side's next training."""
+        """Return the data and the initial network of a side's next training."""
         seed = self.data.seed + len(self.trained[name])
         data = dataclasses.replace(self.data, seed=seed)
         torch.manual_seed(seed)
         return data, initial_network(network_shape(self.params, data)).to(self.place.device)
 
     def note(self) -> str:
-        """Say what each has learned: the mean over the trainings, and the standard deviation."""
+        """Format the accuracy and NLL of each side: mean and standard deviation over trainings."""
         sizes = f"{len(self.data.train)} training images, {self.params.n_epochs} epochs"
         learned = (f"{name} {self._learned(models)}" for name, models in self.trained.items())
         return "; ".join([f"{sizes}, on the test images", *learned])
@@ -133,7 +133,7 @@ def _spread(values: list[float]) -> str:
 
 def _fashion_mnist() -> DataSplits:
     with tempfile.TemporaryDirectory() as root:
-        # The project's own folder of data is left alone: a stage may depend on it.
+        # Not into the project's data/: a stage may depend on it.
         fetch("fashion-mnist", Path(root), _here())
         return prepare("fashion-mnist", Path(root), 10, N_VALID, seed=1)
 
@@ -149,7 +149,7 @@ def _random() -> DataSplits:
 
 
 def _fewer(data: DataSplits, n_images: int | None) -> DataSplits:
-    """Keep so many training images, which were drawn by chance, and as large a share of others."""
+    """Keep `n_images` training images, whose order is random, and the same share of the others."""
     if n_images is None:
         return data
     share = min(1.0, n_images / len(data.train))

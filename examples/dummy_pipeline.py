@@ -1,8 +1,8 @@
-"""A pipeline without a model: what it sets is recorded, whatever it is.
+"""A pipeline without a model: the engine records whatever metrics a loop sets.
 
     python examples/dummy_pipeline.py examples/dummy.yaml
 
-The file names the loop, its options, a callback that ends it early, and the trackers.
+The file declares the loop, its options, a callback that ends it early, and the trackers.
 """
 
 import logging
@@ -19,20 +19,20 @@ from jemtrack.train.pipeline import Pipeline
 
 @component("dummy")
 class Dummy(Pipeline):
-    """Falls towards a floor, a little less each epoch."""
+    """A loop whose loss decreases exponentially towards a floor."""
 
     n_epochs: int = Option(int, "epochs at most", default=20, minimum=1)
-    n_batches: int = Option(int, "batches of an epoch", default=5, minimum=1)
-    floor: float = Option(float, "the loss that it never falls below", default=0.2, minimum=0)
+    n_batches: int = Option(int, "batches per epoch", default=5, minimum=1)
+    floor: float = Option(float, "lower bound of the loss", default=0.2, minimum=0)
 
     def run(self) -> None:
-        """Run the epochs; record what is left at the end."""
+        """Run the epochs; record the final loss."""
         for epoch in self.epochs(self.n_epochs):
             self.run_epoch(epoch)
         self.run_metrics[Metric.TEST_LOSS] = self.loss_after(self.n_epochs)
 
     def run_epoch(self, epoch: int) -> None:
-        """Show the batches, then set what the epoch is recorded with."""
+        """Log the loss of each batch, then set the metrics of the epoch."""
         total = 0.0
         for batch in range(self.n_batches):
             loss = self.loss_after(epoch + batch / self.n_batches)
@@ -42,12 +42,12 @@ class Dummy(Pipeline):
         self.epoch_metrics[Metric.VALID_LOSS] = max(self.loss_after(epoch), 2 * self.floor)
 
     def loss_after(self, epochs: float) -> float:
-        """Give the loss after a number of epochs."""
+        """Return the loss after a number of epochs."""
         return self.floor + math.exp(-epochs / 2)
 
 
 def main(path: Path) -> None:
-    """Run what the file describes."""
+    """Run the pipeline that the file declares."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     pipeline = load_pipeline(path)
     pipeline.run()

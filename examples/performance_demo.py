@@ -1,9 +1,9 @@
-"""What a training takes of the machine, and what it costs to measure it.
+"""Measure the load of the machine during a loop, and the cost of measuring it.
 
     python examples/performance_demo.py runs/performance
 
-runs a loop with the performance tracker as it usually is, then in its lightweight mode, and
-prints what the samples say and how long it took to take them.
+runs a loop with the performance tracker in its usual mode, then in its lightweight mode, and
+prints a summary of the samples and the time that a sample takes.
 """
 
 import sys
@@ -17,19 +17,19 @@ from jemtrack.trackers.performance import Performance
 from jemtrack.train.metrics import Metric
 from jemtrack.train.pipeline import Pipeline
 
-INTERVAL = 0.05  # seconds between two samples here; usually it is a second
+INTERVAL = 0.05  # seconds between two samples; the default is one second
 
 
 class Busy(Pipeline):
-    """Multiplies matrices for a while and holds some memory."""
+    """Multiply matrices for a while, with more memory in each epoch."""
 
     n_epochs = 3
 
     def __init__(self, seconds):
-        self.seconds = seconds  # an epoch
+        self.seconds = seconds  # per epoch
 
     def run_epoch(self, epoch):
-        """Work for some seconds; count what was done in them."""
+        """Multiply matrices for some seconds; log the inverse of their number as the loss."""
         held = np.ones((epoch + 1, 1 << 20))  # 8 MiB more each epoch
         matrix, n_products = np.ones((200, 200)), 0
         until = time.perf_counter() + self.seconds
@@ -41,8 +41,8 @@ class Busy(Pipeline):
         self.epoch_metrics[Metric.TRAIN_LOSS] = held.mean() / n_products
 
 
-def shown(path):
-    """Say what a file of samples holds, and what they cost."""
+def summary(path):
+    """Summarise the samples in a file, and the time that they took."""
     samples = list(read_lines(path))
     metrics = [sample["metrics"] for sample in samples]
     cpu = sum(each["cpu_percent"] for each in metrics) / len(metrics)
@@ -62,4 +62,4 @@ if __name__ == "__main__":
         pipeline = Busy(seconds=0.5)
         pipeline.trackers = [Performance(path=str(path), interval=INTERVAL, light=light)]
         pipeline.run()
-        print(f"{mode}: {shown(path)}")
+        print(f"{mode}: {summary(path)}")

@@ -1,9 +1,11 @@
-"""A small classifier of scikit-learn's digits, trained by the engine.
+"""Train a small classifier of scikit-learn's digits with the engine.
 
     python examples/simple_classifier.py runs/classifier
 
-Training ends when the validation loss has not improved for three epochs, and the best epoch's
-weights come back. A run that was killed goes on where it was when it is started again.
+Training ends when the validation loss has not improved for three epochs; then the weights of the
+best epoch are restored. If the program is killed, it resumes when it is started again.
+
+Letters: B batch, C classes, F features, N images.
 """
 
 import logging
@@ -34,30 +36,30 @@ N_TRAIN, BATCH_SIZE, LR = 1400, 64, 0.003
 
 
 class DigitBatches:
-    """The epoch and the number of a batch say which images are in it."""
+    """Batches of digits; the images of a batch are a function of its epoch and number."""
 
     sampler = EpochSampler(N_TRAIN, BATCH_SIZE, seed=1)
 
     def __len__(self):
-        """Count the batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return len(self.sampler)
 
     def epoch(self, epoch, start=0, retry=0):
-        """Give the batches of an epoch from the one numbered `start` on."""
+        """Yield the batches of an epoch from number `start` on."""
         for rows_B in self.sampler.epoch(epoch, start):
             yield IMAGES_NF[rows_B], LABELS_N[rows_B]
 
 
 def losses(models, batch):
-    """Give what is minimised, and what is recorded beside it."""
+    """Compute the loss, and the accuracy for the record."""
     logits_BC, labels_B = models["classifier"](batch[0]), batch[1]
     accuracy = (logits_BC.argmax(1) == labels_B).float().mean()
     return {"loss": cross_entropy(logits_BC, labels_B), "accuracy": accuracy}
 
 
 @torch.no_grad()
-def measured(models):
-    """Measure the classifier on images that it was not trained on."""
+def validate(models):
+    """Compute loss and accuracy on images that are not used for training."""
     found = losses(models, (IMAGES_NF[N_TRAIN:], LABELS_N[N_TRAIN:]))
     return {f"valid_{name}": value.item() for name, value in found.items()}
 
@@ -68,7 +70,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1] if sys.argv[1:] else "runs/classifier")
     classifier = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     step = Step(name="train", n_epochs=60, optimizers={"classifier": AdamW(lr=LR)})
-    phase = Phase(step, losses, DigitBatches(), Validation(measured))
+    phase = Phase(step, losses, DigitBatches(), Validation(validate))
     metrics = Run(
         "simple classifier", {"lr": LR}, TrainState({"classifier": classifier}), [phase],
         trackers=[Lines(), JsonLines(folder=str(folder / "record"))],

@@ -1,1 +1,1 @@
-"""Steps written plainly, as the published JEM scripts do them: fp32, nothing made faster."""
+"""The reference: steps as in the published JEM scripts, in fp32, without optimisation."""

@@ -1,4 +1,4 @@
-"""What a model says of images, one at a time."""
+"""Evaluate a model on images, one at a time."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from benchmarks.reference.network import Classifier
 def evaluate(
     network: Classifier, images: AugmentedImages, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Give each image's logits (N, classes) and log p~(x) (N,), with the images' noise."""
+    """Compute the logits (N, classes) and log p~(x) (N,) of the images with their noise."""
     network.eval()
     logits, log_densities = [], []
     for index in range(len(images)):

@@ -1,4 +1,4 @@
-"""Images read one by one, each augmented by itself.
+"""Read and augment images one by one.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def augment_image(image_CHW: Tensor, row: int, column: int, flipped: bool, pad: int) -> Tensor:
-    """Reflect-pad one uint8 image, crop it, mirror it if asked, and scale it to [-1, 1]."""
+    """Reflect-pad one uint8 image, crop it, flip it at random if asked, and scale it to [-1, 1]."""
     height, width = image_CHW.shape[1:]
     # NumPy pads an image of this size faster than PyTorch does.
     padded_CHW = np.pad(image_CHW.numpy(), ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
@@ -25,7 +25,7 @@ def augment_image(image_CHW: Tensor, row: int, column: int, flipped: bool, pad: 
 
 @dataclass
 class AugmentedImages(Dataset):
-    """Labelled uint8 images, augmented when they are read; with `pad` 0, only noise is added."""
+    """Labelled uint8 images, augmented on reading; with `pad` 0, only noise is added."""
 
     images_NCHW: Tensor
     labels_N: Tensor
@@ -34,11 +34,11 @@ class AugmentedImages(Dataset):
     flip: bool = False
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return len(self.labels_N)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Give an image and its label."""
+        """Return an augmented image and its label."""
         row, column = torch.randint(2 * self.pad + 1, (2,)).tolist()
         flipped = self.flip and torch.rand(1).item() < 0.5
         image_CHW = augment_image(self.images_NCHW[index], row, column, flipped, self.pad)
@@ -46,11 +46,11 @@ class AugmentedImages(Dataset):
 
 
 def loader(images: AugmentedImages, batch_size: int) -> DataLoader:
-    """Read the images in a random order, in this process."""
+    """Return a loader in random order, without worker processes."""
     return DataLoader(images, batch_size, shuffle=True, num_workers=0, drop_last=True)
 
 
 def cycle(batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go through the loader again and again."""
+    """Yield the batches of the loader, epoch after epoch, without end."""
     while True:
         yield from batches

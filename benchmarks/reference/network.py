@@ -1,6 +1,6 @@
-"""The wide residual network, plainly: contiguous fp32, layer after layer.
+"""The wide residual network without optimisation: contiguous tensors in fp32.
 
-Its parts go by the names of `jemtrack.jem.networks.wide_resnet`, so that both can have the same
+Its parts have the names of `jemtrack.jem.networks.wide_resnet`, so that both can load the same
 weights.
 """
 
@@ -11,7 +11,7 @@ SLOPE = 0.2
 
 
 class Block(nn.Module):
-    """Two convolutions after a leaky ReLU each, beside a shortcut."""
+    """A residual block: twice leaky ReLU and convolution, plus a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -22,14 +22,14 @@ class Block(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the sum of both paths."""
+        """Compute the sum of both paths."""
         hidden = self.conv1(functional.leaky_relu(x, SLOPE))
         hidden = self.conv2(functional.leaky_relu(hidden, SLOPE))
         return self.shortcut(x) + hidden
 
 
 class Trunk(nn.Module):
-    """Images to features."""
+    """Map images to features."""
 
     def __init__(self, depth: int, width: int, channels: int) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class Trunk(nn.Module):
         self.n_features = before
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the features, averaged over the image."""
+        """Compute the features, averaged over height and width."""
         x = functional.leaky_relu(self.blocks(self.stem(x)), SLOPE)
         return functional.avg_pool2d(x, x.shape[-1]).flatten(1)
 
 
 class Classifier(nn.Module):
-    """Images to logits, whose log-sum-exp is log p~(x)."""
+    """Map images to logits, whose log-sum-exp is log p~(x)."""
 
     def __init__(self, depth: int, width: int, channels: int, n_classes: int) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class Classifier(nn.Module):
         self.energy_head = nn.Linear(self.trunk.n_features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give log p~(x) of each image."""
+        """Compute log p~(x) of each image."""
         return self.classify(x).logsumexp(1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """Give the logits."""
+        """Compute the logits."""
         return self.class_head(self.trunk(x))

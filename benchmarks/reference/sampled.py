@@ -1,4 +1,4 @@
-"""JEM's own step, plainly: Langevin chains from a replay buffer on the CPU."""
+"""JEM's own training step as published: Langevin chains, with a replay buffer on the CPU."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from benchmarks.reference.steps import Loaded, descend, searched_convolutions
 
 @dataclass
 class Chains:
-    """Langevin dynamics from a buffer of earlier ends, or now and then from noise."""
+    """Langevin chains that start from the ends of earlier ones, or at times from noise."""
 
     image_shape: tuple[int, int, int]
     device: torch.device
@@ -26,7 +26,7 @@ class Chains:
         self.buffer = self._fresh(self.buffer_size)
 
     def __call__(self, network: Classifier, n_chains: int) -> Tensor:
-        """Give the chains' ends, and keep them."""
+        """Run the chains; store and return their ends."""
         chosen = torch.randint(self.buffer_size, (n_chains,))
         afresh = (torch.rand(n_chains) < self.reinit).float()[:, None, None, None]
         start = afresh * self._fresh(n_chains) + (1 - afresh) * self.buffer[chosen]
@@ -46,7 +46,7 @@ class Chains:
 
 @dataclass
 class PlainSampledStep:
-    """Trains on a batch for p(x), one of chains' ends, and one with labels."""
+    """Train on a batch for p(x), a batch of samples, and a batch with labels."""
 
     network: Classifier
     chains: Chains
@@ -61,7 +61,7 @@ class PlainSampledStep:
 
     @searched_convolutions()
     def __call__(self) -> float:
-        """Take a step; give its loss."""
+        """Take a step; return its loss."""
         x_p = next(self.others)[0].to(self.device)
         x, y = (each.to(self.device) for each in next(self.labelled))
         x_q = self.chains(self.network, len(x_p))
@@ -69,6 +69,6 @@ class PlainSampledStep:
 
 
 def sampled_loss(network: Classifier, x_p: Tensor, x_q: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Raise log p~ of images, lower that of the chains' ends, and classify: three forwards."""
+    """Raise log p~ of images, lower that of samples, and classify: three forward passes."""
     contrast = network(x_p).mean() - network(x_q).mean()
     return -contrast + cross_entropy(network.classify(x), y)

@@ -1,4 +1,4 @@
-"""The plain steps of a classifier and of maximum entropy by squared deviations."""
+"""The reference's training steps of a classifier, and of maximum entropy by squared deviations."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ LARGEST_LOSS = 1e8
 
 @contextmanager
 def searched_convolutions() -> Iterator[None]:
-    """Let cuDNN try which algorithm is fastest, as the published scripts do."""
+    """Let cuDNN search for the fastest algorithms, as the published scripts do."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -28,12 +28,12 @@ def searched_convolutions() -> Iterator[None]:
 
 
 def cross_entropy_loss(network: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Classify: one forward."""
+    """Compute the cross entropy, in one forward pass."""
     return cross_entropy(network.classify(x), y)
 
 
 def max_entropy_loss(network: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Classify, and hold log p~(x) to its mean: a forward for each."""
+    """Compute the cross entropy plus the variance of log p~(x), with a forward pass for each."""
     log_density = network(x)
     penalty = (log_density.mean() - log_density).square().mean()
     return cross_entropy(network.classify(x), y) + penalty
@@ -41,7 +41,7 @@ def max_entropy_loss(network: Classifier, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass
 class PlainStep:
-    """Trains on a batch of one loader, and reads one of another for nothing."""
+    """Train on a batch of one loader, and read a batch of another one without using it."""
 
     network: Classifier
     loss: Loss
@@ -56,8 +56,8 @@ class PlainStep:
 
     @searched_convolutions()
     def __call__(self) -> float:
-        """Take a step; give its loss."""
-        # For p(x), which these methods have no chains for.
+        """Take a step; return its loss."""
+        # The published script reads this batch for p(x) in all methods, even without chains.
         next(self.others)[0].to(self.device)
         x, y = (each.to(self.device) for each in next(self.labelled))
         loss = self.loss(self.network, x, y)
@@ -65,10 +65,10 @@ class PlainStep:
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-    """Change the weights by the loss's gradient; give the loss.
+    """Take an optimizer step on the loss; return its value.
 
     Raises:
-        FloatingPointError: when the loss is too large.
+        FloatingPointError: if the loss is too large.
     """
     value = loss.item()
     if abs(value) > LARGEST_LOSS:

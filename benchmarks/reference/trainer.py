@@ -1,4 +1,4 @@
-"""A whole training of the plain kind: epochs, validation after each, weights in a file."""
+"""A whole training of the reference: epochs, validation after each, weights in a file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +15,17 @@ PRINT_EVERY = 100
 
 @dataclass
 class PlainTrainer:
-    """Trains `network` on images, and looks at the validation images after each epoch.
+    """Train `network` on images, and validate it after each epoch.
 
     Attributes:
-        network: changed by the training.
-        loss: what is minimised.
-        train: images, augmented as they are read.
-        valid: images with noise alone.
-        batch_size: images in a step.
-        lr: Adam's learning rate.
-        device: where it trains.
-        accuracies: on the validation images, of each epoch.
+        network: the network, trained in place.
+        loss: the loss to minimise.
+        train: training images, augmented on reading.
+        valid: validation images, with noise only.
+        batch_size: images per step.
+        lr: learning rate of Adam.
+        device: device of the training.
+        accuracies: accuracy on the validation images after each epoch.
     """
 
     network: Classifier
@@ -38,7 +38,7 @@ class PlainTrainer:
     accuracies: list[float] = field(default_factory=list)
 
     def fit(self, n_epochs: int, weights: Path) -> None:
-        """Train, and write the weights."""
+        """Train; write the weights to a file after each epoch."""
         batches = loader(self.train, self.batch_size)
         others = cycle(loader(self.train, self.batch_size))
         labelled = cycle(batches)
@@ -56,7 +56,7 @@ class PlainTrainer:
 
 @torch.no_grad()
 def accuracy(network: Classifier, images: AugmentedImages, device: torch.device) -> float:
-    """Give the share of images whose class is found, batch by batch."""
+    """Compute the share of images that are classified correctly."""
     network.eval()
     right = 0
     for x, y in DataLoader(images, batch_size=100):

@@ -78,7 +78,7 @@ def test_steps_in_another_precision(capsys):
     steps, augmentation = rows_of(capsys.readouterr().out, "row")
 
     assert steps[:2] == ["cross-entropy", "bf16-mixed"]
-    assert augmentation[:3] == ["augmentation", "", "not measured: in fp32 alone"]
+    assert augmentation[:3] == ["augmentation", "", "not measured: fp32 only"]
 
 
 def test_a_whole_training_says_what_both_have_learned(capsys):
@@ -90,7 +90,7 @@ def test_a_whole_training_says_what_both_have_learned(capsys):
     spread = r"\d+\.\d{4} \(\+- \d+\.\d{4}\)"
     learned = f"accuracy {spread}, NLL {spread}"
     assert re.search(
-        "stage, fp32, in the end: 16 training images, 1 epochs, on the test images; "
+        "stage, fp32, result: 16 training images, 1 epochs, on the test images; "
         f"reference {learned}; jemtrack {learned}",
         text,
     )
@@ -100,7 +100,7 @@ def test_the_top_costs_of_a_step_are_named(capsys):
     assert bench("--profile", "--precision", "fp32", "--row", "max-entropy") == 0
     text = capsys.readouterr().out
 
-    assert "a step without the profiler" in text
+    assert "per step without the profiler" in text
     costs = re.findall(r"^ *(\d+\.\d)% +(\d+\.\d+) ms +(\d+)  (\S+)", text, re.M)
     assert "aten::convolution_backward" in [name for *_, name in costs]
     shares = [float(share) for share, *_ in costs]
