@@ -6,7 +6,8 @@ from typing import Any
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import build, format_value
-from jemtrack.recipe.check import checked_recipe, recipe_from_mapping
+from jemtrack.recipe.check import file_problems, mapping_problems
+from jemtrack.recipe.read import RawFile, RawRecipe
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.train.components import CALLBACK, load_components
 from jemtrack.train.recipe import Recipe
@@ -34,18 +35,19 @@ def trainer_recipe(
             f"{where} must hold defaults, steps, divergence and callbacks, or be the path of a "
             f"recipe file, got {format_value(recipe)}"
         )
-    step = params.ordinary_step()
-    return recipe_from_mapping(
-        recipe, where, family.step, usual, ordinary=step, validates=validates
-    )
+    raw = RawRecipe(recipe, family.step, usual, params.ordinary_step())
+    if problems := mapping_problems(raw, where, validates=validates):
+        raise InputError("\n".join(problems))
+    return raw.build()
 
 
 def _from_file(
     path: Path, params: TrainArgs, usual: Mapping[str, Any], where: str, validates: bool
 ) -> Recipe:
-    file, problems = checked_recipe(path, usual, validates=validates)
-    if file is None:
+    raw = RawFile(path, usual)
+    if problems := file_problems(raw, validates=validates):
         raise InputError("\n".join(f"{where}: {problem.of(path)}" for problem in problems))
+    file = raw.build()
     if file.family.name != params.family.name:
         name = params.family.name
         raise InputError(
