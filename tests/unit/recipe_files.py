@@ -3,8 +3,11 @@
 import textwrap
 from pathlib import Path
 
-from jemtrack.recipe.check import checked_recipe, load_recipe
-from jemtrack.recipe.read import RecipeFile
+from jemtrack.errors import InputError
+from jemtrack.jem.family import JemStep
+from jemtrack.recipe.check import checked_recipe, load_recipe, mapping_problems
+from jemtrack.recipe.read import RawRecipe, RecipeFile
+from jemtrack.train.recipe import Recipe
 
 WARM_UP = """\
 data: {dataset: digits, n_valid: 100}
@@ -148,6 +151,14 @@ def recipe_file(folder: Path, text: str) -> RecipeFile:
     """Write a file that is sound and read it."""
     assert problems_of(folder, text) == []
     return load_recipe(folder / "recipe.yaml")
+
+
+def recipe_from_mapping(mapping, where: str) -> Recipe:
+    """Give the recipe of JEM that a mapping describes, or raise with its problems."""
+    raw = RawRecipe(mapping, JemStep)
+    if problems := mapping_problems(raw, where):
+        raise InputError("\n".join(problems))
+    return raw.build()
 
 
 def steps_file(*steps: str, defaults: str = "{}") -> str:

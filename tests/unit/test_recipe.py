@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recipe_files import recipe_from_mapping
 
 from jemtrack.errors import InputError
 from jemtrack.jem.training.family import JemStep, MaxEntropyL2Form
 from jemtrack.parameters import build, problem_lines
-from jemtrack.recipe.check import recipe_from_mapping
 from jemtrack.recipe.read import RawStep, layered
 from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS, Adam, AdamW, StepLR
 from jemtrack.train.recipe import Divergence, Recipe, Step, Transition
@@ -164,7 +164,7 @@ def test_a_recipe_comes_back_from_the_mapping_that_it_writes(
     )
     recipe = Recipe(steps=(step,), divergence=Divergence(action="retry"))
 
-    assert recipe_from_mapping(recipe.as_mapping(), "here", JemStep) == recipe
+    assert recipe_from_mapping(recipe.as_mapping(), "here") == recipe
 
 
 def test_a_step_is_filled_up_mapping_by_mapping():

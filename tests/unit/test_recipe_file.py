@@ -13,6 +13,7 @@ from recipe_files import (
     WARM_UP,
     problems_of,
     recipe_file,
+    recipe_from_mapping,
     steps_file,
 )
 from ruamel.yaml import YAML
@@ -20,11 +21,10 @@ from ruamel.yaml import YAML
 from jemtrack.errors import InputError
 from jemtrack.jem.training.family import (
     CrossEntropyForm,
-    JemStep,
     MaxEntropyL1Form,
     OwnObjective,
 )
-from jemtrack.recipe.check import checked_recipe, load_recipe, recipe_from_mapping
+from jemtrack.recipe.check import checked_recipe, load_recipe
 from jemtrack.train.optimizers import SGD, Adam, AdamW, CosineAnnealingLR, ReduceLROnPlateau
 
 
@@ -113,15 +113,15 @@ def test_a_file_s_recipe_is_the_one_of_its_mapping(tmp_path):
     content = YAML(typ="safe", pure=True).load(WARM_UP)["training"]
     mapping = {**content["pipeline"], "divergence": content["divergence"]}
 
-    assert recipe_from_mapping(mapping, "params.yaml: A.recipe", JemStep) == recipe
-    assert recipe_from_mapping(recipe.as_mapping(), "params.yaml: A.recipe", JemStep) == recipe
+    assert recipe_from_mapping(mapping, "params.yaml: A.recipe") == recipe
+    assert recipe_from_mapping(recipe.as_mapping(), "params.yaml: A.recipe") == recipe
 
 
 def test_a_mapping_s_problems_are_told_by_their_path():
     mapping = {"steps": [{"name": "a", "n_epochs": 0}], "divergence": {"action": "x"}, "stepz": []}
 
     with pytest.raises(InputError) as caught:
-        recipe_from_mapping(mapping, "params.yaml: A.recipe", JemStep)
+        recipe_from_mapping(mapping, "params.yaml: A.recipe")
 
     assert str(caught.value).splitlines() == [
         "params.yaml: A.recipe.stepz is not known here; did you mean steps?",

@@ -23,12 +23,12 @@ from jemtrack.recipe.read import (
     DataSettings,
     Pipeline,
     RawFile,
+    RawRecipe,
     RawStep,
     RecipeFile,
     families,
     list_at,
     mapping_at,
-    recipe_of,
 )
 from jemtrack.recipe.yaml_lines import Problem, format_place
 from jemtrack.train.class_path import class_problem
@@ -40,7 +40,7 @@ from jemtrack.train.components import (
     option_problems,
 )
 from jemtrack.train.optimizers import SCHEDULERS
-from jemtrack.train.recipe import FORM, Divergence, Recipe, Step
+from jemtrack.train.recipe import FORM, Divergence, Step
 
 Problems = Iterator[ValueProblem]
 Components = Mapping[str, type[Component]]
@@ -58,49 +58,19 @@ def load_recipe(path: Path) -> RecipeFile:
     return file
 
 
-def checked_recipe(
-    path: Path, usual: Mapping[str, Any] | None = None, *, validates: bool = True
-) -> tuple[RecipeFile | None, list[Problem]]:
-    """Read a recipe file once; return what it holds if it is sound, and its problems by line.
-
-    `usual` values serve the steps that lack them. Without images to validate on (`validates`),
-    there are no metrics of validation.
-    """
-    raw = RawFile(path, usual)
-    problems = file_problems(raw, validates=validates)
+def checked_recipe(path: Path) -> tuple[RecipeFile | None, list[Problem]]:
+    """Read a recipe file once; return what it holds if it is sound, and its problems by line."""
+    raw = RawFile(path)
+    problems = file_problems(raw)
     return (None if problems else raw.build()), problems
 
 
-def recipe_from_mapping(
-    mapping: Mapping[str, Any],
-    where: str,
-    form: type[Step],
-    usual: Mapping[str, Any] | None = None,
-    *,
-    ordinary: Step | None = None,
-    validates: bool = True,
-) -> Recipe:
-    """Make the recipe that `defaults`, `steps`, `divergence` and `callbacks` describe.
-
-    `where` leads to the mapping. The `ordinary` step serves a mapping without steps.
-
-    Raises:
-        InputError: a line for each problem.
-    """
-    beside = {name: mapping[name] for name in BESIDE_PIPELINE if name in mapping}
-    rest = {name: mapping[name] for name in mapping if name not in beside}
-    pipeline = Pipeline(rest, form, (), usual)
-    if ordinary and not {"steps", "defaults"} & {*rest}:
-        # It is typed already: only what the mapping says beside it is to be checked.
-        pipeline.steps[0] = RawStep(form, {"name": ordinary.name}, {(): ()}, usual or {})
-        found = [*unknown_names(rest, ("defaults", "steps"), ())]
-    else:
-        ordinary, found = None, [*pipeline_problems(pipeline, validates)]
-    found += _beside_problems(beside, pipeline, validates, ())
-    if found:
-        sentences = (_sentence(where, problem) for problem in found)
-        raise InputError("\n".join(dict.fromkeys(sentences)))
-    return recipe_of((ordinary,), beside) if ordinary else pipeline.build(beside)
+def mapping_problems(raw: RawRecipe, where: str, *, validates: bool = True) -> list[str]:
+    """List what is wrong with a recipe as a mapping, a line a problem; `where` leads to it."""
+    found = [*unknown_names(raw.rest, ("defaults", "steps"), ())] if raw.ordinary else []
+    found += [] if raw.ordinary else pipeline_problems(raw.pipeline, validates)
+    found += _beside_problems(raw.beside, raw.pipeline, validates, ())
+    return [*dict.fromkeys(_sentence(where, problem) for problem in found)]
 
 
 def _sentence(where: str, problem: ValueProblem) -> str:
@@ -110,7 +80,10 @@ def _sentence(where: str, problem: ValueProblem) -> str:
 
 
 def file_problems(raw: RawFile, *, validates: bool = True) -> list[Problem]:
-    """List every problem of a recipe file, in the order of lines."""
+    """List every problem of a recipe file, in the order of lines.
+
+    Without images to validate on (`validates`), there are no metrics of validation.
+    """
     document = raw.document
     return document.problems([] if document.broken else _section_problems(raw, validates))
 

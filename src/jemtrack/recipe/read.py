@@ -197,9 +197,32 @@ class Pipeline:
                 filled = layered(self.defaults, own, *places)
                 self.steps[number] = RawStep(form, *filled, usual or {})
 
-    def build(self, beside: Mapping[str, Any]) -> Recipe:
+    def build(self) -> tuple[Step, ...]:
+        """Make the steps, which must have no problem."""
+        return tuple(step.build() for step in self.steps.values())
+
+
+class RawRecipe:
+    """A recipe as a mapping, as it was written; the `ordinary` step serves one without steps."""
+
+    def __init__(
+        self,
+        mapping: Mapping[str, Any],
+        form: type[Step],
+        usual: Mapping[str, Any] | None = None,
+        ordinary: Step | None = None,
+    ) -> None:
+        self.rest = dict(mapping)
+        self.beside = {name: self.rest.pop(name) for name in BESIDE_PIPELINE if name in self.rest}
+        self.pipeline = Pipeline(self.rest, form, (), usual)
+        self.ordinary = None if {"steps", "defaults"} & {*mapping} else ordinary
+        if self.ordinary:  # it is typed already: its name and metrics are what others ask for
+            name = {"name": self.ordinary.name}
+            self.pipeline.steps[0] = RawStep(form, name, {(): ()}, usual or {})
+
+    def build(self) -> Recipe:
         """Make the recipe, which must have no problem."""
-        return recipe_of(tuple(step.build() for step in self.steps.values()), beside)
+        return recipe_of((self.ordinary,) if self.ordinary else self.pipeline.build(), self.beside)
 
 
 def recipe_of(steps: tuple[Step, ...], beside: Mapping[str, Any]) -> Recipe:
@@ -256,7 +279,7 @@ class RawFile:
             path=self.path,
             raw=self,
             family=self.family,
-            recipe=self.pipeline.build(self.beside),
+            recipe=recipe_of(self.pipeline.build(), self.beside),
             data=DataSettings(**data),
             model=self.family.shape(**self.model),
             training=self.family.settings(**self.settings),

@@ -1,5 +1,6 @@
 """The parameters that the trainers share, and the recipe that they make."""
 
+import importlib
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -150,7 +151,7 @@ def trainer_recipe(
     """
     if recipe is None or recipe == {}:
         return Recipe(steps=(params.ordinary_step(),))
-    from jemtrack.recipe.check import recipe_from_mapping
+    from jemtrack.recipe.check import mapping_problems
 
     family, usual = params.family, params.family.usual_values(objective)
     if isinstance(recipe, str):
@@ -160,20 +161,27 @@ def trainer_recipe(
             f"{where} must hold defaults, steps, divergence and callbacks, or be the path of a "
             f"recipe file, got {format_value(recipe)}"
         )
-    step = params.ordinary_step()
-    return recipe_from_mapping(
-        recipe, where, family.step, usual, ordinary=step, validates=validates
-    )
+    raw = _reader().RawRecipe(recipe, family.step, usual, params.ordinary_step())
+    if problems := mapping_problems(raw, where, validates=validates):
+        raise InputError("\n".join(problems))
+    made: Recipe = raw.build()
+    return made
+
+
+def _reader() -> Any:
+    # By its name: a stage that has no recipe does not depend on how recipes are read.
+    return importlib.import_module(_READER)
 
 
 def _from_file(
     path: Path, params: TrainArgs, usual: Mapping[str, Any], where: str, validates: bool
 ) -> Recipe:
-    from jemtrack.recipe.check import checked_recipe
+    from jemtrack.recipe.check import file_problems
 
-    file, problems = checked_recipe(path, usual, validates=validates)
-    if file is None:
+    raw = _reader().RawFile(path, usual)
+    if problems := file_problems(raw, validates=validates):
         raise InputError("\n".join(f"{where}: {problem.of(path)}" for problem in problems))
+    file = raw.build()
     if file.family.name != params.family.name:
         name = params.family.name
         raise InputError(
@@ -185,7 +193,8 @@ def _from_file(
             f"{where}: {path} must not set {', '.join(given)}: the stage's own parameters say it, "
             "so that the file may hold no more than training.pipeline, divergence and callbacks"
         )
-    return file.recipe
+    made: Recipe = file.recipe
+    return made
 
 
 def recipe_problems(
