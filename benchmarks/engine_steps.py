@@ -20,9 +20,9 @@ from jemtrack.train.recipe import Recipe
 from jemtrack.train.state import TrainState
 
 
-def place_of(device: torch.device, precision: Precision) -> Runtime:
+def runtime_for(device: torch.device, precision: Precision) -> Runtime:
     """Return the runtime of a stage with this device and precision."""
-    return launch(Hardware(device=device.type, precision=precision), lambda place: place)
+    return launch(Hardware(device=device.type, precision=precision), lambda runtime: runtime)
 
 
 def ordinary_recipe(params: TrainArgs, objective: Objective) -> Recipe:
@@ -34,17 +34,17 @@ class EngineStep:
     """Draw and augment a batch and train on it with the engine."""
 
     def __init__(
-        self, objective: Objective, params: TrainArgs, data: DataSplits, place: Runtime
+        self, objective: Objective, params: TrainArgs, data: DataSplits, runtime: Runtime
     ) -> None:
         torch.manual_seed(data.seed)
-        self.network = initial_network(network_shape(params, data), None, place.device)
+        self.network = initial_network(network_shape(params, data), None, runtime.device)
         recipe = ordinary_recipe(params, objective)
-        [self.phase] = training_phases(recipe, [objective], params, data, place.device)
+        [self.phase] = training_phases(recipe, [objective], params, data, runtime.device)
         self.state = TrainState({NETWORK: self.network})
         self.state.enter(self.phase)
         set_modes(self.state, self.phase)
         self._batches = endless(self.phase.batches)
-        self._autocast = place.autocast
+        self._autocast = runtime.autocast
 
     def __call__(self) -> dict[str, float]:
         """Take a step; return its losses."""

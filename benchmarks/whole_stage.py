@@ -53,7 +53,7 @@ class WholeTrainings:
     data: DataSplits
     params: TrainArgs
     size: Size
-    place: Runtime
+    runtime: Runtime
     trained: dict[str, list[JointEnergyModel]] = field(
         default_factory=lambda: {"reference": [], "jemtrack": []}
     )
@@ -71,7 +71,7 @@ class WholeTrainings:
             AugmentedImages(valid.images_NCHW, valid.labels_N, params.sigma),
             params.batch_size,
             params.lr,
-            self.place.device,
+            self.runtime.device,
         )
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
             trainer.fit(params.n_epochs, Path(folder, "weights.pt"))
@@ -90,11 +90,11 @@ class WholeTrainings:
                 network=start,
                 shape=network_shape(params, data),
                 recipe=recipe,
-                phases=training_phases(recipe, [objective], params, data, self.place.device),
+                phases=training_phases(recipe, [objective], params, data, self.runtime.device),
                 notes={},
                 parameters={},
                 folder=folder,
-                place=self.place,
+                place=self.runtime,
             )
             history = default_trackers(folder / "history.csv", params.print_every)
             trackers = [JsonLines(folder=str(folder / "record")), *history]
@@ -108,7 +108,7 @@ class WholeTrainings:
         seed = self.data.seed + len(self.trained[name])
         data = dataclasses.replace(self.data, seed=seed)
         torch.manual_seed(seed)
-        return data, initial_network(network_shape(self.params, data), None, self.place.device)
+        return data, initial_network(network_shape(self.params, data), None, self.runtime.device)
 
     def note(self) -> str:
         """Format the accuracy and NLL of each side: mean and standard deviation over trainings."""
@@ -126,14 +126,14 @@ class WholeTrainings:
         return f"accuracy {_spread(of_all['accuracy'])}, NLL {_spread(of_all['nll'])}"
 
 
-def sides(place: Runtime, options: BenchOptions) -> Sides:
+def sides(runtime: Runtime, options: BenchOptions) -> Sides:
     """Train by maximum entropy on Fashion-MNIST, or on some of its images."""
     size = TINY if options.tiny else SIZE
     named = "stage" in options.rows
     params = size.params(options.epochs or (EPOCHS if named else 1), LR)
     some = options.images or (None if named else SOME_IMAGES)
     data = _random() if options.tiny else _fashion_mnist()
-    both = WholeTrainings(_fewer(data, some), params, size, place)
+    both = WholeTrainings(_fewer(data, some), params, size, runtime)
     return Sides(both.reference, both.ours, both.note)
 
 

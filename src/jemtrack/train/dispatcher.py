@@ -110,6 +110,7 @@ class EventDispatcher:
             raise
         finally:
             self.status = status
+            # To trackers only: a callback could act on a training that has failed.
             self.dispatch_ends(status, reason)
             self.notify_trackers(RunEnd(status, metrics()))
             self.close()
