@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.engine_steps import place_of
+from benchmarks.engine_steps import runtime_for
 from benchmarks.machine import CPU, MatrixProducts, arithmetic, description, has_bf16
 from benchmarks.options import BenchOptions
 from benchmarks.rows import BOTH, Row, chosen_rows
@@ -86,7 +86,7 @@ def _measured_where_it_fits(chosen: Chosen, options: BenchOptions) -> Result:
 def _measured(chosen: Chosen, options: BenchOptions) -> Result:
     row, device = chosen.row, chosen.device
     print(f"measuring {chosen.name}, {chosen.precision} ...", file=sys.stderr, flush=True)
-    made = row.make(place_of(device, chosen.precision), options)
+    made = row.make(runtime_for(device, chosen.precision), options)
     both, products = (made.reference, made.ours), chosen.products(options)
     counted = arithmetic(made.ours) if products else None
     if row.warms_up:
@@ -99,7 +99,7 @@ def _measured(chosen: Chosen, options: BenchOptions) -> Result:
 def _profile(rows: dict[str, Row], options: BenchOptions) -> None:
     for name, row in rows.items():
         for chosen in _chosen(name, row, options):
-            ours = row.make(place_of(chosen.device, chosen.precision), options).ours
+            ours = row.make(runtime_for(chosen.device, chosen.precision), options).ours
             products = chosen.products(options)
             counted = arithmetic(ours) if products else None
             rate = products.rate() if products else None

@@ -19,13 +19,17 @@ from jemtrack.train.phase import Batches, Objective
 from jemtrack.train.recipe import Recipe
 
 
-def place_of(device: torch.device, precision: Precision) -> Runtime:
+def runtime_for(device: torch.device, precision: Precision) -> Runtime:
     """Return the runtime of a stage with this device and precision."""
-    return launch(Hardware(device=device.type, precision=precision), lambda place: place)
+    return launch(Hardware(device=device.type, precision=precision), lambda runtime: runtime)
 
 
 def ordinary_training(
-    params: TrainArgs, objective: Objective, data: DataSplits, place: Runtime, folder: Path = Path()
+    params: TrainArgs,
+    objective: Objective,
+    data: DataSplits,
+    runtime: Runtime,
+    folder: Path = Path(),
 ) -> Training:
     """Make the training of a trainer that has no recipe of its own."""
     recipe = Recipe(steps=(params.ordinary_step(),))
@@ -36,7 +40,7 @@ def ordinary_training(
         model=params,
         settings=params,
         data=data,
-        place=place,
+        runtime=runtime,
         objective=objective,
         folder=folder,
     )
@@ -46,16 +50,16 @@ class EngineStep:
     """Draw and augment a batch and train on it with the engine."""
 
     def __init__(
-        self, objective: Objective, params: TrainArgs, data: DataSplits, place: Runtime
+        self, objective: Objective, params: TrainArgs, data: DataSplits, runtime: Runtime
     ) -> None:
-        training = ordinary_training(params, objective, data, place)
+        training = ordinary_training(params, objective, data, runtime)
         [self.phase] = training.phases
         self.state = training.state
         self.network = self.state.models[NETWORK]
         self.state.enter(self.phase)
         set_modes(self.state, self.phase)
         self._batches = endless(self.phase.batches)
-        self._autocast = place.autocast
+        self._autocast = runtime.autocast
 
     def __call__(self) -> dict[str, float]:
         """Take a step; return its losses."""

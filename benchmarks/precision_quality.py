@@ -35,10 +35,10 @@ SIGMA = 0.03
 
 
 def measured(
-    place: Runtime, trainer: type[Trainer], data: DataSplits, params: TrainArgs
+    runtime: Runtime, trainer: type[Trainer], data: DataSplits, params: TrainArgs
 ) -> dict[str, float]:
     """Train on the data; measure the model on its test images, in fp32."""
-    training = trainer(data="unused", params=params).training(data, place)
+    training = trainer(data="unused", params=params).training(data, runtime)
     training.train((), None)
     predictions = predict(training.served, data.test, sigma=SIGMA, seed=data.seed)
     return CalibrationMeasures()(predictions.logits_NC, data.test.labels_N).metrics

@@ -50,7 +50,7 @@ Maker = Callable[[Size, Runtime, BenchOptions], Sides]
 
 
 def _sized(make: Maker, size: Size) -> Callable[[Runtime, BenchOptions], Sides]:
-    return lambda place, options: make(TINY if options.tiny else size, place, options)
+    return lambda runtime, options: make(TINY if options.tiny else size, runtime, options)
 
 
 ROWS: dict[str, Row] = {

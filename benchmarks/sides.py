@@ -45,48 +45,48 @@ class Sides:
     note: Callable[[], str] = lambda: ""
 
 
-def cross_entropy(size: Size, place: Runtime, options: BenchOptions) -> Sides:
+def cross_entropy(size: Size, runtime: Runtime, options: BenchOptions) -> Sides:
     """Train a classifier."""
-    return _training(CrossEntropy(), cross_entropy_loss, size, place)
+    return _training(CrossEntropy(), cross_entropy_loss, size, runtime)
 
 
-def max_entropy(size: Size, place: Runtime, options: BenchOptions) -> Sides:
+def max_entropy(size: Size, runtime: Runtime, options: BenchOptions) -> Sides:
     """Train by maximum entropy."""
-    return _training(MaxEntropyL2Objective(), max_entropy_loss, size, place)
+    return _training(MaxEntropyL2Objective(), max_entropy_loss, size, runtime)
 
 
-def max_entropy_best(size: Size, place: Runtime, options: BenchOptions) -> Sides:
+def max_entropy_best(size: Size, runtime: Runtime, options: BenchOptions) -> Sides:
     """Train by maximum entropy, with the batch size at which jemtrack is fastest per image."""
-    best = dataclasses.replace(size, batch_size=_best_batch(size, place))
-    both = _training(MaxEntropyL2Objective(), max_entropy_loss, best, place)
+    best = dataclasses.replace(size, batch_size=_best_batch(size, runtime))
+    both = _training(MaxEntropyL2Objective(), max_entropy_loss, best, runtime)
     return dataclasses.replace(both, note=lambda: f"the best batch size is {best.batch_size}")
 
 
-def _training(objective: Objective, loss: Loss, size: Size, place: Runtime) -> Sides:
+def _training(objective: Objective, loss: Loss, size: Size, runtime: Runtime) -> Sides:
     params, data = size.params(), size.random_data()
-    ours = EngineStep(objective, params, data, place)
+    ours = EngineStep(objective, params, data, runtime)
     network = size.plain_network(ours.network)
     loaders = two_loaders(data, params)
-    return Sides(PlainStep(network, loss, *loaders, place.device, params.lr), ours)
+    return Sides(PlainStep(network, loss, *loaders, runtime.device, params.lr), ours)
 
 
-def sampled(size: Size, place: Runtime, options: BenchOptions) -> Sides:
+def sampled(size: Size, runtime: Runtime, options: BenchOptions) -> Sides:
     """Train by JEM's own loss, with chains."""
     params = size.params(n_steps=2 if options.tiny else CHAIN_STEPS)
     data = size.random_data()
-    ours = EngineStep(SampledJEMObjective(), params, data, place)
+    ours = EngineStep(SampledJEMObjective(), params, data, runtime)
     network = size.plain_network(ours.network)
-    chains = Chains(size.image_shape, place.device, params.n_steps)
+    chains = Chains(size.image_shape, runtime.device, params.n_steps)
     loaders = two_loaders(data, params)
-    return Sides(PlainSampledStep(network, chains, *loaders, place.device, params.lr), ours)
+    return Sides(PlainSampledStep(network, chains, *loaders, runtime.device, params.lr), ours)
 
 
-def evaluation(size: Size, place: Runtime, options: BenchOptions) -> Sides:
+def evaluation(size: Size, runtime: Runtime, options: BenchOptions) -> Sides:
     """Evaluate images with noise; a step takes the next part of them."""
     n_images, part = (8, 4) if options.tiny else (EVALUATED, PART)
     params, data = size.params(), size.random_data(n_images)
-    network = EngineStep(CrossEntropy(), params, data, place).network
-    plain = size.plain_network(network).to(place.device)
+    network = EngineStep(CrossEntropy(), params, data, runtime).network
+    plain = size.plain_network(network).to(runtime.device)
     images = AugmentedImages(data.train.images_NCHW, data.train.labels_N, params.sigma)
     plain_parts, our_parts = _parts(n_images, part), _parts(n_images, part)
 
@@ -95,7 +95,7 @@ def evaluation(size: Size, place: Runtime, options: BenchOptions) -> Sides:
         taken = dataclasses.replace(
             images, images_NCHW=images.images_NCHW[chosen], labels_N=images.labels_N[chosen]
         )
-        return plain_evaluation.evaluate(plain, taken, place.device)
+        return plain_evaluation.evaluate(plain, taken, runtime.device)
 
     def ours() -> object:
         return predict(network, data.train[next(our_parts)], sigma=params.sigma, seed=SEED)
@@ -103,7 +103,7 @@ def evaluation(size: Size, place: Runtime, options: BenchOptions) -> Sides:
     return Sides(reference, ours)
 
 
-def augmentation(size: Size, place: Runtime, options: BenchOptions) -> Sides:
+def augmentation(size: Size, runtime: Runtime, options: BenchOptions) -> Sides:
     """Draw and augment a batch."""
     params, data = size.params(), size.random_data()
     batches = read_again_and_again(
@@ -119,13 +119,13 @@ def _parts(n_images: int, part: int) -> Iterator[torch.Tensor]:
     return cycle([torch.arange(first, end) for first, end in bounds])
 
 
-def _best_batch(size: Size, place: Runtime) -> int:
+def _best_batch(size: Size, runtime: Runtime) -> int:
     """Double the batch size as long as images per second increase and memory suffices."""
     best, most = size.batch_size, 0.0
     while best < _LARGEST_BATCH:
         batch_size = 2 * best if most else best
         try:
-            rate = _images_a_second(dataclasses.replace(size, batch_size=batch_size), place)
+            rate = _images_a_second(dataclasses.replace(size, batch_size=batch_size), runtime)
         except torch.OutOfMemoryError:
             break
         if rate < most:
@@ -135,7 +135,7 @@ def _best_batch(size: Size, place: Runtime) -> int:
     return best
 
 
-def _images_a_second(size: Size, place: Runtime) -> float:
-    step = EngineStep(MaxEntropyL2Objective(), size.params(), size.random_data(), place)
-    timed(step, 3, place.device)
-    return 5 * size.batch_size / timed(step, 5, place.device)
+def _images_a_second(size: Size, runtime: Runtime) -> float:
+    step = EngineStep(MaxEntropyL2Objective(), size.params(), size.random_data(), runtime)
+    timed(step, 3, runtime.device)
+    return 5 * size.batch_size / timed(step, 5, runtime.device)

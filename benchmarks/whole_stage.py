@@ -52,7 +52,7 @@ class WholeTrainings:
     data: DataSplits
     params: TrainArgs
     size: Size
-    place: Runtime
+    runtime: Runtime
     trained: dict[str, list[JointEnergyModel]] = field(
         default_factory=lambda: {"reference": [], "jemtrack": []}
     )
@@ -70,7 +70,7 @@ class WholeTrainings:
             AugmentedImages(valid.images_NCHW, valid.labels_N, params.sigma),
             params.batch_size,
             params.lr,
-            self.place.device,
+            self.runtime.device,
         )
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
             trainer.fit(params.n_epochs, Path(folder, "weights.pt"))
@@ -84,7 +84,7 @@ class WholeTrainings:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             # It draws the network that the reference has started from.
-            training = ordinary_training(params, objective, data, self.place, folder)
+            training = ordinary_training(params, objective, data, self.runtime, folder)
             history = default_trackers(folder / "history.csv", params.print_every)
             trackers = [JsonLines(folder=str(folder / "record")), *history]
             with run_log(None, on_screen=not sys.stderr.isatty()):
@@ -97,7 +97,7 @@ class WholeTrainings:
         seed = self.data.seed + len(self.trained[name])
         data = dataclasses.replace(self.data, seed=seed)
         torch.manual_seed(seed)
-        return data, initial_network(network_shape(self.params, data)).to(self.place.device)
+        return data, initial_network(network_shape(self.params, data)).to(self.runtime.device)
 
     def note(self) -> str:
         """Format the accuracy and NLL of each side: mean and standard deviation over trainings."""
@@ -115,14 +115,14 @@ class WholeTrainings:
         return f"accuracy {_spread(of_all['accuracy'])}, NLL {_spread(of_all['nll'])}"
 
 
-def sides(place: Runtime, options: BenchOptions) -> Sides:
+def sides(runtime: Runtime, options: BenchOptions) -> Sides:
     """Train by maximum entropy on Fashion-MNIST, or on some of its images."""
     size = TINY if options.tiny else SIZE
     named = "stage" in options.rows
     params = size.params(options.epochs or (EPOCHS if named else 1), LR)
     some = options.images or (None if named else SOME_IMAGES)
     data = _random() if options.tiny else _fashion_mnist()
-    both = WholeTrainings(_fewer(data, some), params, size, place)
+    both = WholeTrainings(_fewer(data, some), params, size, runtime)
     return Sides(both.reference, both.ours, both.note)
 
 

@@ -120,7 +120,7 @@ def train(place: Runtime, name: str, few: bool) -> tuple[Seen, Weights]:
     seen, network = Seen(), make_network()
     phase = make_phase(OBJECTIVES[name], FEW_LABELS if few else None)
     with patch.object(wide_resnet, "leaky_relu", lambda x, slope, inplace=False: silu(x)):
-        Run("run", {}, TrainState({"network": network}), [phase], [seen], place=place).train()
+        Run("run", {}, TrainState({"network": network}), [phase], [seen], runtime=place).train()
     return seen, network.state_dict()
 
 
@@ -137,7 +137,7 @@ def train_with_dropout(place: Runtime, folder: Path, more: list[Tracker]) -> tup
         [make_phase(OBJECTIVES["max_entropy_l2"])],
         [seen, *more],
         checkpoints=Checkpoints(folder) if is_rank_zero() else None,
-        place=place,
+        runtime=place,
     )
     run.train()
     return seen, network.state_dict()

@@ -45,7 +45,7 @@ def test_what_a_training_saves_its_family_loads(tmp_path):
         model=params,
         settings=params,
         data=DataSplits("made-up", 10, False, 1, *sets),
-        place=default_runtime(),
+        runtime=default_runtime(),
         objective=lambda models, batch: {},
     )
 

@@ -89,6 +89,7 @@ def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str
     """Yield a problem for each stage that uses code, or a recipe file, that dvc.yaml lacks."""
     stages = read_stages()
     for name, entry in graph.items():
+        # The command is `zntrack run <module>.<class> ...`.
         modules = re.findall(r"zntrack run (\S+)\.\w+", str(stages[name].get("cmd")))
         modules += [
             field["value"]["module"]

@@ -127,7 +127,7 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument("--images", type=int, metavar="N", help="training images of the row stage")
     bench.add_argument("--epochs", type=int, metavar="N", help="epochs of the row stage")
     bench.add_argument("--profile", action="store_true", help="print the top costs of a step")
-    bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
+    bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # for tests
     bench.set_defaults(command=_bench)
 
 

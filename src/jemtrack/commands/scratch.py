@@ -116,6 +116,7 @@ def prune(stages: Sequence[str] = (), every: bool = False) -> Iterator[str]:
     n_bytes = 0
     for training in found:
         chosen = training.stage in stages if stages else every or training.changed
+        # A process may have locked it since it was listed, so the lock is tried again.
         if chosen and training.holder is None and remove_unless_locked(training.folder):
             n_bytes += training.n_bytes
             yield f"removed {training.folder.name} ({training.n_bytes / _MIB:.1f} MiB)"

@@ -118,11 +118,11 @@ def _with_data(path: Path) -> tuple[RecipeFile, DataSplits]:
 
 
 def _train(
-    place: Runtime, handed: PickleByRecipe[tuple[RecipeFile, DataSplits]], out: Path, folder: Path
+    runtime: Runtime, handed: PickleByRecipe[tuple[RecipeFile, DataSplits]], out: Path, folder: Path
 ) -> None:
     """Train in one of the processes; the first one writes."""
     file, data = handed.value
-    training = _training(file, data, place, out)
+    training = _training(file, data, runtime, out)
     if not is_rank_zero():
         training.train([], None)
         return
@@ -134,7 +134,7 @@ def _train(
         (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def _training(file: RecipeFile, data: DataSplits, place: Runtime, out: Path) -> Training:
+def _training(file: RecipeFile, data: DataSplits, runtime: Runtime, out: Path) -> Training:
     return Training(
         name=file.path.stem,
         family=file.family,
@@ -142,7 +142,7 @@ def _training(file: RecipeFile, data: DataSplits, place: Runtime, out: Path) -> 
         model=file.model,
         settings=file.training,
         data=data,
-        place=place,
+        runtime=runtime,
         parameters=_chosen(file),
         notes={"trainer": file.path.stem, "dataset": data.dataset},
         folder=out,

@@ -77,7 +77,7 @@ def merge_paths(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> 
             options = CommentedMap()
         return merge(was, options, now, f"{where}.{path}", tell)
 
-    for index in reversed(range(len(edited))):
+    for index in reversed(range(len(edited))):  # backwards, because entries are deleted
         entry = _merge_entry(edited[index], below)
         if entry is MISSING:
             del edited[index]
@@ -96,11 +96,12 @@ def _merge_mapping(written: Any, edited: Any, new: Any, below: Callable[..., Any
             del edited[key]
         elif value is not edited[key]:
             edited[key] = value
+    # Insert each new key before its successor in the graph's order.
     following = None
     for key in reversed(new):
         if key not in edited:
-            place = len(edited) if following is None else [*edited].index(following)
-            edited.insert(place, key, new[key])
+            index = len(edited) if following is None else [*edited].index(following)
+            edited.insert(index, key, new[key])
         following = key
     return edited
 
@@ -136,12 +137,12 @@ def _merge_entry(entry: Any, below: Callable[[str, Any], Any]) -> Any:
 
 def _insert_paths(edited: list[Any], wanted: dict[str, Any]) -> None:
     """Insert each missing path before its successor in the graph's order, or at the end."""
-    place = len(edited)
+    position = len(edited)
     for path in reversed(wanted):
         at = [index for index, entry in enumerate(edited) if path in _by_path([entry])]
         if not at:
-            edited.insert(place, path if wanted[path] == {} else {path: wanted[path]})
-        place = at[0] if at else place
+            edited.insert(position, path if wanted[path] == {} else {path: wanted[path]})
+        position = at[0] if at else position
 
 
 def _by_path(entries: Any) -> dict[str, Any]:

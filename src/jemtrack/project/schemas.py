@@ -86,6 +86,7 @@ def _expected(rule: str, bound: Any) -> str:
     return _RULES.get(rule, f"must fit {rule} {{}}").format(bound)
 
 
+# Compiling a schema takes far longer than validating with it.
 @functools.lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
     import fastjsonschema

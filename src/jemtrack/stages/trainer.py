@@ -62,9 +62,9 @@ class Trainer(Stage):
         handed = PickleByRecipe((self, data), _with_data, type(self), self.name)
         launch(self.params, _compute, handed)
 
-    def train(self, data: DataSplits, place: Runtime) -> None:
+    def train(self, data: DataSplits, runtime: Runtime) -> None:
         """Train in this process; the first of several writes the results."""
-        training = self.training(data, place)
+        training = self.training(data, runtime)
         if not is_rank_zero():
             training.train((), None)
             return
@@ -83,7 +83,7 @@ class Trainer(Stage):
             training.save(self.model)
             self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
 
-    def training(self, data: DataSplits, place: Runtime) -> Training:
+    def training(self, data: DataSplits, runtime: Runtime) -> Training:
         """Make the training on these images; the network is drawn from their seed.
 
         Raises:
@@ -99,7 +99,7 @@ class Trainer(Stage):
                 model=self.params,
                 settings=self.params,
                 data=data,
-                place=place,
+                runtime=runtime,
                 parameters={
                     "params": self.params,
                     "objective": self.objective,
@@ -144,6 +144,6 @@ def _with_data(cls: type[Trainer], name: str) -> tuple[Trainer, DataSplits]:
     return trainer, DataSplits.load(trainer.data)
 
 
-def _compute(place: Runtime, handed: PickleByRecipe[tuple[Trainer, DataSplits]]) -> None:
+def _compute(runtime: Runtime, handed: PickleByRecipe[tuple[Trainer, DataSplits]]) -> None:
     trainer, data = handed.value
-    trainer.train(data, place)
+    trainer.train(data, runtime)

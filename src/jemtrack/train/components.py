@@ -195,6 +195,7 @@ def load_components(kind: str) -> dict[str, type[Component]]:
     """Import the modules of all callbacks or all trackers; return their classes by name."""
     found: dict[str, type[Component]] = {}
     for package in _PACKAGES[kind]:
+        # Importing a module registers its components.
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
         found |= {

@@ -125,7 +125,7 @@ class Training:
         model: parameters of the networks.
         settings: parameters of what is seen.
         data: what is trained on; its `seed` draws all that is random.
-        place: where it trains.
+        runtime: device and precision.
         parameters: all that was chosen, for the record.
         notes: written into the models' files.
         folder: for callbacks' files.
@@ -143,7 +143,7 @@ class Training:
     model: Any
     settings: Any
     data: Any
-    place: Runtime
+    runtime: Runtime
     parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     folder: Path = Path()
@@ -154,7 +154,7 @@ class Training:
     state: TrainState = field(init=False)
 
     def __post_init__(self) -> None:
-        device = self.place.device
+        device = self.runtime.device
         self.phases = self.family.phases(
             self.recipe, self.settings, self.data, device, self.objective
         )
@@ -188,7 +188,7 @@ class Training:
             divergence=self.recipe.divergence,
             save_weights=self._save,
             folder=self.folder,
-            place=self.place,
+            runtime=self.runtime,
         )
         return run.train()
 

@@ -28,6 +28,7 @@ class Tracker(Component):
     `dispatch`, with which a tracker can send its own events to all trackers and callbacks.
     """
 
+    # A static method, so that Python does not pass the instance to it.
     dispatch: Dispatch = staticmethod(no_dispatch)
 
     def __call__(self, event: Event) -> None:

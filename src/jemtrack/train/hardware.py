@@ -39,6 +39,7 @@ def chosen_device(name: DeviceName) -> torch.device:
     Raises:
         ParameterError: if it is `cuda` and PyTorch finds no GPU.
     """
+    # Imported here, because recipes are checked without torch.
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():

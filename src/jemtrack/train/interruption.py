@@ -79,6 +79,7 @@ class PromptInterruption(Interruption):
             yield
         finally:
             self._acts = before
+        # Outside of `acting`, whoever entered the context reads `number` instead.
         if before:
             self._raise_if_signalled()
 

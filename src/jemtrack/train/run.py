@@ -49,7 +49,7 @@ class Run:
     divergence: Divergence = field(default_factory=Divergence)
     save_weights: Callable[[Path, Models], None] | None = None
     folder: Path = Path()
-    place: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu")))
+    runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu")))
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def train(self) -> dict[str, float]:
@@ -65,7 +65,7 @@ class Run:
             InputError: if an objective or a callback returns a metric that nobody declared.
             OSError: if a checkpoint cannot be written.
         """
-        synchronize_batch_norms(self.state.models, self.place.device)
+        synchronize_batch_norms(self.state.models, self.runtime.device)
         trackers = self.trackers if is_rank_zero() else ()
         retries = self.divergence.action == "retry"
         checkpoints = CheckpointManager(
@@ -74,7 +74,7 @@ class Run:
             self.callbacks,
             trackers,
             phases=self.phases,
-            device=self.place.device,
+            device=self.runtime.device,
         )
         for callback in self.callbacks:
             callback.run_folder = self.folder
@@ -91,7 +91,7 @@ class Run:
     def _train_phases(self, life: Lifecycle) -> None:
         state = self.state
         while True:
-            fit(life, self.phases[state.position.phase], self.place.autocast)
+            fit(life, self.phases[state.position.phase], self.runtime.autocast)
             following = state.position.phase + 1
             if state.stop or following == len(self.phases):
                 return

@@ -64,6 +64,7 @@ def _instance_norm(n_channels: int) -> nn.Module:
 
 
 def _layer_norm(n_channels: int) -> nn.Module:
+    # `nn.LayerNorm` would need the height and width; one group of all channels does not.
     return nn.GroupNorm(1, n_channels)
 
 

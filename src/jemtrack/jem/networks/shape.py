@@ -61,6 +61,7 @@ class WideResNetShape(NetworkShape):
 
     def build_model(self) -> JointEnergyModel:
         """Build the network for images of 8x8 to 32x32; the global generator draws its weights."""
+        # Imported here, because recipes are checked without torch.
         from jemtrack.jem.networks.energy_model import JointEnergyModel
         from jemtrack.jem.networks.wide_resnet import WideResNetTrunk
 

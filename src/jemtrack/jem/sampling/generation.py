@@ -69,6 +69,7 @@ def class_samples(
     images_NCHW, rows, done = start_NCHW.to(device), [], 0
     with evaluation_mode(model):
         rows.append(_energies(density, images_NCHW, 0))
+        # Run the chains piecewise, up to the next recorded step, on one stream of noise.
         for last in _recorded_steps(sampler.n_steps):
             images_NCHW = replace(sampler, n_steps=last - done)(density, images_NCHW, stream)
             rows.append(_energies(density, images_NCHW, done := last))

@@ -63,8 +63,9 @@ class TrainingBatches:
         labelled = self._labelled_batches(epoch, start)
         density = self._density_batches(epoch, start)
         for number, indices_B in batches:
-            place = (epoch, number, *([retry] if retry else []))
-            noise = self._generator("augmentation", *place)
+            # Without a retry, the streams have the names that they have in any other training.
+            stream = (epoch, number, *([retry] if retry else []))
+            noise = self._generator("augmentation", *stream)
             # With few labels, the pass over all images is for the density.
             labelled_B, density_B = (
                 (indices_B, next(density, None))
@@ -75,7 +76,7 @@ class TrainingBatches:
                 self._augmented(labelled_B, noise),
                 self._labels(labelled_B),
                 None if density_B is None else self._density_images(density_B, noise),
-                stream_seed(self.seed, "objective", *place),
+                stream_seed(self.seed, "objective", *stream),
             )
 
     @property
@@ -100,7 +101,8 @@ class TrainingBatches:
             return None
         n_labelled = len(self.labelled_M)
         sampler = EpochSampler(n_labelled, self.batch_size, stream_seed(self.seed, "labelled"))
-        return self._passes(sampler, self.labelled_M, epoch * len(self) + start)
+        n_used = epoch * len(self) + start  # batches before this one, in all epochs
+        return self._passes(sampler, self.labelled_M, n_used)
 
     @staticmethod
     def _passes(sampler: EpochSampler, indices_M: Tensor, first: int) -> Iterator[Tensor]:
