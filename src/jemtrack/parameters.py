@@ -206,6 +206,19 @@ def format_value(value: object) -> str:
     return repr(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
 
 
+def problem_message(kind: str, bounds: Mapping[str, Any], value: object) -> str:
+    """Say what pydantic's error of type `kind`, with its `bounds`, expects instead of `value`."""
+    # A bound of a float is a float: `> 0.0` is shown as `> 0`.
+    bounds = {
+        name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+        for name, bound in bounds.items()
+    }
+    expected = _EXPECTED[kind].format(**bounds)
+    if kind == "missing":
+        return expected
+    return f"{expected}, got {format_value(value)}{_quotes_hint(value, kind)}"
+
+
 def _message(cls: type, details: Any) -> str:
     kind, value = details["type"], details["input"]
     if kind == "problem":  # of a value within: it is in our words already
@@ -213,16 +226,9 @@ def _message(cls: type, details: Any) -> str:
     if kind == "unexpected_keyword_argument":
         known = suggestion(details["loc"][-1], parameter_names(cls))
         return f"is not a parameter of {cls.__name__}; {known}"
-    template = _EXPECTED.get(kind)
-    # A bound of a float is a float: `> 0.0` is shown as `> 0`.
-    context = {
-        name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-        for name, bound in details.get("ctx", {}).items()
-    }
-    expected = template.format(**context) if template else str(details["msg"])
-    if kind == "missing":
-        return expected
-    return f"{expected}, got {format_value(value)}{_quotes_hint(value, kind)}"
+    if kind not in _EXPECTED:
+        return f"{details['msg']}, got {format_value(value)}"
+    return problem_message(kind, details.get("ctx", {}), value)
 
 
 def _quotes_hint(value: object, kind: str) -> str:

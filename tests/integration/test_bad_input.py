@@ -87,7 +87,7 @@ def test_all_faults_of_params_yaml_stop_the_first_stage(whole_project: Project):
     }
     content["XEntropyAugmented"]["objective"]["entropy_weight"] = 3.0
     content["MaxEntropyL1"]["parms"] = content["MaxEntropyL1"].pop("params")
-    content["MaxEntropyL2"]["params"] |= {"depth": 11, "clf_only": 1, "lr": -0.1, "n_epochs": True}
+    content["MaxEntropyL2"]["params"] |= {"clf_only": 1, "lr": -0.1, "n_epochs": True}
     content["MaxEntropyL2"]["objective"]["_cls"] = "jemtrack.Mine"
     content["EvaluateX"]["operation"] = None
     (whole_project.path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -99,16 +99,15 @@ def test_all_faults_of_params_yaml_stop_the_first_stage(whole_project: Project):
         "MaxEntropyL1.params is missing: `jemtrack graph` writes it",
         "EvaluateX.operation must hold names and values, got null",
         "PrepareData.params.seed must be < 4294967296, got 4294967296",
-        "XEntropyAugmented.params.experiment must be text, got 7; put it into quotes",
+        "XEntropyAugmented.params.batch_size must be a whole number, got 2.5",
         "XEntropyAugmented.params.width must be a whole number, got null",
         "XEntropyAugmented.params.norm must be one of 'none', 'batch', 'instance', 'layer' or "
         "'act', got 'bacth'",
+        "XEntropyAugmented.params.experiment must be text, got 7; put it into quotes",
         "XEntropyAugmented.params.lr must be a number, got '0.1'; leave out the quotes",
-        "XEntropyAugmented.params.batch_size must be a whole number, got 2.5",
         "XEntropyAugmented.params.learning_rate is not a parameter of TrainArgs; it has ... lr,...",
         "XEntropyAugmented.objective.entropy_weight is not a parameter of CrossEntropy; "
         "it has none",
-        "MaxEntropyL2.params.depth must be 6n + 4 ... the nearest are 10 and 16, got 11",
         "MaxEntropyL2.params.clf_only must be true or false, got 1",
         "MaxEntropyL2.params.lr must be > 0, got -0.1",
         "MaxEntropyL2.params.n_epochs must be a whole number, got true",
@@ -120,6 +119,18 @@ def test_all_faults_of_params_yaml_stop_the_first_stage(whole_project: Project):
         assert_says(line, f"params.yaml: {words}")
     assert whole_project.run("jemtrack", "check", fails=True).splitlines()[1:] == said[1:]
     assert outs(whole_project) == {}
+
+
+def test_a_rule_in_code_stops_the_first_stage_that_has_the_code(project: Project):
+    set_all(project, MaxEntropyL2__params__depth=11)
+    project.run("dvc", "repro", "PrepareData")
+
+    (said,) = refused(project)
+
+    words = "MaxEntropyL2.params.depth must be 6n + 4 ... the nearest are 10 and 16, got 11"
+    assert_says(said, f"params.yaml: {words}")
+    assert checked(project) == [said]
+    assert not (project.path / "nodes/MaxEntropyL1/model.safetensors").exists()
 
 
 def test_a_broken_params_yaml_is_named_and_can_be_written_anew(project: Project):

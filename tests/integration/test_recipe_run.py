@@ -107,7 +107,7 @@ def test_a_training_that_was_interrupted_goes_on_as_if_it_was_not(capsys):
     assert "`jemtrack train --config mine.yaml --out cut` resumes it" in said
     assert not Path("cut/metrics.json").exists()
     train("--out", "cut")
-    assert "goes on at phase joint (2/2), epoch 1, batch 2" in capsys.readouterr().err
+    assert "resumes at phase joint (2/2), epoch 1, batch 2" in capsys.readouterr().err
     train("--out", "whole")
 
     assert outs("cut") == outs("whole")
@@ -124,7 +124,7 @@ def test_another_file_or_folder_is_another_training(capsys):
     save(content)
     train("--out", "cut")
 
-    assert "goes on at" not in capsys.readouterr().err
+    assert "resumes at" not in capsys.readouterr().err
     assert len([*Path(".jemtrack/recipes").iterdir()]) == 1
 
 

@@ -100,7 +100,7 @@ def ends_as_one_that_was_not(project: Project, ways: Mapping[int, Way]) -> None:
         # The orphan trains to its end, and leaves to this one what it has reached.
         said = project.run(*REPRO)
 
-    assert "goes on at phase joint (2/2), epoch 5, batch 1; done before: warm_up" in said
+    assert "resumes at phase joint (2/2), epoch 5, batch 1; done before: warm_up" in said
     assert outs(project) == whole
     assert content(recorded(project, "warm_up", "joint")) == content(batches)
     assert content(recorded(project, "epochs")) == content(epochs)
@@ -155,7 +155,7 @@ def test_other_parameters_data_or_code_start_afresh_and_the_first_still_goes_on(
 
     long.run("git", "checkout", "--", "params.yaml", "src")
     assert reached(first) == before
-    assert "goes on at" in long.run("dvc", "repro", STAGE)
+    assert "resumes at" in long.run("dvc", "repro", STAGE)
     assert not first.exists()
     assert "removed" in long.run("jemtrack", "scratch", "prune")
     assert not trainings(long)

@@ -38,7 +38,7 @@ def digests(lock: str) -> dict[str, str]:
 def ended_equal(project: Project) -> None:
     """Hold that the experiment has the outs of a training that was not killed."""
     project.set(f"{STAGE}.params.sigma", 0.07)
-    assert "goes on at" not in project.run(*REPRO)
+    assert "resumes at" not in project.run(*REPRO)
     (experiment,) = project.run("git", "for-each-ref", "--format=%(objectname)", EXPERIMENT).split()
     found = digests(project.run("git", "show", f"{experiment}:dvc.lock"))
     assert found == digests((project.path / "dvc.lock").read_text())
@@ -52,7 +52,7 @@ def test_a_killed_experiment_goes_on_when_it_is_run_again(long, where):
         wait_for_steps(long, 30, process)
     assert len(trainings(long)) == 1
 
-    assert "goes on at phase" in long.run(*command)
+    assert "resumes at phase" in long.run(*command)
 
     assert not trainings(long)
     ended_equal(long)
@@ -68,6 +68,6 @@ def test_a_killed_queue_goes_on_when_the_experiment_is_queued_again(long):
     with killed(start(long, "dvc", "queue", "start")):
         wait_until(lambda: re.search(r" killed .*Success", long.run("dvc", "queue", "status")))
 
-    assert "goes on at phase" in long.run("dvc", "queue", "logs", "killed")
+    assert "resumes at phase" in long.run("dvc", "queue", "logs", "killed")
     assert not trainings(long)
     ended_equal(long)

@@ -20,7 +20,7 @@ def test_two_processes_train_a_stage_and_go_on_after_a_kill(whole_project: Proje
     reached = steps_saved(project)
     said = project.run("dvc", "repro", STAGE)
 
-    assert "goes on at phase train (1/1)" in said
+    assert "resumes at phase train (1/1)" in said
     record = project.path / "nodes" / STAGE / "record"
     runs, steps = (
         [json.loads(line) for line in (record / name).read_text().splitlines()]

@@ -99,7 +99,7 @@ def dvc_plots(project: Project, folder: Path, metric: str) -> list[tuple[int, fl
 def test_all_trackers_agree_on_a_stage_that_was_killed_and_went_on(tracked: Project):
     kill_in_the_middle(tracked)
     said = tracked.run("dvc", "repro", STAGE)
-    assert "goes on at phase train (1/1)" in said
+    assert "resumes at phase train (1/1)" in said
     assert "may lack a part of the run" not in said
 
     node = tracked.path / "nodes" / STAGE

@@ -203,7 +203,7 @@ def test_a_stage_does_not_depend_on_what_it_does_not_use(stage, absent, monkeypa
         ),
         (
             "max_entropy_l1",
-            ["jem/networks", "train", "record", "recipe/read.py", "stages/trainer.py"],
+            ["jem/networks", "train", "record", "stages/trainer.py"],
         ),
         ("evaluate_x", ["evaluation/measures", "evaluation/statistics", "jem/networks"]),
         ("prepare_data", ["data/sources", "data/splits.py"]),

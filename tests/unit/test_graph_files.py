@@ -87,7 +87,8 @@ def test_the_order_of_a_new_stage_s_keys_is_that_of_reading(shipped):
 
     assert list(read("dvc.yaml")) == ["stages", "plots"]
     assert list(read("dvc.yaml")["stages"]["MaxEntropyL1"]) == keys
-    assert list(read("dvc.yaml")["stages"]) == list(read("params.yaml"))
+    # The report has no parameters.
+    assert list(read("dvc.yaml")["stages"]) == [*read("params.yaml"), "Report"]
 
 
 def test_what_was_added_to_dvc_yaml_by_hand_stays(shipped, capsys):

@@ -71,15 +71,11 @@ def test_what_the_class_takes_fits_its_schema(values):
 
 
 @pytest.mark.parametrize(("values", "count"), WRONG)
-def test_what_the_class_refuses_its_schema_refuses_at_the_same_place(values, count):
+def test_what_the_class_refuses_its_schema_refuses_in_the_same_words(values, count):
     found, expected = by_schema(values), problem_lines(Args, values, "here")
 
     assert len(found) == count
-    assert [line.split()[0] for line in found] == [line.split()[0] for line in expected]
-    # The value that was met stands in both.
-    assert [line.rpartition("got ")[2] for line in found if "got" in line] == [
-        line.rpartition("got ")[2].partition(";")[0] for line in expected if "got" in line
-    ]
+    assert found == expected
 
 
 def test_a_class_without_values_in_json_has_no_schema():

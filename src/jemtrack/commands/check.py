@@ -9,6 +9,7 @@ from jemtrack.errors import InputError
 from jemtrack.project.code import code_deps
 from jemtrack.project.params import (
     DVC,
+    WRITTEN,
     Section,
     load_classes,
     parameter_problems,
@@ -17,6 +18,7 @@ from jemtrack.project.params import (
     read_stages,
     sections,
     stage_class,
+    structure_problems,
     version_problems,
 )
 from jemtrack.project.runtime import runtime_problems
@@ -97,7 +99,10 @@ def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str
             if isinstance(field, dict) and field.get("_type") == "@dataclasses.dataclass"
         ]
         deps = {*map(str, stages[name].get("deps", []))}
-        chosen, recipe = _chosen(name, values.get(name))
+        written = entry.get(WRITTEN, {}).get("params", {})
+        # What its section lacks, `parameter_problems` reports.
+        is_whole = not structure_problems(name, written, values)
+        chosen, recipe = _chosen(name, values.get(name)) if is_whole else ([], "")
         if recipe and recipe not in deps:
             yield f"{DVC}: {name} does not depend on {recipe}: type `jemtrack graph`"
         if missing := sorted({*code_deps([*modules, *chosen])} - deps):

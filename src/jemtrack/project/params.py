@@ -26,7 +26,6 @@ VERSIONS = Path("versions.yaml")
 
 # The packages whose version can change a result: their versions are parameters of every stage.
 DECISIVE = ("numpy", "torch")
-_HERE = Path(__file__).resolve().parents[1]
 
 # Under this key, a stage's entry in zntrack.json records what the graph wrote for it, so that the
 # next `write_graph` can tell a change by hand from a change of the graph.
@@ -257,7 +256,7 @@ def installed_versions(listed: Iterable[str] = ()) -> dict[str, str]:
     The local part of a version, such as `+cpu`, is left out. The version of jemtrack counts if it
     is installed as a package; if its source is in the project, stages depend on the source.
     """
-    own = () if (source_folder() / PACKAGE).resolve() == _HERE else (PACKAGE,)
+    own = () if (source_folder() / PACKAGE).is_dir() else (PACKAGE,)
     found = {}
     for name in sorted({*DECISIVE, *own, *listed}):
         with contextlib.suppress(PackageNotFoundError):

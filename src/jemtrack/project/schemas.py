@@ -10,29 +10,32 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jemtrack.parameters import format_value, suggestion
+from jemtrack.parameters import format_value, problem_message, suggestion
 
 SCHEMAS = "_schemas"  # the key in zntrack.json, beside the stages
 
 Schema = Mapping[str, Any]
 
 _LEFT_OUT = {"title", "description", "default"}
+# A rule of JSON Schema, as the type of pydantic's error and the name of its bound.
 _TYPES = {
-    "integer": "must be a whole number",
-    "number": "must be a number",
-    "boolean": "must be true or false",
-    "string": "must be text",
-    "array": "must be a list",
-    "object": "must hold names and values",
+    "integer": "int_type",
+    "number": "float_type",
+    "boolean": "bool_type",
+    "string": "string_type",
+    "array": "list_type",
+    "object": "dict_type",
 }
 _RULES = {
-    "minimum": "must be >= {}",
-    "exclusiveMinimum": "must be > {}",
-    "maximum": "must be <= {}",
-    "exclusiveMaximum": "must be < {}",
-    "maxItems": "must have at most {} entries",
-    "minItems": "must not be empty",
-    "minLength": "must not be empty",
+    "minimum": ("greater_than_equal", "ge"),
+    "exclusiveMinimum": ("greater_than", "gt"),
+    "maximum": ("less_than_equal", "le"),
+    "exclusiveMaximum": ("less_than", "lt"),
+    "maxItems": ("too_long", "max_length"),
+    "minItems": ("too_short", "min_length"),
+    "minLength": ("string_too_short", "min_length"),
+    "enum": ("enum", "expected"),
+    "const": ("enum", "expected"),
 }
 
 
@@ -53,12 +56,15 @@ def parameter_schema(cls: type) -> dict[str, Any] | None:
 def schema_problems(schema: Schema, cls: str, values: Mapping[str, Any]) -> Iterator[str]:
     """Yield a problem for each of `values` that does not fit: its path, a space, the problem."""
     fields, inner = schema["properties"], {"$defs": schema.get("$defs", {})}
-    for name, value in values.items():
+    for name, field in fields.items():
+        if name in values:
+            if problem := _problem({**inner, **field}, values[name]):
+                yield f"{name}{problem}"
+        elif name in schema.get("required", ()):
+            yield f"{name} is missing"
+    for name in values:
         if name not in fields:
             yield f"{name} is not a parameter of {cls}; {suggestion(str(name), fields)}"
-        elif problem := _problem({**inner, **fields[name]}, value):
-            yield f"{name}{problem}"
-    yield from (f"{name} is missing" for name in schema.get("required", ()) if name not in values)
 
 
 def _problem(schema: Schema, value: Any) -> str:
@@ -72,18 +78,20 @@ def _problem(schema: Schema, value: Any) -> str:
         _validator(json.dumps(schema))(value)
     except JsonSchemaValueException as error:
         path = "".join(f".{part}" for part in error.path[1:])
-        expected = _expected(str(error.rule), error.rule_definition)
-        return f"{path} {expected}, got {format_value(error.value)}"
+        return f"{path} {_message(str(error.rule), error.rule_definition, error.value)}"
     return ""
 
 
-def _expected(rule: str, bound: Any) -> str:
-    if rule == "type":
-        kinds = bound if isinstance(bound, list) else [bound]
-        return " or ".join(_TYPES.get(kind, f"must be {kind}") for kind in kinds)
-    if rule in {"enum", "const"}:
-        return f"must be one of {', '.join(map(repr, bound if rule == 'enum' else [bound]))}"
-    return _RULES.get(rule, f"must fit {rule} {{}}").format(bound)
+def _message(rule: str, bound: Any, value: object) -> str:
+    if rule == "type" and bound in _TYPES:
+        return problem_message(_TYPES[bound], {}, value)
+    if rule not in _RULES:
+        return f"must fit {rule} {bound}, got {format_value(value)}"
+    kind, name = _RULES[rule]
+    if kind == "enum":
+        *others, last = map(repr, bound if rule == "enum" else [bound])
+        bound = f"{', '.join(others)} or {last}" if others else last
+    return problem_message(kind, {name: bound}, value)
 
 
 # Compiling a schema takes far longer than validating with it.
