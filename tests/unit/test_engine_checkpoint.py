@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_what_a_kill_left_unfinished_is_removed_by_the_next(tmp_path):
-    (tmp_path / "000001-step9-0.unfinished").write_bytes(b"torn")
+    (tmp_path / "000001-step9-0.unfinished.checkpoint").write_bytes(b"torn")
     checkpoints = Checkpoints(tmp_path)
 
     assert checkpoints.load() is None

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.jem.family import FAMILY
+from jemtrack.jem.training.family import FAMILY
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.train.family import Family, Training, initial_models
 from jemtrack.train.launch import default_runtime

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,12 +133,14 @@ def _add_bench(commands: Commands) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from jemtrack.commands.data import pin
     from jemtrack.data.sources.fetch import fetch
 
     for path in fetch(options.name, options.root, options.given):
         print(path)
-    pin(options.root)
+    # The digest of the data is in data.dvc, which git tracks.
+    command = [sys.executable, "-m", "dvc", "add", "--quiet", str(options.root)]
+    if subprocess.run(command, check=False).returncode:
+        raise InputError(f"`dvc add {options.root}` failed: see its messages above")
 
 
 def _graph(options: argparse.Namespace) -> None:

@@ -6,11 +6,12 @@ written or read.
 
 import hashlib
 import logging
-import os
 import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jemtrack.files import UNFINISHED, atomic_write
 
 # A part of the key of a training's folder: with another format, older checkpoints are not read.
 FORMAT = 3
@@ -47,7 +48,6 @@ def newest_first(folder: Path) -> list[CheckpointFile]:
 log = logging.getLogger("jemtrack")
 
 _KEPT = 2  # the last one, and the one before in case the last is damaged later
-_UNFINISHED = ".unfinished"
 
 
 class Checkpoints:
@@ -81,21 +81,9 @@ class Checkpoints:
         from jemtrack.train.serialization import to_bytes
 
         content = to_bytes(tree)
-        self.folder.mkdir(parents=True, exist_ok=True)
         number = max((file.number for file in newest_first(self.folder)), default=0) + 1
         path = checkpoint_path(self.folder, number, step, _digest(content))
-        unfinished = path.with_suffix(_UNFINISHED)
-        try:
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-            _flush_folder(self.folder)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            error.filename = str(path)  # the error of a full disk names no file
-            raise
+        atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
         self._last = time.monotonic()
         self._drop_all_but(_KEPT)
         return path
@@ -113,7 +101,7 @@ class Checkpoints:
         return None
 
     def _drop_all_but(self, n_kept: int) -> None:
-        for path in self.folder.glob(f"*{_UNFINISHED}"):
+        for path in self.folder.glob(UNFINISHED):
             path.unlink()
         for file in newest_first(self.folder)[n_kept:]:
             file.path.unlink()
@@ -147,12 +135,3 @@ class MemoryCheckpoint:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:DIGEST]
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a folder, for a power cut could undo a rename in it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
