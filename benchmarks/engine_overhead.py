@@ -185,7 +185,7 @@ def part_seconds(state: TrainState, record: JsonLines) -> dict[str, float]:
     event = BatchEnd(Position(0, 1, 2), dict.fromkeys(losses, 0.123456789), 3, 0.1)
     parts: dict[str, Callable[[], object]] = {
         "reading the losses": lambda: torch.stack([*losses.values()]).tolist(),
-        "the gradient's norm": lambda: gradient_norms(state),
+        "the gradient's norm": lambda: gradient_norms(state.optimizers),
         "a line of the record": lambda: record(event),
     }
     found = {name: seconds_of(part) for name, part in parts.items()}

@@ -33,7 +33,7 @@ IMPORTED = (
     "torch", "zntrack.cli", "zntrack.plugins.dvc_plugin", "zninit", "dvc.cli.parser",
     "dvc.repo.index", "dvc.repo.reproduce", "dvc.repo.experiments", "dvc.repo.plots",
     "dvc.render.convert", "dvc_render", "dvc_data.index", "jinja2", "matplotlib.figure",
-    "matplotlib.backends.backend_agg", "pandas", "PIL.Image", "pooch", "psutil",
+    "matplotlib.backends.backend_agg", "pandas", "PIL.Image", "psutil",
     "pydantic.dataclasses", "pydantic.type_adapter", "rich.progress", "rich.table", "ruamel.yaml",
     "safetensors.torch", "scipy.ndimage", "scipy.stats", "sklearn.covariance", "sklearn.metrics",
     "sklearn.model_selection",
