@@ -2,12 +2,18 @@
 
 import importlib
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from jemtrack.recipe.pipeline_file import load_pipeline
 from jemtrack.record.jsonl import read_record
+from jemtrack.train.checkpoint import newest_first
 from jemtrack.train.events import Status
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +36,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def test_the_training_learns_the_line_and_leaves_a_record():
-    training, _ = blocks("python")
+    training, *_ = blocks("python")
     names = run(training)
 
     assert names["metrics"]["valid_loss"] < 0.01
@@ -38,8 +44,35 @@ def test_the_training_learns_the_line_and_leaves_a_record():
     assert [*Path("runs/line/checkpoints").iterdir()]
 
 
+def test_the_gan_is_killed_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    _, gan, _ = blocks("python")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    whole.mkdir()
+    killed.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", gan], cwd=killed)
+    checkpoints = killed / "runs" / "gan"
+    while not [*checkpoints.glob("*-step[0-9]*.checkpoint")]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (first, *_) = newest_first(checkpoints)
+
+    monkeypatch.chdir(whole)
+    expected = run(gan)
+    monkeypatch.chdir(killed)
+    resumed = run(gan)
+
+    assert 0 < first.step < expected["run"].state.step
+    assert expected["run"].state.latest["valid_loss"] < 0.1
+    assert resumed["run"].state.latest == expected["run"].state.latest
+    for name, model in expected["models"].items():
+        weights = resumed["models"][name].state_dict()
+        assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+
+
 def test_the_loop_of_ones_own_is_stopped_and_recorded():
-    _, loop = blocks("python")
+    *_, loop = blocks("python")
     pipeline = run(loop)["pipeline"]
 
     assert pipeline.status == Status.STOPPED
