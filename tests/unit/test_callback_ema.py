@@ -7,7 +7,7 @@ from small_run import NAN, STEPS, BreakOff, assert_same, make_run, resumed
 
 from jemtrack.callbacks.ema import Ema
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
-from jemtrack.train.events import BatchEnd, Diverged, RunStart
+from jemtrack.train.events import BatchEnd, Diverged, PhaseStart, RunStart
 from jemtrack.train.handlers import Callback
 from jemtrack.train.phase import Validation
 
@@ -143,3 +143,35 @@ def test_after_a_divergence_the_average_is_that_of_the_checkpoint(tmp_path):
     ((step, before, after),) = run.callbacks[1].back
     assert step == 3
     assert equal(before, after)
+
+
+class PhaseStarts(Callback):
+    """Keeps the model and its average at the start of each phase."""
+
+    def _post_init_(self) -> None:
+        self.pairs = []
+
+    def __call__(self, event, state) -> None:
+        if isinstance(event, PhaseStart):
+            self.pairs.append(copy.deepcopy((state.models["net"], state.averages["net"])))
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_averages_become_the_weights_when_a_phase_ends(tmp_path, adopt):
+    starts = PhaseStarts()
+    run = make_run(tmp_path, Ema(decay=0.9, adopt=adopt), starts, values=[1.0] * 8)
+    run.train()
+
+    assert [equal(*pair) for pair in starts.pairs] == [True, adopt]
+    assert equal(run.state.models["net"], run.state.averages["net"]) == adopt
+
+
+@pytest.mark.parametrize("cut", [7, 8, 9, 15, 16])
+def test_a_kill_around_the_end_of_a_phase_changes_nothing(tmp_path, cut):
+    def make(folder, *callbacks):
+        return make_run(folder, Ema(decay=0.9, adopt=True), *callbacks, values=[1.0] * 8)
+
+    whole = make(tmp_path / "whole", BreakOff())
+    whole.train()
+
+    assert_same(resumed(tmp_path / "broken", cut, make), whole)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.train.components import Option, component
-from jemtrack.train.events import BatchEnd, Event, RunStart
+from jemtrack.train.events import BatchEnd, Event, PhaseEnd, RunStart, Status
 from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
     from jemtrack.train.state import TrainState
+
+_OVER = (Status.SUCCESS, Status.STOPPED)  # a phase that was interrupted goes on later
 
 
 @component("ema")
@@ -31,16 +33,23 @@ class Ema(Callback):
     )
     update_every: int = Option(int, "optimization steps between updates", default=1, minimum=1)
 
+    adopt: bool = Option(
+        bool, "whether the averages become the weights when a phase ends", default=False
+    )
+
     def _post_init_(self) -> None:
         self._averages: dict[str, AveragedModel] = {}
         self._loaded: dict[str, Any] = {}
 
     def __call__(self, event: Event, state: TrainState) -> None:
-        """Create the averages when the run starts; update them after a step."""
+        """Create the averages when the run starts; update them after a step; adopt them."""
         if isinstance(event, RunStart):
             self._begin(state)
         elif isinstance(event, BatchEnd) and event.step % self.update_every == 0:
             self._update(state)
+        elif isinstance(event, PhaseEnd) and self.adopt and event.status in _OVER:
+            for name, average in self._averages.items():
+                state.models[name].load_state_dict(average.module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages and the number of their updates."""
