@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.training.batches import Batch
 from jemtrack.record.jsonl import JsonLines
@@ -68,7 +69,7 @@ class Case:
         shape = WideResNetShape(
             depth=self.depth, width=self.width, channels=self.channels, n_classes=10
         )
-        return shape.build_model()
+        return build_model(shape)
 
     def batches(self, n_batches: int = 16) -> list[Batch]:
         """Draw batches of digits, enlarged to the images' size."""

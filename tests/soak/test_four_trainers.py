@@ -37,7 +37,7 @@ def test_the_four_trainers_run_beside_the_main_graph(project: Project):
         line.split()[-1].removeprefix("workflows/mnist/") for line in status.splitlines()
     )
     assert {file for file in files if not file.startswith("nodes/")} == {
-        "dvc.lock", "dvc.yaml", "params.yaml", "zntrack.json",
+        "dvc.lock", "dvc.yaml", "params.yaml", "versions.yaml", "zntrack.json",
     }  # fmt: skip
     outs = {file for file in files if file.startswith("nodes/")}
     assert outs == {f"nodes/{stage}/metrics.json" for stage in [*TRAINERS, *MEASURING]}

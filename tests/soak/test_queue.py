@@ -54,7 +54,7 @@ def test_queued_experiments_run_the_code_as_it_was_queued(
         "from jemtrack.evaluation.as_queued import NAME\n"
         "from jemtrack.evaluation.measures.calibration import",
     )
-    reproduced.edit(MEASURES, '"accuracy": accuracy', 'NAME: 1.0, "accuracy": accuracy')
+    reproduced.edit(MEASURES, '"accuracy": float', 'NAME: 1.0, "accuracy": float')
     usual = reproduced.read("params.yaml")["MaxEntropyL1"]["params"]["lr"]
     grid = f"MaxEntropyL1.params.lr={usual},0.03"
     reproduced.run("dvc", "exp", "run", "--queue", "--name", "grid", "-S", grid)

@@ -19,6 +19,7 @@ from jemtrack.data.images import LabelledImages
 from jemtrack.errors import InputError, Interrupted
 from jemtrack.jem.networks import wide_resnet
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
@@ -108,7 +109,7 @@ def make_network(dropout_rate: float = 0.0) -> nn.Module:
     shape = WideResNetShape(
         depth=10, width=1, norm="act", dropout_rate=dropout_rate, channels=1, n_classes=3
     )
-    return shape.build_model()
+    return build_model(shape)
 
 
 def train(place: Runtime, name: str, few: bool) -> tuple[Seen, Weights]:

@@ -14,6 +14,7 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import noisy_batches, predict, trunk_features
 from jemtrack.jem.networks.model_file import load_model, save_model
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.scores import model_outputs, run_models
 
 STEP = 1e-5
@@ -79,7 +80,7 @@ def test_a_quadratic_has_the_closed_form():
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 def test_the_batches_change_nothing_also_with_a_norm_over_the_batch(batch_size):
     torch.manual_seed(0)
-    model = WideResNetShape(depth=10, width=1, channels=1, n_classes=3, norm="batch").build_model()
+    model = build_model(WideResNetShape(depth=10, width=1, channels=1, n_classes=3, norm="batch"))
     images_NCHW = torch.rand(7, 1, 8, 8) * 2 - 1
 
     parts = outputs_of(model, images_NCHW.split(batch_size))
@@ -130,7 +131,7 @@ def test_no_images_are_refused():
 def saved(path, weight=None):
     torch.manual_seed(0)
     shape = WideResNetShape(depth=10, width=1, channels=1, n_classes=3)
-    model = shape.build_model()
+    model = build_model(shape)
     if weight is not None:
         torch.nn.init.constant_(model.class_head.weight, weight)
     save_model(path, model, shape, {"sigma": "0.1"})

@@ -2,11 +2,12 @@ import pytest
 import torch
 
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 
 
 def model_of(width=1, **changes):
     torch.manual_seed(0)
-    return WideResNetShape(depth=10, width=width, channels=1, n_classes=4, **changes).build_model()
+    return build_model(WideResNetShape(depth=10, width=width, channels=1, n_classes=4, **changes))
 
 
 def images_of():

@@ -7,13 +7,14 @@ from profiles import at_most
 from jemtrack.data.images import LabelledImages
 from jemtrack.jem.networks.inference import Predictions, predict, validation_metrics
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 
 
 def make_model(**fields):
     torch.manual_seed(0)
     fields = {"depth": 10, "width": 1, "channels": 1, "n_classes": 3, **fields}
-    return WideResNetShape(**fields).build_model()
+    return build_model(WideResNetShape(**fields))
 
 
 def make_images(n=7, side=9) -> LabelledImages:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import build
 
@@ -87,7 +88,7 @@ def test_memory_format_does_not_change_the_noise():
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_and_the_start_are_left_as_they_were(norm, training):
     torch.manual_seed(0)
-    model = WideResNetShape(depth=10, width=1, channels=3, n_classes=2, norm=norm).build_model()
+    model = build_model(WideResNetShape(depth=10, width=1, channels=3, n_classes=2, norm=norm))
     model(torch.randn(4, 3, 8, 8))
     model.train(training)
     weights = {name: value.clone() for name, value in model.named_parameters()}

@@ -11,6 +11,7 @@ from safetensors.torch import load, load_file, save_file
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.model_file import load_model, load_weights_into, save_model
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 
 SHAPE = WideResNetShape(depth=10, width=1, channels=1, n_classes=3)
 NOTES = {"dataset": "digits", "experiment": "first", "seed": "7"}
@@ -18,7 +19,7 @@ NOTES = {"dataset": "digits", "experiment": "first", "seed": "7"}
 
 def model_of(shape=SHAPE, seed=0):
     torch.manual_seed(seed)
-    return shape.build_model()
+    return build_model(shape)
 
 
 def images_of(channels=1):

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import ParameterError
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import problem_lines
@@ -21,7 +22,7 @@ SHAPE = WideResNetShape(depth=10, width=1, channels=1, n_classes=N_CLASSES)
 
 def network_of(**changed) -> nn.Module:
     torch.manual_seed(0)
-    return replace(SHAPE, **changed).build_model()
+    return build_model(replace(SHAPE, **changed))
 
 
 def training_images(n=30) -> LabelledImages:

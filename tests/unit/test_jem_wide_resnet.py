@@ -7,7 +7,7 @@ from profiles import at_most
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.norms import ActNorm
 from jemtrack.jem.networks.shape import WideResNetShape
-from jemtrack.jem.networks.wide_resnet import WideBlock
+from jemtrack.jem.networks.wide_resnet import WideBlock, build_model
 from jemtrack.parameters import build, problem_lines
 
 CHANNELS_AND_CLASSES = {"channels": 1, "n_classes": 2}
@@ -21,7 +21,7 @@ def small_shape(**changes):
 
 def small_model(**changes):
     torch.manual_seed(0)
-    return small_shape(**changes).build_model()
+    return build_model(small_shape(**changes))
 
 
 def images_of(n_images=3, channels=1, side=8, seed=0):
@@ -61,7 +61,7 @@ def test_parameter_count_is_the_closed_form(n, width, norm, channels, n_classes)
         "n_classes": n_classes,
     }
     with torch.device("meta"):
-        model = WideResNetShape(**fields).build_model()
+        model = build_model(WideResNetShape(**fields))
 
     assert count_of(model) == closed_form_count(**fields)
 
@@ -69,9 +69,9 @@ def test_parameter_count_is_the_closed_form(n, width, norm, channels, n_classes)
 def test_28_10_has_the_published_parameters():
     """The original has batch norm, no bias in its convolutions and no energy head: 36,479,194."""
     with torch.device("meta"):
-        model = WideResNetShape(
-            depth=28, width=10, norm="batch", channels=3, n_classes=10
-        ).build_model()
+        model = build_model(
+            WideResNetShape(depth=28, width=10, norm="batch", channels=3, n_classes=10)
+        )
     convolutions = [part for part in model.modules() if isinstance(part, torch.nn.Conv2d)]
     added = sum(part.bias.numel() for part in convolutions) + count_of(model.energy_head)
 
@@ -207,7 +207,7 @@ def test_act_norm_is_read_through_the_whole_network():
 def test_weights_follow_the_global_seed():
     first, again = small_model(), small_model()
     torch.manual_seed(1)
-    other = small_shape().build_model()
+    other = build_model(small_shape())
 
     assert torch.equal(first(images_of()), again(images_of()))
     assert not torch.equal(first(images_of()), other(images_of()))

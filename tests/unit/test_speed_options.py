@@ -6,14 +6,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy, leaky_relu
 
 from jemtrack.jem.networks.shape import WideResNetShape
-from jemtrack.jem.networks.wide_resnet import NEGATIVE_SLOPE
+from jemtrack.jem.networks.wide_resnet import NEGATIVE_SLOPE, build_model
 from jemtrack.train.optimizers import SGD, Adam, AdamW
 
 
 def network_of(norm="none", channels=3) -> nn.Module:
     torch.manual_seed(0)
     shape = WideResNetShape(depth=10, width=2, channels=channels, n_classes=10, norm=norm)
-    return shape.build_model()
+    return build_model(shape)
 
 
 def images(n=8, channels=3) -> torch.Tensor:

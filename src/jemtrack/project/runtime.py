@@ -10,7 +10,6 @@ from pydantic import Field
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import ValueProblem, parameters, value_problems
-from jemtrack.recipe.check import Components, component_problems, not_a_mapping, unknown_names
 from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.record.paths import RunPaths, build_tracker, location_problems
 from jemtrack.train.components import TRACKER, load_components
@@ -109,8 +108,11 @@ def _raise_problems(document: Document, problems: list[ValueProblem]) -> None:
 
 
 def _problems(content: Any) -> Iterator[ValueProblem]:
-    if content is None:  # the file is empty or commented out
+    if content is None:  # there is no file, or it is empty or commented out
         return
+    # Imported here: most projects have no such file.
+    from jemtrack.recipe.check import component_problems, not_a_mapping, unknown_names
+
     yield from not_a_mapping(content, f"checkpoint_seconds and {_TRACKERS}", ())
     if not isinstance(content, Mapping):
         return
@@ -125,7 +127,7 @@ def _problems(content: Any) -> Iterator[ValueProblem]:
 
 
 def _location_problems(
-    entries: list[Mapping[str, Any]], known: Components
+    entries: list[Mapping[str, Any]], known: Mapping[str, type]
 ) -> Iterator[ValueProblem]:
     # A user's own tracker, by its dotted path, is imported only when it is built.
     ours = {n: (known[e["type"]], e) for n, e in enumerate(entries) if e["type"] in known}

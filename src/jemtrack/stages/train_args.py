@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import NetworkShape
-from jemtrack.jem.training.family import FAMILY, NETWORK, BatchArgs, JemFamily, JemStep
+from jemtrack.jem.training.family import FAMILY, BatchArgs, JemFamily, JemStep
+from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import (
     AtLeastOne,
     Count,

@@ -7,15 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from jemtrack.record.history import HistoryCsv
 from jemtrack.train.components import Option, component
 from jemtrack.train.events import (
@@ -114,6 +105,16 @@ class ProgressBar(Tracker):
     _phase: PhaseStart
 
     def _post_init_(self) -> None:
+        # Imported here: most stages run without a terminal.
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         columns: tuple[Any, ...] = (
             TextColumn("{task.description}"),
             BarColumn(),

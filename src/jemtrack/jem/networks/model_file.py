@@ -14,6 +14,7 @@ from torch import Tensor
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.parameters import build
 
 # All metadata are under one key: safetensors writes several keys in a random order, and equal
@@ -66,7 +67,7 @@ def load_model(path: Path) -> ModelFile:
     weights, shape, metadata = _read(path)
     # On the meta device, no initial weights are drawn that would be overwritten at once.
     with torch.device("meta"):
-        model = shape.build_model()
+        model = build_model(shape)
     _load_weights(model, weights, path, assign=True)
     return ModelFile(model.eval(), shape, metadata)
 

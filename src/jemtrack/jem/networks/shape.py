@@ -1,15 +1,10 @@
 """The shape of a network; this module does not import torch, so recipes are checked without it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from jemtrack.parameters import AtLeastOne, Share, parameters
-
-if TYPE_CHECKING:
-    from jemtrack.jem.networks.energy_model import JointEnergyModel
 
 NormName = Literal["none", "batch", "instance", "layer", "act"]
 
@@ -58,12 +53,3 @@ class WideResNetShape(NetworkShape):
     width: AtLeastOne
     channels: Literal[1, 3]
     n_classes: Annotated[int, Field(ge=2)]
-
-    def build_model(self) -> JointEnergyModel:
-        """Build the network for images of 8x8 to 32x32; the global generator draws its weights."""
-        # Imported here, because recipes are checked without torch.
-        from jemtrack.jem.networks.energy_model import JointEnergyModel
-        from jemtrack.jem.networks.wide_resnet import WideResNetTrunk
-
-        trunk = WideResNetTrunk(self)
-        return JointEnergyModel(trunk, trunk.n_features, self.n_classes, self.uncond)

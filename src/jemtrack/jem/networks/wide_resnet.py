@@ -10,12 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.norms import make_norm
 from jemtrack.jem.networks.shape import WideResNetShape
 
 NEGATIVE_SLOPE = 0.2
 STEM_CHANNELS = 16
 GROUP_STRIDES = (1, 2, 2)
+
+
+def build_model(shape: WideResNetShape) -> JointEnergyModel:
+    """Build the network for images of 8x8 to 32x32; the global generator draws its weights."""
+    trunk = WideResNetTrunk(shape)
+    return JointEnergyModel(trunk, trunk.n_features, shape.n_classes, shape.uncond)
 
 
 class WideResNetTrunk(nn.Module):

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import NetworkShape
-from jemtrack.jem.training.options import MaxEntropyOptions, SampledJEMOptions
+from jemtrack.jem.training.options import NETWORK, MaxEntropyOptions, SampledJEMOptions
 from jemtrack.parameters import (
     AtLeastOne,
     Count,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from jemtrack.train.family import ModelMaker, Training
     from jemtrack.train.phase import Models, Objective, Phase
 
-NETWORK = "network"
 PARTS = tuple(f"{NETWORK}.{part}" for part in ("trunk", "class_head", "energy_head"))
 _OBJECTIVES = "jemtrack.jem.objectives"
 

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from jemtrack.parameters import NotNegative, Positive, parameters
 
+NETWORK = "network"  # the name of the one model of a training
+
 
 @parameters
 class CrossEntropyOptions:

@@ -1,8 +1,10 @@
 """From parameters, images and a recipe to a network and the phases that train it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
@@ -12,13 +14,17 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import predict, validation_metrics
 from jemtrack.jem.networks.model_file import load_weights_into
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
-from jemtrack.jem.training.family import NETWORK, BatchArgs, JemStep
+from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import parameter_names
 from jemtrack.train.phase import Models, Objective, Phase, Validation
 from jemtrack.train.random_streams import stream_seed
 from jemtrack.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from jemtrack.jem.training.family import BatchArgs, JemStep
 
 
 class ObjectiveOfTraining(Objective, Protocol):
@@ -65,7 +71,7 @@ def initial_network(shape: WideResNetShape, start: Path | None = None) -> JointE
     Raises:
         InputError: if the file holds no network of this shape.
     """
-    network = shape.build_model()
+    network = build_model(shape)
     if start:
         load_weights_into(network, shape, start)
     return network
@@ -95,7 +101,7 @@ def training_phases(
     labelled = images if labelled_M is None else images[labelled_M.to(device)]
     validation = _validation(settings, data)
     phases = []
-    for number, step in enumerate(cast(Sequence[JemStep], recipe.steps)):
+    for number, step in enumerate(cast("Sequence[JemStep]", recipe.steps)):
         # Each step has an order and noise of its own; the first one's is the ordinary training's.
         seed = stream_seed(data.seed, "step", step.name) if number else data.seed
         chosen = step.objective.build() if step.objective else objective
