@@ -49,6 +49,7 @@ def reached(*_, **__):
     import os
     os._exit(0)
 
+import jemtrack.stages  # the first import of a stage's command
 import {{module}} as begins
 begins.{{name}} = reached
 sys.argv = ["zntrack", *"{{command}}".split()]
@@ -68,7 +69,7 @@ class Start:
     changed: Mapping[str, object] = field(default_factory=dict)
 
 
-_FIRST_BATCH = ("jemtrack.jem.training.training.batches", "TrainingBatches.epoch")
+_FIRST_BATCH = ("jemtrack.jem.training.batches", "TrainingBatches.epoch")
 _TRAINERS = ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2")
 _OF_MODELS = ("MeasureRobustness", "DrawSamples", "EvaluateX")
 STARTS = {

@@ -144,4 +144,7 @@ def test_trainers_depend_on_this_module_alone():
     tree = ast.parse(Path(jemtrack.data.images.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
-    assert {name for name in imported if name.startswith("jemtrack")} == {"jemtrack.errors"}
+    assert {name for name in imported if name.startswith("jemtrack")} == {
+        "jemtrack.errors",
+        "jemtrack.files",
+    }

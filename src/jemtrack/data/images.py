@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from jemtrack.errors import InputError
+from jemtrack.files import atomic_write
 
 LARGEST_PIXEL = 255
 PARTS = ("train", "valid", "test")
@@ -100,11 +101,9 @@ class DataSplits:
             "flip": self.flip,
             "seed": self.seed,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
+        content = save(tensors, {_HEADER_KEY: json.dumps(notes)})
         # Renamed, because the old file may be a link into a cache, or mapped by a reader.
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_bytes(save(tensors, {_HEADER_KEY: json.dumps(notes)}))
-        temporary.replace(path)
+        atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
 
     @classmethod
     def load(cls, path: Path) -> "DataSplits":

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from jemtrack.errors import InputError
+from jemtrack.files import atomic_write
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
@@ -49,11 +50,8 @@ def save_model(
     header = {"metadata": dict(metadata), "shape": dataclasses.asdict(shape)}
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     content = save(weights, {_HEADER_KEY: json.dumps(header, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
     # Not safetensors' `save_file`: only the owner may read its files, even in a shared DVC cache.
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
 
 
 def load_model(path: Path) -> ModelFile:
