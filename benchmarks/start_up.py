@@ -85,7 +85,7 @@ STARTS = {
         "MeasureRobustness", "jemtrack.stages.measure_robustness", "load_model"
     ),
     "DrawSamples": Start("DrawSamples", "jemtrack.stages.draw_samples", "load_model"),
-    "EvaluateX": Start("EvaluateX", "jemtrack.stages.evaluate_x", "looks"),
+    "EvaluateX": Start("EvaluateX", "jemtrack.stages.evaluate_x", "run_models"),
 }
 
 
