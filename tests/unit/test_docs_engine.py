@@ -51,7 +51,7 @@ def test_the_gan_is_killed_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
     killed.mkdir()
     process = subprocess.Popen([sys.executable, "-c", gan], cwd=killed)
     checkpoints = killed / "runs" / "gan"
-    while not [*checkpoints.glob("*-step[0-9]*.checkpoint")]:
+    while not newest_first(checkpoints):
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
