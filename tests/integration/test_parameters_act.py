@@ -45,7 +45,8 @@ from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.train.launch import default_runtime
+from jemtrack.train.hardware import chosen_device
+from jemtrack.train.launch import Runtime
 from jemtrack.workflows.default import write_graph
 
 # fmt: off
@@ -133,7 +134,11 @@ def test_width_and_depth_are_the_saved_model_s():
 def first_batch(data: DataSplits | None = None, **changed: Any) -> Batch:
     data = data or DataSplits.load(prepared_file())
     params = TrainArgs(**{**SMALL, **changed})
-    (phase,) = MaxEntropyL1(data="unused", params=params).training(data, default_runtime()).phases
+    (phase,) = (
+        MaxEntropyL1(data="unused", params=params)
+        .training(data, Runtime(chosen_device("auto")))
+        .phases
+    )
     return next(iter(phase.batches.epoch(0)))
 
 

@@ -22,7 +22,8 @@ from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 from jemtrack.train.family import Training
-from jemtrack.train.launch import default_runtime
+from jemtrack.train.hardware import chosen_device
+from jemtrack.train.launch import Runtime
 from jemtrack.train.phase import Phase
 from jemtrack.train.recipe import Transition
 
@@ -62,7 +63,7 @@ def trainer(recipe: Any = (), cls: type[Trainer] = MaxEntropyL1, **changed: Any)
 
 
 def described(node: Trainer) -> Training:
-    return node.training(DataSplits.load(prepared_file()), default_runtime())
+    return node.training(DataSplits.load(prepared_file()), Runtime(chosen_device("auto")))
 
 
 def written(pipeline: Any, **training: Any) -> str:

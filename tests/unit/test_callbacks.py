@@ -163,7 +163,7 @@ def test_an_own_callback_is_found_by_its_dotted_path(tmp_path, own):
         ({"type": ".StopAfter"}, "'.StopAfter' cannot be imported"),
         ({"type": "..StopAfter"}, "'..StopAfter' cannot be imported"),
         ({"type": "own_callbacks.StopAfter"}, "StopAfter.n_epochs is missing: how many"),
-        ({"type": "own_callbacks.StopAfter", "n": 1}, "has no option 'n'; it has n_epochs"),
+        ({"type": "own_callbacks.StopAfter", "n": 1}, "n is not an option of it; it has n_epochs"),
         ({"type": "own_callbacks.StopAfter", "n_epochs": 0}, "n_epochs must be >= 1, got 0"),
         ({"type": "erly"}, "no component is called 'erly'"),
         ({"type": 3}, "a callback must have a `type`, its name or a dotted path, got 3"),

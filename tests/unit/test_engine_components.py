@@ -49,11 +49,11 @@ def test_options_are_listed_with_type_default_and_meaning(stopper):
     ("options", "message"),
     [
         ({}, "stopper.metric is missing: what to watch"),
-        ({"metric": 3}, "Stopper.metric must be of type str, got 3"),
-        ({"metric": "x", "patience": -1}, "Stopper.patience must be >= 0, got -1"),
-        ({"metric": "x", "patience": True}, "Stopper.patience must be of type int, got True"),
-        ({"metric": "x", "patience": 2.5}, "Stopper.patience must be of type int, got 2.5"),
-        ({"metric": "x", "patient": 2}, "stopper has no option 'patient'"),
+        ({"metric": 3}, "stopper.metric must be of type str, got 3"),
+        ({"metric": "x", "patience": -1}, "stopper.patience must be >= 0, got -1"),
+        ({"metric": "x", "patience": True}, "stopper.patience must be of type int, got True"),
+        ({"metric": "x", "patience": 2.5}, "stopper.patience must be of type int, got 2.5"),
+        ({"metric": "x", "patient": 2}, "stopper.patient is not an option of it"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_by_name(stopper, options, message):

@@ -112,7 +112,7 @@ def make_network(dropout_rate: float = 0.0) -> nn.Module:
     return build_model(shape)
 
 
-def train(place: Runtime, name: str, few: bool) -> tuple[Seen, Weights]:
+def train(runtime: Runtime, name: str, few: bool) -> tuple[Seen, Weights]:
     """Train by an objective, dropout off; give what was seen, and the weights.
 
     The activation is a smooth one: at leaky ReLU's kink the gradient jumps, and of as many
@@ -121,15 +121,15 @@ def train(place: Runtime, name: str, few: bool) -> tuple[Seen, Weights]:
     seen, network = Seen(), make_network()
     phase = make_phase(OBJECTIVES[name], FEW_LABELS if few else None)
     with patch.object(wide_resnet, "leaky_relu", lambda x, slope, inplace=False: silu(x)):
-        Run("run", {}, TrainState({"network": network}), [phase], [seen], runtime=place).train()
+        Run("run", {}, TrainState({"network": network}), [phase], [seen], runtime=runtime).train()
     return seen, network.state_dict()
 
 
-def train_all(place: Runtime, file: Path) -> None:
-    keep(file, {f"{name}, {few=}": train(place, name, few) for name, few in CASES})
+def train_all(runtime: Runtime, file: Path) -> None:
+    keep(file, {f"{name}, {few=}": train(runtime, name, few) for name, few in CASES})
 
 
-def train_with_dropout(place: Runtime, folder: Path, more: list[Tracker]) -> tuple[Seen, Weights]:
+def train_with_dropout(runtime: Runtime, folder: Path, more: list[Tracker]) -> tuple[Seen, Weights]:
     seen, network = Seen(), make_network(dropout_rate=0.3)
     run = Run(
         "run",
@@ -138,19 +138,19 @@ def train_with_dropout(place: Runtime, folder: Path, more: list[Tracker]) -> tup
         [make_phase(OBJECTIVES["max_entropy_l2"])],
         [seen, *more],
         checkpoints=Checkpoints(folder) if is_rank_zero() else None,
-        runtime=place,
+        runtime=runtime,
     )
     run.train()
     return seen, network.state_dict()
 
 
-def train_broken_off(place: Runtime, folder: Path) -> None:
+def train_broken_off(runtime: Runtime, folder: Path) -> None:
     """Train whole, and broken off by each of two signals to the first process alone."""
-    whole = train_with_dropout(place, folder / "whole", [])
+    whole = train_with_dropout(runtime, folder / "whole", [])
     for step, number in ((3, signal.SIGINT), (9, signal.SIGTERM)):
         with pytest.raises(Interrupted):
-            train_with_dropout(place, folder / "broken", [BreakOff(step, number)])
-    resumed = train_with_dropout(place, folder / "broken", [])
+            train_with_dropout(runtime, folder / "broken", [BreakOff(step, number)])
+    resumed = train_with_dropout(runtime, folder / "broken", [])
     keep(folder / "results", {"whole": whole, "resumed": resumed})
 
 
@@ -217,11 +217,11 @@ def test_two_processes_go_on_where_they_were(tmp_path):
     assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
 
 
-def linear_logits(place: Runtime) -> tuple[torch.dtype, torch.dtype]:
+def linear_logits(runtime: Runtime) -> tuple[torch.dtype, torch.dtype]:
     """Give the types of a layer's output and of its weights."""
-    layer = nn.Linear(4, 2, device=place.device)
-    with place.autocast():
-        return layer(torch.ones(1, 4, device=place.device)).dtype, layer.weight.dtype
+    layer = nn.Linear(4, 2, device=runtime.device)
+    with runtime.autocast():
+        return layer(torch.ones(1, 4, device=runtime.device)).dtype, layer.weight.dtype
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_one_process_needs_nobody():
     assert local_shard(values_B) is values_B
 
 
-def n_processes_here(place: Runtime) -> int:
+def n_processes_here(runtime: Runtime) -> int:
     return torch.distributed.get_world_size()
 
 
@@ -283,7 +283,7 @@ def test_ddp_of_one_process_is_a_process_group_of_one():
     assert launch(Hardware(device="cpu", strategy="ddp"), n_processes_here) == 1
 
 
-def refuse(place: Runtime) -> None:
+def refuse(runtime: Runtime) -> None:
     raise InputError("the images must be of one size")
 
 

@@ -7,7 +7,8 @@ from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.jem.training.family import FAMILY
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.train.family import Family, Training, initial_models
-from jemtrack.train.launch import default_runtime
+from jemtrack.train.hardware import chosen_device
+from jemtrack.train.launch import Runtime
 from jemtrack.train.recipe import Recipe
 
 
@@ -45,7 +46,7 @@ def test_what_a_training_saves_its_family_loads(tmp_path):
         model=params,
         settings=params,
         data=DataSplits("made-up", 10, False, 1, *sets),
-        runtime=default_runtime(),
+        runtime=Runtime(chosen_device("auto")),
         objective=lambda models, batch: {},
     )
 

@@ -14,7 +14,8 @@ from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 from jemtrack.train.events import BatchEnd, Status
-from jemtrack.train.launch import default_runtime
+from jemtrack.train.hardware import chosen_device
+from jemtrack.train.launch import Runtime
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_traces.json"
 
@@ -28,7 +29,7 @@ def made_up_images(n: int, seed: int) -> LabelledImages:
 def loss_trace(trainer: type) -> list[dict[str, float]]:
     data = DataSplits("made-up", 10, False, 1, *(made_up_images(n, n) for n in (160, 20, 20)))
     params = TrainArgs(width=1, batch_size=32, lr=0.01, dropout_rate=0.1)
-    training = trainer(data="unused", params=params).training(data, default_runtime())
+    training = trainer(data="unused", params=params).training(data, Runtime(chosen_device("auto")))
     (phase,) = training.phases
     training.state.enter(phase)
     fifth = lambda event, state: isinstance(event, BatchEnd) and state.step == 5  # noqa: E731

@@ -177,5 +177,5 @@ trackers:
         f"{path}:3: callbacks[0]: test_pipelines.Told is a Told, which is not a callback",
         f"{path}:4: callbacks[1]: test_pipelines.Below.limit is missing: "
         "the training loss to stop at",
-        f"{path}:6: trackers[0]: test_pipelines.Told has no option 'colour'; it has ",
+        f"{path}:6: trackers[0]: test_pipelines.Told.colour is not an option of it; it has none",
     ]

@@ -24,7 +24,7 @@ from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.family import Training
 from jemtrack.train.handlers import Tracker
-from jemtrack.train.launch import PickleByRecipe, Runtime, launch
+from jemtrack.train.launch import PickleByFactory, Runtime, launch
 
 RUNS = Path("runs")
 _METRICS = "metrics.json"
@@ -49,7 +49,7 @@ def train(path: Path, out: Path | None = None) -> Path:
     _make_folder(out)
     folder = _scratch(file, out)
     with _explained(path, out):
-        launch(file.training, _train, PickleByRecipe((file, data), _with_data, path), out, folder)
+        launch(file.training, _train, PickleByFactory((file, data), _with_data, path), out, folder)
     return out
 
 
@@ -118,7 +118,10 @@ def _with_data(path: Path) -> tuple[RecipeFile, DataSplits]:
 
 
 def _train(
-    runtime: Runtime, handed: PickleByRecipe[tuple[RecipeFile, DataSplits]], out: Path, folder: Path
+    runtime: Runtime,
+    handed: PickleByFactory[tuple[RecipeFile, DataSplits]],
+    out: Path,
+    folder: Path,
 ) -> None:
     """Train in one of the processes; the first one writes."""
     file, data = handed.value
@@ -152,8 +155,8 @@ def _training(file: RecipeFile, data: DataSplits, runtime: Runtime, out: Path) -
 def _trackers(file: RecipeFile, out: Path) -> list[Tracker]:
     """Make the file's trackers, and those that every training has of other kinds."""
     load_components(TRACKER)
-    places = RunPaths(run=out, project=Path())
-    chosen = [build_tracker(entry, places) for entry in file.trackers]
+    paths = RunPaths(run=out, project=Path())
+    chosen = [build_tracker(entry, paths) for entry in file.trackers]
     usual = default_trackers(out / "history.csv", _PRINT_EVERY)
     own = [JsonLines(folder=str(out / "record")), *usual]
     named = {type(each) for each in chosen}

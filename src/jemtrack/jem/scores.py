@@ -1,6 +1,6 @@
-"""The place that runs trained models over the image sets of an evaluation.
+"""Run trained models over the image sets of an evaluation, and compute their approximate mass.
 
-Its own score is the approximate mass: how flat the density is around an image. Grathwohl et al.
+The approximate mass tells how flat the density is around an image. Grathwohl et al.
 2020 (https://arxiv.org/abs/1912.03263), section 5.3: an image may be dense and yet have little
 probability around it, as the density falls off steeply on all sides. The score is
 -||d log p~(x) / dx||, the Euclidean norm over all pixels; it is 0 at a flat mode, and higher is

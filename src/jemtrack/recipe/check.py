@@ -21,8 +21,8 @@ from jemtrack.parameters import (
 from jemtrack.recipe.read import (
     BESIDE_PIPELINE,
     DataSettings,
-    Pipeline,
     RawFile,
+    RawPipeline,
     RawRecipe,
     RawStep,
     RecipeFile,
@@ -137,7 +137,7 @@ def _section(cls: type, values: Mapping[str, Any], others: Iterable[str], at: Pl
 
 
 def _beside_problems(
-    beside: Mapping[str, Any], pipeline: Pipeline, validates: bool, at: Place
+    beside: Mapping[str, Any], pipeline: RawPipeline, validates: bool, at: Place
 ) -> Problems:
     """Check what is written beside the pipeline."""
     if beside.get("divergence") is not None:
@@ -204,7 +204,7 @@ def parameter_problems(cls: type, value: Any, at: Place) -> Problems:
     yield from value_problems(cls, mapping_at(value), at)
 
 
-def pipeline_problems(pipeline: Pipeline, validates: bool = True) -> Problems:
+def pipeline_problems(pipeline: RawPipeline, validates: bool = True) -> Problems:
     """Check defaults and steps; what the defaults bring into each step is said once."""
     at = pipeline.at_defaults
     said: set[Place] = set()
@@ -214,7 +214,7 @@ def pipeline_problems(pipeline: Pipeline, validates: bool = True) -> Problems:
         said.add(problem.place)
 
 
-def _all_pipeline_problems(pipeline: Pipeline, validates: bool) -> Problems:
+def _all_pipeline_problems(pipeline: RawPipeline, validates: bool) -> Problems:
     yield from _form_problems(pipeline)
     # What is absent from the defaults may be in the steps, which are checked filled up.
     for problem in step_problems(pipeline.form, pipeline.defaults):
@@ -230,7 +230,7 @@ def _all_pipeline_problems(pipeline: Pipeline, validates: bool) -> Problems:
     yield from _unused_problems(pipeline, "schedulers", "none has an optimizer for it")
 
 
-def _form_problems(pipeline: Pipeline) -> Problems:
+def _form_problems(pipeline: RawPipeline) -> Problems:
     value, at_steps = pipeline.value, pipeline.at_steps
     if isinstance(value, list):
         text = "holds a list where `steps:` is missing: put `steps:` above the list, and indent it"
@@ -253,7 +253,7 @@ def _form_problems(pipeline: Pipeline) -> Problems:
         yield ValueProblem((*pipeline.at_defaults, "name"), "belongs into each step")
 
 
-def _step_name_problems(pipeline: Pipeline) -> Problems:
+def _step_name_problems(pipeline: RawPipeline) -> Problems:
     first: dict[str, int] = {}
     for number, step in pipeline.steps.items():
         name = step.values.get("name")
@@ -264,7 +264,7 @@ def _step_name_problems(pipeline: Pipeline) -> Problems:
                 yield ValueProblem((*pipeline.at_steps, number, "name"), text)
 
 
-def _unused_problems(pipeline: Pipeline, field: str, reason: str) -> Problems:
+def _unused_problems(pipeline: RawPipeline, field: str, reason: str) -> Problems:
     """Name the defaults' optimizers or schedulers that no step can use."""
     left_out = [
         {n for n in step.given(field) if n not in step.usable(field) and not _own(step, field, n)}

@@ -179,7 +179,7 @@ class RawStep:
         return self.form(**{**self.fields(), **chosen})
 
 
-class Pipeline:
+class RawPipeline:
     """The defaults and steps of a recipe, at `at` in its file; what has no form is skipped."""
 
     def __init__(
@@ -214,7 +214,7 @@ class RawRecipe:
     ) -> None:
         self.rest = dict(mapping)
         self.beside = {name: self.rest.pop(name) for name in BESIDE_PIPELINE if name in self.rest}
-        self.pipeline = Pipeline(self.rest, form, (), usual)
+        self.pipeline = RawPipeline(self.rest, form, (), usual)
         self.ordinary = None if {"steps", "defaults"} & {*mapping} else ordinary
         if self.ordinary:  # it is typed already: its name and metrics are what others ask for
             name = {"name": self.ordinary.name}
@@ -269,7 +269,7 @@ class RawFile:
         self.family = self._family(pipeline)
         at = ("training", "pipeline")
         value = {} if pipeline is None else pipeline
-        self.pipeline = Pipeline(value, self.family.step, at, usual)
+        self.pipeline = RawPipeline(value, self.family.step, at, usual)
 
     def build(self) -> RecipeFile:
         """Make the file's objects; it must have no problem."""

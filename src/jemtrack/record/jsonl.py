@@ -180,9 +180,9 @@ class JsonLines(Tracker):
     def __call__(self, event: Event) -> None:
         """Write a line."""
         match event:
-            case BatchEnd(status=Status.SUCCESS, position=place):
+            case BatchEnd(status=Status.SUCCESS, position=at):
                 name = phase_file(self._phase)
-                self._write_metrics(name, event, epoch=place.epoch + 1, batch=place.batch)
+                self._write_metrics(name, event, epoch=at.epoch + 1, batch=at.batch)
             case EpochEnd(status=Status.SUCCESS):
                 self._write_metrics(EPOCHS, event, phase=self._phase, epoch=event.epoch)
             case Measured():
@@ -235,9 +235,9 @@ class JsonLines(Tracker):
             cut_to(path, sizes.get(path.name, 0))
 
     def _write_metrics(
-        self, name: str, event: BatchEnd | EpochEnd | Measured, **place: str | int
+        self, name: str, event: BatchEnd | EpochEnd | Measured, **keys: str | int
     ) -> None:
-        self._write(name, {**place, "global_step": event.step, "metrics": {**event.metrics}})
+        self._write(name, {**keys, "global_step": event.step, "metrics": {**event.metrics}})
 
     def _write(self, name: str, entry: dict[str, Any]) -> None:
         if name not in self._files:

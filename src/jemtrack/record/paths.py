@@ -23,7 +23,7 @@ class PlacedOption(Option):
         """Explain why `value` cannot serve many runs; empty if it can."""
         return ""
 
-    def placed(self, value: str, places: RunPaths) -> str:
+    def placed(self, value: str, paths: RunPaths) -> str:
         """Return the value of the option for one run."""
         raise NotImplementedError
 
@@ -37,42 +37,42 @@ class RunPath(PlacedOption):
             return f"must be a path in the folder that each run has of its own, got {value!r}"
         return ""
 
-    def placed(self, value: str, places: RunPaths) -> str:
+    def placed(self, value: str, paths: RunPaths) -> str:
         """Return the path in the folder of the run."""
-        return str(places.run / value)
+        return str(paths.run / value)
 
 
 class SharedPath(PlacedOption):
     """A folder that runs share."""
 
-    def placed(self, value: str, places: RunPaths) -> str:
+    def placed(self, value: str, paths: RunPaths) -> str:
         """Return the path in the project."""
-        return str(places.project / value)
+        return str(paths.project / value)
 
 
 class DatabaseUrl(PlacedOption):
     """A URL of a database that runs share; SQLite's file is in the project."""
 
-    def placed(self, value: str, places: RunPaths) -> str:
+    def placed(self, value: str, paths: RunPaths) -> str:
         """Return the URL, with the path of SQLite's file in the project."""
         scheme, joint, path = value.partition(":///")
         if not scheme.startswith("sqlite") or not joint or not path or path.startswith(":"):
             return value
-        return f"{scheme}{joint}{places.project / path}"
+        return f"{scheme}{joint}{paths.project / path}"
 
 
 def placed_options(
-    cls: type[Component], options: Mapping[str, Any], places: RunPaths
+    cls: type[Component], options: Mapping[str, Any], paths: RunPaths
 ) -> dict[str, Any]:
     """Return the options of a tracker for one run, with the default of where it writes."""
     where = {
-        option.name: option.placed(options.get(option.name, option.default), places)
+        option.name: option.placed(options.get(option.name, option.default), paths)
         for option in _placed(cls)
     }
     return {**options, **where}
 
 
-def build_tracker(entry: Mapping[str, Any], places: RunPaths) -> Tracker:
+def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> Tracker:
     """Build the tracker that an entry of a file describes, by `type` and options, for one run.
 
     `type` is the name of a registered class whose module was imported, or a dotted path.
@@ -82,7 +82,7 @@ def build_tracker(entry: Mapping[str, Any], places: RunPaths) -> Tracker:
     """
     options = dict(entry)
     name = options.pop("type")
-    tracker = build(name, placed_options(component_class(name), options, places))
+    tracker = build(name, placed_options(component_class(name), options, paths))
     if not isinstance(tracker, Tracker):
         raise InputError(f"{name!r} must be a tracker: a subclass of Tracker")
     return tracker

@@ -2,6 +2,6 @@
 
 import gc
 
-# The libraries that are imported by now have made half a million objects, which stay. Without
-# them, the collector's passes while torch is imported take 0.2 s less, a tenth of a stage's start.
+# ZnTrack and what it imports have made objects that stay. Without them, the passes of the garbage
+# collector while torch is imported are shorter: benchmarks/start_up.py measures a stage's start.
 gc.freeze()

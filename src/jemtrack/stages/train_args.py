@@ -232,5 +232,7 @@ def recipe_modules(recipe: Any, params: Mapping[str, Any]) -> list[str]:
 
 def extra_checkpoints(every: int) -> list[Callback]:
     """Make the callback that saves weights after every so many epochs; none for 0."""
+    if not every:
+        return []
     load_components(CALLBACK)
-    return [build_callback({"type": "periodic_weights", "every": every})] if every else []
+    return [build_callback({"type": "periodic_weights", "every": every})]

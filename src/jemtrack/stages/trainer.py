@@ -26,7 +26,7 @@ from jemtrack.stages.trainer_checks import check_trainers
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.family import Training
-from jemtrack.train.launch import PickleByRecipe, Runtime, launch
+from jemtrack.train.launch import PickleByFactory, Runtime, launch
 
 
 class Trainer(Stage):
@@ -59,7 +59,7 @@ class Trainer(Stage):
         """Train on the prepared images; write the model and what it does."""
         data = DataSplits.load(self.data)
         check_trainers(self.name, data)
-        handed = PickleByRecipe((self, data), _with_data, type(self), self.name)
+        handed = PickleByFactory((self, data), _with_data, type(self), self.name)
         launch(self.params, _compute, handed)
 
     def train(self, data: DataSplits, runtime: Runtime) -> None:
@@ -144,6 +144,6 @@ def _with_data(cls: type[Trainer], name: str) -> tuple[Trainer, DataSplits]:
     return trainer, DataSplits.load(trainer.data)
 
 
-def _compute(runtime: Runtime, handed: PickleByRecipe[tuple[Trainer, DataSplits]]) -> None:
+def _compute(runtime: Runtime, handed: PickleByFactory[tuple[Trainer, DataSplits]]) -> None:
     trainer, data = handed.value
     trainer.train(data, runtime)

@@ -21,7 +21,7 @@ from jemtrack.train.events import (
 from jemtrack.train.handlers import Tracker
 
 Line = Mapping[str, Any]
-Ordered = tuple[int, int, Event]  # the step and, among the events of a step, the place
+Ordered = tuple[int, int, Event]  # the step, and the order among the events of a step
 
 
 def replay(folder: Path, trackers: Iterable[Tracker]) -> None:

@@ -151,13 +151,8 @@ def build(name: str, options: Mapping[str, Any]) -> Component:
         InputError: if the name or an option is unknown, or an option is missing or does not fit.
     """
     cls = component_class(name)
-    known = {option.name: option for option in cls.options()}
-    for option in options:
-        if option not in known:
-            raise InputError(f"{name} has no option {option!r}; it has {', '.join(known)}")
-    for option, declared in known.items():
-        if declared.required and option not in options:
-            raise InputError(f"{name}.{option} is missing: {declared.meaning}")
+    for option, problem in option_problems(cls, options):
+        raise InputError(f"{name}.{option} {problem}")
     return cls(**options)
 
 

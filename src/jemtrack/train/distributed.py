@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, device, distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from jemtrack.errors import InputError
@@ -151,7 +151,7 @@ class _WholeBatch(torch.autograd.Function):
         return gradient[ctx.first : ctx.first + ctx.size]
 
 
-def synchronize_batch_norms(models: dict[str, nn.Module], place: device) -> None:
+def synchronize_batch_norms(models: dict[str, nn.Module], device: torch.device) -> None:
     """Replace batch norms by SyncBatchNorm, which sees the whole batch and not one shard.
 
     Raises:
@@ -162,7 +162,7 @@ def synchronize_batch_norms(models: dict[str, nn.Module], place: device) -> None
     for name, model in models.items():
         if not any(isinstance(part, _BatchNorm) for part in model.modules()):
             continue
-        if place.type != "cuda":
+        if device.type != "cuda":
             raise InputError(
                 f"{name} has batch norm, which several processes can share on GPUs alone: "
                 "take another norm, or one process"

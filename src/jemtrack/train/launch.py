@@ -1,6 +1,8 @@
 """Start a training on the chosen hardware: in this process, or in several by Lightning Fabric."""
 
+import ctypes
 import os
+import platform
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,12 +13,10 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
-from jemtrack.train.hardware import Hardware
+from jemtrack.train.hardware import Hardware, chosen_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-import ctypes
-import platform
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Runtime:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-class PickleByRecipe(Generic[T]):
+class PickleByFactory(Generic[T]):
     """A value that other processes rebuild by `make(*arguments)` instead of unpickling it."""
 
     def __init__(self, value: T, make: Callable[..., T], *arguments: Any) -> None:
@@ -40,17 +40,12 @@ class PickleByRecipe(Generic[T]):
         self._made_by = make, arguments
 
     def __reduce__(self) -> Any:
-        """Pickle the recipe alone."""
+        """Pickle the factory and its arguments alone."""
         return _rebuilt, self._made_by
 
 
-def _rebuilt(make: Callable[..., T], arguments: tuple[Any, ...]) -> PickleByRecipe[T]:
-    return PickleByRecipe(make(*arguments), make, *arguments)
-
-
-def default_runtime() -> Runtime:
-    """Return the GPU if there is one, else the CPU, in fp32."""
-    return Runtime(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+def _rebuilt(make: Callable[..., T], arguments: tuple[Any, ...]) -> PickleByFactory[T]:
+    return PickleByFactory(make(*arguments), make, *arguments)
 
 
 def check_hardware(hardware: Hardware) -> None:
@@ -59,9 +54,7 @@ def check_hardware(hardware: Hardware) -> None:
     Raises:
         ParameterError: if there is no such device, or torchrun started another number of processes.
     """
-    if hardware.device == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("device must be cpu or auto, got 'cuda': PyTorch finds no GPU here")
-    on_gpus = hardware.device != "cpu" and torch.cuda.is_available()
+    on_gpus = chosen_device(hardware.device).type == "cuda"
     here = _processes_here(hardware)
     if on_gpus and here > torch.cuda.device_count():
         raise ParameterError(
@@ -88,9 +81,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     """
     check_hardware(hardware)
     keep_freed_memory()
-    device = (
-        default_runtime().device if hardware.device == "auto" else torch.device(hardware.device)
-    )
+    device = chosen_device(hardware.device)
     started = _started_by_others()
     alone = hardware.processes == 1 and hardware.strategy == "auto"
     if alone and hardware.precision == "fp32" and not started:

@@ -270,7 +270,7 @@ class Pipeline(Component):
 
 
 def _wrapped(body: Body, announce: Callable[[Any, Body, inspect.BoundArguments], Any]) -> Body:
-    """Give the method `body` as one that is called through `dispatch`."""
+    """Return a method that calls `body` through `announce`."""
     signature = inspect.signature(body)
 
     @functools.wraps(body)

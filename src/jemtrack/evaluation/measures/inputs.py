@@ -1,4 +1,4 @@
-"""The place where a measure's input is checked: all other measures trust what they are given.
+"""Check the input of the measures, which trust what they are given.
 
 Letters: N images, C classes.
 """
