@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -102,6 +103,7 @@ def fit_epoch(life: Lifecycle, phase: Phase, autocast: Autocast = nullcontext) -
         batches = phase.batches.epoch(epoch, start, state.retries)
         for batch in islice(batches, phase.n_batches - start):
             with life.batch() as values:
+                batch = _with_step(batch, phase.steps_before(state.position))
                 losses, norms = update(state, phase, batch, autocast)
                 note(state, phase, losses)
                 step_schedulers(state, phase, "batch", losses)
@@ -116,6 +118,12 @@ def fit_epoch(life: Lifecycle, phase: Phase, autocast: Autocast = nullcontext) -
                 means |= broadcast(phase.validation.measure(state.served) if is_rank_zero() else {})
         step_schedulers(state, phase, "epoch", means)
         metrics.update(means)
+
+
+def _with_step(batch: Any, step: int) -> Any:
+    """Write `step` into a batch that has a field for it."""
+    has_step = "step" in getattr(batch, "__dataclass_fields__", ())
+    return replace(batch, step=step) if has_step else batch
 
 
 def update(

@@ -46,7 +46,11 @@ class Objective(Protocol):
 
 
 class Batches(Protocol):
-    """Where batches come from; any one can be found again by its epoch and number."""
+    """Where batches come from; any one can be found again by its epoch and number.
+
+    A batch that is a dataclass with a field `step` is handed `Phase.steps_before` it: what warms
+    up by it, such as the weight of a loss, is a function of the batch, and exact after a kill.
+    """
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -105,11 +109,14 @@ class Phase:
         """The number of batches in an epoch."""
         return min(len(self.batches), self.step.max_steps or len(self.batches))
 
+    def steps_before(self, position: Position) -> int:
+        """Return the number of the phase's optimization steps before the one at `position`."""
+        return position.epoch * self.n_batches + position.batch
+
     def warm_up(self, optimizer: str, position: Position) -> float:
         """Return the share of the learning rate with which the step at `position` is taken."""
         n_steps = self.step.optimizers[optimizer].warm_up_steps
-        done = position.epoch * self.n_batches + position.batch
-        return min(1.0, (done + 1) / n_steps) if n_steps else 1.0
+        return min(1.0, (self.steps_before(position) + 1) / n_steps) if n_steps else 1.0
 
     def make_optimizers(self, models: Models) -> dict[str, Optimizer]:
         """Make the step's optimizers, by name, of the weights that each trains."""
