@@ -24,7 +24,6 @@ from jemtrack.project.params import (
 from jemtrack.project.runtime import runtime_problems
 from jemtrack.stages.evaluate_x import EvalArgs, chosen_images
 from jemtrack.stages.prepare_data import DataArgs, prepared
-from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer_checks import trainer_problems
 
 
@@ -78,7 +77,7 @@ def _reads_as(section: Section, cls: type) -> bool:
 
 
 def _reader_problems(section: Section, data: DataSplits) -> Iterator[str]:
-    if _reads_as(section, TrainArgs):
+    if hasattr(section.loaded, "family"):
         yield from trainer_problems(section, data, is_running=False)
     elif _reads_as(section, EvalArgs):
         try:

@@ -23,7 +23,7 @@ from jemtrack.parameters import (
     parameters,
     refuse,
 )
-from jemtrack.train.components import CALLBACK, load_components
+from jemtrack.train.components import CALLBACK, imported, load_components
 from jemtrack.train.handlers import Callback, build_callback
 from jemtrack.train.hardware import Hardware
 from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
@@ -219,7 +219,8 @@ def recipe_modules(recipe: Any, params: Mapping[str, Any]) -> list[str]:
         InputError: a line for each problem of the recipe.
     """
     values = {name: params[name] for name in params if name != "_cls"}
-    chosen = trainer_recipe(recipe, build(TrainArgs, values, "params"), None, "recipe")
+    cls = imported(params["_cls"]) if "_cls" in params else TrainArgs
+    chosen = trainer_recipe(recipe, build(cls, values, "params"), None, "recipe")
     known = load_components(CALLBACK) if chosen.callbacks else {}
     types = [str(each["type"]) for each in chosen.callbacks]
     paths = [path for step in chosen.steps for path in step.class_paths]

@@ -39,7 +39,7 @@ def check_trainers(running: str, data: DataSplits) -> None:
     load_classes(trainers, values)
     found = parameter_problems(trainers, values)
     for section in [] if found else sections(trainers, values):
-        if issubclass(section.loaded, TrainArgs):
+        if hasattr(section.loaded, "family"):
             found += trainer_problems(section, data, is_running=section.stage == running)
     if found:
         raise InputError("\n".join(found))
