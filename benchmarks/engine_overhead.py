@@ -38,7 +38,7 @@ from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Phase
 from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
-from jemtrack.train.state import TrainState
+from jemtrack.train.state import TrainState, trained_weights
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 WARM_UP = 3  # turns that are not counted
@@ -183,10 +183,11 @@ def measured(case: Case, n_turns: int) -> str:
 def part_seconds(state: TrainState, record: JsonLines) -> dict[str, float]:
     """Time each part of a step that the engine has and the bare loop has not."""
     losses = dict.fromkeys(("loss", "cross_entropy"), torch.tensor(0.5))
+    weights = {name: trained_weights(each) for name, each in state.optimizers.items()}
     event = BatchEnd(Position(0, 1, 2), dict.fromkeys(losses, 0.123456789), 3, 0.1)
     parts: dict[str, Callable[[], object]] = {
         "reading the losses": lambda: torch.stack([*losses.values()]).tolist(),
-        "the gradient's norm": lambda: gradient_norms(state.optimizers),
+        "the gradient's norm": lambda: gradient_norms(weights),
         "a line of the record": lambda: record(event),
     }
     found = {name: seconds_of(part) for name, part in parts.items()}

@@ -333,6 +333,9 @@ def scale_learning_rates(
 @contextmanager
 def warming_up(optimizer: Optimizer, share: float) -> Iterator[None]:
     """Let the block's step have this share of the learning rates; they stand as before after it."""
+    if share == 1.0:
+        yield
+        return
     rates = [group["lr"] for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * share

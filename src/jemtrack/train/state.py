@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -60,11 +61,13 @@ class TrainState:
 
         Nothing is left of another phase's.
         """
+        self.optimizers = phase.make_optimizers(self.models)
         for model in self.models.values():
-            model.requires_grad_(True)
+            model.requires_grad_(False)
+        for weight in chain(*map(trained_weights, self.optimizers.values())):
+            weight.requires_grad_(True)
         for module in phase.frozen_modules(self.models):
             module.requires_grad_(False)
-        self.optimizers = phase.make_optimizers(self.models)
         self.schedulers = phase.make_schedulers(self.optimizers)
         # After the schedulers are made: they have rates of their own, such as the least one.
         scale_learning_rates(self.optimizers, self.schedulers, self.lr_scale)
