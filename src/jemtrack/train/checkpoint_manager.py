@@ -42,8 +42,9 @@ class CheckpointManager:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     run_id: str = ""  # once it is resumed or begun
 
-    def remember_objectives(self) -> None:
-        """Remember the objectives' states before the run, for phases that a retry begins anew."""
+    def prepare_retries(self) -> None:
+        """Keep a checkpoint at least in memory, and the objectives' states for later phases."""
+        self.kept = self.kept or MemoryCheckpoint()
         self._fresh = [copy.deepcopy(own_state(phase.objective)) for phase in self.phases]
 
     def due(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from jemtrack.files import atomic_write
-from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
+from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
@@ -67,9 +67,8 @@ class Run:
         """
         synchronize_batch_norms(self.state.models, self.runtime.device)
         trackers = self.trackers if is_rank_zero() else ()
-        retries = self.divergence.action == "retry"
         checkpoints = CheckpointManager(
-            self.checkpoints or (MemoryCheckpoint() if retries else None),
+            self.checkpoints,
             self.state,
             self.callbacks,
             trackers,
