@@ -29,25 +29,11 @@ class Family(Protocol):
     `objective` is the one of the steps that name none.
     """
 
-    @property
-    def name(self) -> str:
-        """How a file calls it."""
-
-    @property
-    def note(self) -> str:
-        """Why it cannot be trained yet; empty if it can."""
-
-    @property
-    def step(self) -> type[Step]:
-        """The form of its steps."""
-
-    @property
-    def shape(self) -> type:
-        """The parameters class of the section `model`."""
-
-    @property
-    def settings(self) -> type:
-        """The parameters class of the section `training`, the recipe left out."""
+    name: str  # how a file calls it
+    note: str  # why it cannot be trained yet; empty if it can
+    step: type[Step]  # the form of its steps
+    shape: type  # the parameters class of the section `model`
+    settings: type  # that of the section `training`, the recipe left out
 
     def usual_values(self, objective: Any) -> dict[str, Any]:
         """Return the raw values that serve steps which lack them, by the training's objective."""
@@ -118,20 +104,10 @@ def initial_models(makers: Mapping[str, ModelMaker], seed: int) -> dict[str, nn.
 class Training:
     """A training of a family's models by a recipe.
 
-    Attributes:
-        name: of the run.
-        family: of the models.
-        recipe: the steps, the callbacks, and what happens when a loss diverges.
-        model: parameters of the networks.
-        settings: parameters of what is seen.
-        data: what is trained on; its `seed` draws all that is random.
-        runtime: device and precision.
-        parameters: all that was chosen, for the record.
-        notes: written into the models' files.
-        folder: for callbacks' files.
-        objective: of the steps that name none.
-        start: file of the models to start from; none: fresh ones.
-        callbacks: beside those of the recipe.
+    `model` and `settings` are the family's parameters, as in `Family`; `data` is what is trained
+    on, and its `seed` draws all that is random. `parameters` are told to the trackers, `notes` are
+    written into the models' files, `folder` is for the files of callbacks. The recipe's callbacks
+    come after `callbacks`. Training starts from the file `start`, or from fresh models.
 
     Raises:
         InputError: if an objective or a parameter does not fit.
@@ -177,7 +153,7 @@ class Training:
         if self.recipe.callbacks:
             load_components(CALLBACK)
         chosen = [build_callback(each) for each in self.recipe.callbacks]
-        run = Run(
+        return Run(
             name=self.name,
             parameters=self.parameters,
             state=self.state,
@@ -189,8 +165,7 @@ class Training:
             save_weights=self._save,
             folder=self.folder,
             runtime=self.runtime,
-        )
-        return run.train()
+        ).train()
 
     def final_metrics(self) -> dict[str, float]:
         """Measure the trained models, of averages where there are some."""

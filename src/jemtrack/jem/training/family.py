@@ -193,11 +193,11 @@ class JemSettings(BatchArgs, TrainingSettings):
 class JemFamily:
     """Joint energy models; see `jemtrack.train.family.Family`."""
 
-    name = "jem"
-    note = ""
-    step = JemStep
-    shape = NetworkShape
-    settings = JemSettings
+    name: str = "jem"
+    note: str = ""
+    step: type[Step] = JemStep
+    shape: type = NetworkShape
+    settings: type = JemSettings
 
     def usual_values(self, objective: Objective | None) -> dict[str, Any]:
         """Return the raw `objective` of steps that have none: None is one that is not known."""
