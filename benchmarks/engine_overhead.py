@@ -36,11 +36,11 @@ from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.training.batches import Batch
 from jemtrack.record.jsonl import JsonLines
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.events import BatchEnd, Position
 from jemtrack.train.loop import gradient_norms
 from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Objective, Phase, Turn
-from jemtrack.train.random_streams import generator
 from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState, trained_weights

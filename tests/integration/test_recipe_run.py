@@ -14,7 +14,7 @@ from jemtrack.commands.main import main
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.record.jsonl import read_record
-from jemtrack.train.components import Option
+from jemtrack.shared.components import Option
 from jemtrack.train.events import BatchEnd
 from jemtrack.train.handlers import Callback
 

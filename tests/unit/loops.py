@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from jemtrack.train.components import Option
+from jemtrack.loops.pipeline import Pipeline
+from jemtrack.shared.components import Option
 from jemtrack.train.events import BatchEnd, EpochEnd, RunStart
 from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.pipeline import Pipeline
 
 N_EPOCHS = 3
 

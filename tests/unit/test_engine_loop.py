@@ -9,6 +9,7 @@ from small_run import with_step
 from torch import Tensor, nn
 
 from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.events import (
     BatchEnd,
     BatchStart,
@@ -22,7 +23,6 @@ from jemtrack.train.events import (
     Status,
 )
 from jemtrack.train.handlers import Tracker
-from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Objective, Phase, Validation
 from jemtrack.train.recipe import Step

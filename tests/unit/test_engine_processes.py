@@ -25,14 +25,14 @@ from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch, TrainingBatches
+from jemtrack.shared.hardware import Hardware
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train import distributed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import all_gather, is_rank_zero, local_shard, rank
 from jemtrack.train.events import BatchEnd, EpochEnd, Event, RunStart
 from jemtrack.train.handlers import Tracker
-from jemtrack.train.hardware import Hardware
 from jemtrack.train.launch import Runtime, launch
-from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Models, Phase, Validation
 from jemtrack.train.recipe import Step
@@ -168,7 +168,7 @@ TORCHRUN = """
     import sys
     from pathlib import Path
 
-    from jemtrack.train.hardware import Hardware
+    from jemtrack.shared.hardware import Hardware
     from jemtrack.train.launch import launch
     from test_engine_processes import train_all
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jemtrack.shared.metrics import declare_metric
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
 from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import (
     SGD,
     Adam,
@@ -25,7 +26,6 @@ from jemtrack.train.optimizers import (
     StepLR,
 )
 from jemtrack.train.phase import Phase
-from jemtrack.train.random_streams import generator
 from jemtrack.train.recipe import Step, Transition
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState

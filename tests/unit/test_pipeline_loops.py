@@ -28,6 +28,7 @@ from torch import nn
 from jemtrack.callbacks.best_weights import BestWeights
 from jemtrack.callbacks.early_stopping import EarlyStopping
 from jemtrack.errors import InputError
+from jemtrack.loops.pipeline import Pipeline
 from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
@@ -42,7 +43,6 @@ from jemtrack.train.events import (
     Status,
 )
 from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.pipeline import Pipeline
 
 
 def test_an_epoch_goes_start_body_record_callbacks_clear():
@@ -339,7 +339,7 @@ def test_a_batch_that_fails_ends_as_failed():
 
 PROCESS = """
 import os, signal, sys, time
-from jemtrack.train.pipeline import Pipeline
+from jemtrack.loops.pipeline import Pipeline
 from jemtrack.record.jsonl import JsonLines
 
 class Loop(Pipeline):
@@ -487,8 +487,8 @@ def test_a_wish_to_end_that_comes_with_the_last_epoch_stops_nothing():
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None
-import jemtrack.train.pipeline
-from jemtrack.recipe.pipeline_file import pipeline_problems
+import jemtrack.loops.pipeline
+from jemtrack.loops.pipeline_file import pipeline_problems
 """
 
 

@@ -60,7 +60,7 @@ for package in {packages!r}:
     sys.modules[package] = None
 
 import jemtrack.trackers
-from jemtrack.train.components import build, registered
+from jemtrack.shared.components import build, registered
 from jemtrack.errors import InputError
 
 for module in iter_modules(jemtrack.trackers.__path__):

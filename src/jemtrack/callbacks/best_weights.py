@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
 from jemtrack.train.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
 
 if TYPE_CHECKING:

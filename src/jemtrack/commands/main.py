@@ -199,7 +199,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _components(options: argparse.Namespace) -> None:
-    from jemtrack.train.components import component_lines
+    from jemtrack.shared.components import component_lines
 
     print(*component_lines(), sep="\n")
 

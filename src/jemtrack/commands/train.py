@@ -18,9 +18,9 @@ from jemtrack.recipe.read import RecipeFile
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.record.plain import plain
+from jemtrack.shared.components import TRACKER, load_components
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import FORMAT, Checkpoints
-from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.family import Training
 from jemtrack.train.handlers import Tracker

@@ -27,7 +27,7 @@ from torch import nn
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
-from jemtrack.train.components import imported
+from jemtrack.shared.components import imported
 from jemtrack.train.phase import Models
 
 NODES = Path("nodes")

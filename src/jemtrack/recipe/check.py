@@ -31,8 +31,8 @@ from jemtrack.recipe.read import (
     mapping_at,
 )
 from jemtrack.recipe.yaml_lines import Problem, format_place
-from jemtrack.train.class_path import class_problem
-from jemtrack.train.components import (
+from jemtrack.shared.class_path import class_problem
+from jemtrack.shared.components import (
     CALLBACK,
     TRACKER,
     Component,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import RunPath
-from jemtrack.train.components import component
+from jemtrack.shared.components import component
 from jemtrack.train.events import Diverged, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
 from jemtrack.train.handlers import Tracker
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from jemtrack.record.paths import RunPath
 from jemtrack.record.plain import plain
-from jemtrack.train.components import component
+from jemtrack.shared.components import component
 from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,

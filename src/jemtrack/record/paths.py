@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from jemtrack.errors import InputError
-from jemtrack.train.components import Component, Option, build, component_class
+from jemtrack.shared.components import Component, Option, build, component_class
 from jemtrack.train.handlers import Tracker
 
 

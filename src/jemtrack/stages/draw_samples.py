@@ -18,10 +18,9 @@ from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
+from jemtrack.shared.hardware import DeviceName, chosen_device, keep_freed_memory
+from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, chosen_device
-from jemtrack.train.launch import keep_freed_memory
-from jemtrack.train.random_streams import generator
 
 _AT_ONCE = 500  # images in one forward pass
 _SCALE = 4  # screen pixels a pixel

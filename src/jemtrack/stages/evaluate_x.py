@@ -19,10 +19,9 @@ from jemtrack.evaluation.models.results import FOLDERS, write_tables
 from jemtrack.jem.scores import run_models
 from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS
+from jemtrack.shared.hardware import DeviceName, chosen_device, keep_freed_memory
+from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, chosen_device
-from jemtrack.train.launch import keep_freed_memory
-from jemtrack.train.random_streams import generator
 
 
 @parameters

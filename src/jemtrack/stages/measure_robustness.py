@@ -20,10 +20,9 @@ from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.parameters import parameters
+from jemtrack.shared.hardware import DeviceName, chosen_device, keep_freed_memory
+from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, chosen_device
-from jemtrack.train.launch import keep_freed_memory
-from jemtrack.train.random_streams import generator
 
 Radii = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 

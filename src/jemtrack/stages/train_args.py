@@ -23,9 +23,9 @@ from jemtrack.parameters import (
     parameters,
     refuse,
 )
-from jemtrack.train.components import CALLBACK, imported, load_components
+from jemtrack.shared.components import CALLBACK, imported, load_components
+from jemtrack.shared.hardware import Hardware
 from jemtrack.train.handlers import Callback, build_callback
-from jemtrack.train.hardware import Hardware
 from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
 from jemtrack.train.recipe import Recipe
 

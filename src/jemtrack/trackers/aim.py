@@ -6,8 +6,8 @@ from typing import Any
 
 from jemtrack.record.paths import SharedPath
 from jemtrack.record.plain import plain
+from jemtrack.shared.components import Option, component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.components import Option, component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.history import HistoryCsv
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
 from jemtrack.train.events import (
     BatchEnd,
     Diverged,

@@ -6,8 +6,8 @@ from typing import Any
 
 from jemtrack.record.paths import RunPath
 from jemtrack.record.plain import plain
+from jemtrack.shared.components import component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.components import component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from jemtrack.errors import InputError
 from jemtrack.record.paths import DatabaseUrl
 from jemtrack.record.plain import as_text, flat, plain
+from jemtrack.shared.components import Option, component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level, qualified
-from jemtrack.train.components import Option, component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
 
 _TAG = "jemtrack.run_id"

@@ -14,10 +14,10 @@ import psutil  # type: ignore[import-untyped]
 
 from jemtrack.record.jsonl import LineFile
 from jemtrack.record.paths import RunPath
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.events import BatchEnd, EpochEnd, EpochStart, Event, Measured, RunStart, Status
 from jemtrack.train.handlers import Tracker
-from jemtrack.train.metrics import declare_metric
 
 log = logging.getLogger("jemtrack")
 

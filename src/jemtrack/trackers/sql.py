@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jemtrack.record.paths import DatabaseUrl
+from jemtrack.shared.components import component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.components import component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
 
 if TYPE_CHECKING:

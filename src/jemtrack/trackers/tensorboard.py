@@ -5,8 +5,8 @@ from typing import Any
 
 from jemtrack.record.paths import RunPath
 from jemtrack.record.plain import as_text, flat
+from jemtrack.shared.components import Option, component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level, qualified
-from jemtrack.train.components import Option, component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
 
 # TensorBoard drops what is void by step and folder, so each kind of step has its own folder.

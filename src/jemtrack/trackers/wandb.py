@@ -8,8 +8,8 @@ from typing import Any
 
 from jemtrack.record.paths import SharedPath
 from jemtrack.record.plain import plain
+from jemtrack.shared.components import Option, component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level, qualified
-from jemtrack.train.components import Option, component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
 
 # W&B writes to the disk at this interval; a kill takes what came after.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from jemtrack.errors import InputError
+from jemtrack.shared.random_streams import turn_random_state
 from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
 from jemtrack.train.distributed import (
     broadcast,
@@ -19,7 +20,6 @@ from jemtrack.train.distributed import (
 )
 from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.phase import Phase
-from jemtrack.train.random_streams import turn_random_state
 from jemtrack.train.state import TrainState, own_state, weights_are_finite
 
 log = logging.getLogger("jemtrack")

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jemtrack.shared.metrics import check_metrics
 from jemtrack.train.events import EpochEnd, Event, Status
 from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.metrics import check_metrics
 
 if TYPE_CHECKING:  # it imports torch, which a pipeline is declared without
     from jemtrack.train.state import TrainState

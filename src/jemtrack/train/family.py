@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from jemtrack.shared.components import CALLBACK, load_components
+from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.components import CALLBACK, load_components
 from jemtrack.train.handlers import Callback, Tracker, build_callback
 from jemtrack.train.launch import Runtime
 from jemtrack.train.phase import Models, Phase
-from jemtrack.train.random_streams import stream_seed
 from jemtrack.train.recipe import Recipe, Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState

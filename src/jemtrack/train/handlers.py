@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
-from jemtrack.train.components import Component, build
+from jemtrack.shared.components import Component, build
 from jemtrack.train.events import Event
 
 if TYPE_CHECKING:  # `train.state` imports torch, which `jemtrack components` does not need

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from jemtrack.errors import Interrupted, TrainingDivergedError
+from jemtrack.shared.metrics import MetricValues
+from jemtrack.shared.random_streams import turn_random_state
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import all_reduce_max, broadcast, rank, world_size
@@ -28,9 +30,7 @@ from jemtrack.train.events import (
     Status,
 )
 from jemtrack.train.interruption import Interruption
-from jemtrack.train.metrics import MetricValues
 from jemtrack.train.optimizers import scale_learning_rates
-from jemtrack.train.random_streams import turn_random_state
 from jemtrack.train.recipe import Divergence
 
 T = TypeVar("T")

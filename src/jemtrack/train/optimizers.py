@@ -26,7 +26,7 @@ from jemtrack.parameters import (
     by_type,
     parameters,
 )
-from jemtrack.train.class_path import ClassPath
+from jemtrack.shared.class_path import ClassPath
 
 if TYPE_CHECKING:
     from torch import nn

@@ -21,8 +21,8 @@ from jemtrack.parameters import (
     parameters,
     refuse,
 )
-from jemtrack.train.class_path import ClassPath
-from jemtrack.train.hardware import Hardware
+from jemtrack.shared.class_path import ClassPath
+from jemtrack.shared.hardware import Hardware
 from jemtrack.train.optimizers import (
     OptimizerOptions,
     SchedulerOptions,

@@ -12,7 +12,7 @@ from torch import Tensor
 from jemtrack.data.augment import Augmentation, add_noise, augment
 from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.errors import ParameterError
-from jemtrack.train.random_streams import EpochSampler, generator, stream_seed
+from jemtrack.shared.random_streams import EpochSampler, generator, stream_seed
 
 
 @dataclass(frozen=True)

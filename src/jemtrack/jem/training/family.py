@@ -22,8 +22,8 @@ from jemtrack.parameters import (
     by_type,
     parameters,
 )
-from jemtrack.train.class_path import ClassPath
-from jemtrack.train.components import imported
+from jemtrack.shared.class_path import ClassPath
+from jemtrack.shared.components import imported
 from jemtrack.train.optimizers import Adam, OptimizerOptions
 from jemtrack.train.recipe import Recipe, Step, TrainingSettings, format_choice
 

@@ -19,8 +19,8 @@ from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
 from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import parameter_names
+from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.phase import Models, Objective, Phase, Validation
-from jemtrack.train.random_streams import stream_seed
 from jemtrack.train.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write
+from jemtrack.shared.components import Component
+from jemtrack.shared.metrics import MetricValues
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.components import Component
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.events import (
     ArtifactSaved,
@@ -30,7 +31,6 @@ from jemtrack.train.events import (
 )
 from jemtrack.train.handlers import Callback, Tracker
 from jemtrack.train.interruption import Interruption
-from jemtrack.train.metrics import MetricValues
 from jemtrack.train.recipe import Divergence
 
 if TYPE_CHECKING:  # what declares a pipeline does without torch

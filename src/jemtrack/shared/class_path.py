@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import ValueProblem, parameters, refuse
-from jemtrack.train.components import imported
+from jemtrack.shared.components import imported
 
 
 def class_problem(path: str) -> str:

@@ -74,7 +74,7 @@ def check_metrics(names: Iterable[str]) -> None:
         if not is_metric(name):
             raise InputError(
                 f"no metric is called {name!r}; {suggestion(name, _declared)}; declare a new one "
-                "with jemtrack.train.metrics.declare_metric"
+                "with jemtrack.shared.metrics.declare_metric"
             )
 
 

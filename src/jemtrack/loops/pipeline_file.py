@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError
+from jemtrack.loops.pipeline import Pipeline
 from jemtrack.parameters import ValueProblem, format_value, type_problems
 from jemtrack.recipe.check import component_problems, unknown_names
 from jemtrack.recipe.yaml_lines import Document, Problem, read_document
 from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.train.components import (
+from jemtrack.shared.components import (
     CALLBACK,
     TRACKER,
     Component,
@@ -20,7 +21,6 @@ from jemtrack.train.components import (
     registered,
 )
 from jemtrack.train.handlers import Callback, Tracker, build_callback
-from jemtrack.train.pipeline import Pipeline
 
 _PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
 _KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)
