@@ -22,10 +22,10 @@ from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.train.family import Training
 from jemtrack.train.launch import Runtime
 from jemtrack.train.phase import Phase
 from jemtrack.train.recipe import Transition
+from jemtrack.train.run import Training
 
 HEAD = {
     "name": "head",

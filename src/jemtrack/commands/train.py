@@ -22,9 +22,9 @@ from jemtrack.shared.components import TRACKER, load_components
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import FORMAT, Checkpoints
 from jemtrack.train.distributed import is_rank_zero
-from jemtrack.train.family import Training
 from jemtrack.train.handlers import Tracker
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
+from jemtrack.train.run import Training
 
 RUNS = Path("runs")
 _METRICS = "metrics.json"

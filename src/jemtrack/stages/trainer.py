@@ -25,8 +25,8 @@ from jemtrack.stages.train_args import (
 from jemtrack.stages.trainer_checks import check_trainers
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.distributed import is_rank_zero
-from jemtrack.train.family import Training
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
+from jemtrack.train.run import Training
 
 
 class Trainer(Stage):

@@ -79,11 +79,9 @@ class CheckpointManager:
         self.kept.save(tree, self.state.step)
 
     def resume(self, name: str, run_id: str) -> None:
-        """Resume the run of that name from its newest checkpoint, or enter its first phase."""
+        """Resume the run of that name from its newest checkpoint, if there is one."""
         saved, self.run_id = self.newest(), run_id
         if saved is None:
-            if self.phases:
-                self.state.enter(self._phase)
             if not is_rank_zero():
                 turn_random_state(rank())
             return

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import torch
 
     from jemtrack.data.images import DataSplits
-    from jemtrack.train.family import ModelMaker, Training
-    from jemtrack.train.phase import Models, Objective, Phase
+    from jemtrack.train.phase import Batches, Models, Objective, Validation
+    from jemtrack.train.run import ModelMaker, Training
 
 PARTS = tuple(f"{NETWORK}.{part}" for part in ("trunk", "class_head", "energy_head"))
 _OBJECTIVES = "jemtrack.jem.objectives"
@@ -191,7 +191,7 @@ class JemSettings(BatchArgs, TrainingSettings):
 
 
 class JemFamily:
-    """Joint energy models; see `jemtrack.train.family.Family`."""
+    """Joint energy models; see `jemtrack.train.run.Family`."""
 
     name: str = "jem"
     note: str = ""
@@ -239,18 +239,18 @@ class JemFamily:
 
         return {NETWORK: partial(initial_network, network_shape(model, data), start)}
 
-    def phases(
+    def parts(
         self,
         recipe: Recipe,
         settings: BatchArgs,
         data: DataSplits,
         device: torch.device,
         objective: Objective | None,
-    ) -> list[Phase]:
-        """Make each step's phase, each with batches of its own order and noise."""
-        from jemtrack.jem.training.phases import training_phases
+    ) -> Iterator[tuple[Objective, Batches, Validation | None]]:
+        """Make each step's objective, batches of an order and noise of its own, and validation."""
+        from jemtrack.jem.training.phases import phase_parts
 
-        return training_phases(recipe, objective, settings, data, device)
+        return phase_parts(recipe, objective, settings, data, device)
 
     def final_metrics(
         self, models: Models, settings: BatchArgs, data: DataSplits
