@@ -79,7 +79,7 @@ def _check_data(file: RecipeFile, data: DataSplits) -> None:
         file.family.check_data(file.training, data)
     except ParameterError as error:
         raise InputError(f"{file.path}: training.{error}") from error
-    if len(data.valid) == 0 and (found := file_problems(file.raw, validates=False)):
+    if len(data.valid) == 0 and (found := file_problems(file, validates=False)):
         lines = (f"{problem.of(file.path)}; data.n_valid is 0" for problem in found)
         raise InputError("\n".join(lines))
 

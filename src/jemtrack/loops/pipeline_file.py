@@ -6,8 +6,8 @@ from typing import Any
 
 from jemtrack.errors import InputError
 from jemtrack.loops.pipeline import Pipeline
-from jemtrack.parameters import ValueProblem, format_value, type_problems
-from jemtrack.recipe.check import component_problems, unknown_names
+from jemtrack.parameters import ValueProblem, format_value, type_problems, unknown_names
+from jemtrack.recipe.check import component_problems
 from jemtrack.recipe.yaml_lines import Document, Problem, read_document
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.shared.components import (

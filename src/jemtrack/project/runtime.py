@@ -9,7 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from jemtrack.errors import InputError
-from jemtrack.parameters import ValueProblem, parameters, value_problems
+from jemtrack.parameters import (
+    ValueProblem,
+    not_a_mapping,
+    parameters,
+    unknown_names,
+    value_problems,
+)
 from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.record.paths import RunPaths, build_tracker, location_problems
 from jemtrack.shared.components import TRACKER, load_components
@@ -111,7 +117,7 @@ def _problems(content: Any) -> Iterator[ValueProblem]:
     if content is None:  # there is no file, or it is empty or commented out
         return
     # Imported here: most projects have no such file.
-    from jemtrack.recipe.check import component_problems, not_a_mapping, unknown_names
+    from jemtrack.recipe.check import component_problems
 
     yield from not_a_mapping(content, f"checkpoint_seconds and {_TRACKERS}", ())
     if not isinstance(content, Mapping):

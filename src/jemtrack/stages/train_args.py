@@ -179,10 +179,9 @@ def _from_file(
 ) -> Recipe:
     from jemtrack.recipe.check import file_problems
 
-    raw = _reader().RawFile(path, usual)
-    if problems := file_problems(raw, validates=validates):
+    file = _reader().RecipeFile(path, usual)
+    if problems := file_problems(file, validates=validates):
         raise InputError("\n".join(f"{where}: {problem.of(path)}" for problem in problems))
-    file = raw.build()
     if file.family.name != params.family.name:
         name = params.family.name
         raise InputError(
