@@ -229,7 +229,7 @@ class Training:
         self.state = TrainState({name: model.to(device) for name, model in models.items()})
         # What an optimizer of the user's own does not take shows now, not in its step's turn.
         for phase in self.phases[1:]:
-            phase.make_schedulers(phase.make_optimizers(self.state.models))
+            TrainState(self.state.models).enter(phase)
 
     def train(
         self, trackers: Sequence[Tracker], checkpoints: Checkpoints | None
