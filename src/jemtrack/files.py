@@ -29,10 +29,10 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def file_digest(path: Path) -> str:
-    """Compute the SHA-256 of a file's content."""
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Compute the digest of a file's content, by the name that hashlib has for the algorithm."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -1,8 +1,10 @@
 """The base class of all stages: check the parameters, measure costs, write the graph."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
+import os
 import resource
 import sys
 import time
@@ -13,9 +15,25 @@ from typing import Any
 
 import znflow
 import zntrack
+from zntrack.config import FIELD_TYPE, FieldTypes
 
-from jemtrack.errors import InputError, ParameterError, TrainingDivergedError, exit_status
+from jemtrack.errors import (
+    InputError,
+    ParameterError,
+    TrainingDivergedError,
+    exit_status,
+    problem_text,
+)
 from jemtrack.project.params import PARAMS, check_parameter_file
+from jemtrack.project.provenance import Determinants, determinants, refuse_edits_since
+from jemtrack.project.scratch import (
+    keep_outs,
+    mark_finished,
+    remove_recorded,
+    restore_outs,
+    resume_hint,
+)
+from jemtrack.stages import STARTED
 
 # ZnTrack reserves "_" for its groups, which jemtrack does not use.
 warnings.filterwarnings("ignore", message="Node name should not contain '_'")
@@ -29,6 +47,8 @@ class Stage(zntrack.Node):  # type: ignore[misc]
     def __post_init__(self) -> None:
         """Name the node after its class, unless it has a name or a ZnTrack project names it."""
         super().__post_init__()
+        # What the result depends on, while the stage runs; None outside of a DVC project.
+        self.inputs: Determinants | None = None
         if "nwd" not in self.__dict__ and znflow.get_graph() is znflow.empty_graph:
             self.name = type(self).__name__
 
@@ -43,19 +63,57 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         status 1. After Ctrl-C or SIGTERM, the status is 128 plus the number of the signal, as
         shells have it.
         """
-        self.nwd.mkdir(parents=True, exist_ok=True)
         try:
+            self.nwd.mkdir(parents=True, exist_ok=True)
             check_parameter_file()
-            with measured(self.resources):
-                self.compute()
-        except (InputError, TrainingDivergedError) as error:
+            remove_recorded()
+            self.inputs = determinants(self.name, self._chosen())
+            self._run_unless_done()
+        except (InputError, TrainingDivergedError, OSError) as error:
             # ZnTrack wrote it before the stage ran; `dvc checkout` would not overwrite it.
             (self.nwd / "node-meta.json").unlink(missing_ok=True)
             where = f"{PARAMS}: {self.name}.params." if isinstance(error, ParameterError) else ""
-            sys.exit(f"{self.name}: {where}{error}")
+            hint = resume_hint(self.inputs) if isinstance(error, OSError) else ""
+            sys.exit(f"{self.name}: {where}{problem_text(error)}{hint}")
         except KeyboardInterrupt as interrupt:
-            print(f"{self.name}: {interrupt or 'interrupted'}", file=sys.stderr)
+            text = f"{interrupt or 'interrupted'}{resume_hint(self.inputs)}"
+            print(f"{self.name}: {text}", file=sys.stderr)
             sys.exit(exit_status(interrupt))
+
+    def _run_unless_done(self) -> None:
+        """Run `compute`, unless it ended earlier with these inputs, while others were edited.
+
+        Raises:
+            InputError: if parameters, code or data were changed meanwhile. DVC, which looks at
+                them when the stage has ended, would take the result for one of the new ones.
+        """
+        if self.inputs is None:
+            with measured(self.resources):
+                self.compute()
+            return
+        if "DVC_STAGE" in os.environ:
+            refuse_edits_since(STARTED, self.name)
+        if restore_outs(self.inputs):
+            print(
+                f"{self.name}: its result for these inputs was kept, and is used", file=sys.stderr
+            )
+        else:
+            with measured(self.resources):
+                self.compute()
+        if changed := self.inputs.changes():
+            keep_outs(self.inputs)
+            raise InputError(
+                f"{', '.join(changed)} changed while the stage ran. Its result is of the state "
+                "before, and is kept for it: undo the change, and `dvc repro` uses the result; "
+                "otherwise `dvc repro` runs the stage anew"
+            )
+        mark_finished(self.inputs)
+
+    def _chosen(self) -> dict[str, Any]:
+        """Return the parameters of this node, as ZnTrack has read them, by field."""
+        kinds = (FieldTypes.PARAMS, FieldTypes.DEPS)
+        fields = [f for f in dataclasses.fields(self) if f.metadata.get(FIELD_TYPE) in kinds]
+        return {field.name: getattr(self, field.name) for field in fields}
 
     @classmethod
     def parameter_problems(cls, where: str, objects: Mapping[str, Any]) -> list[str]:
