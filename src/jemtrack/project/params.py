@@ -236,12 +236,6 @@ def read_graph() -> dict[str, Any]:
     return {stage: entry for stage, entry in _read(ZNTRACK).items() if stage in stages}
 
 
-def listed_inputs(stage: str) -> list[Path]:
-    """Return the dependencies of `stage` in dvc.yaml, without its code."""
-    deps = [Path(dep) for dep in read_stages().get(stage, {}).get("deps", [])]
-    return [path for path in deps if path.parts[0] != "src"]
-
-
 def maker(path: Path) -> str | None:
     """Return the stage of dvc.yaml whose output contains `path`; None if there is none."""
     for stage in read_stages():

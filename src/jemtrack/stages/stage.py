@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from jemtrack.errors import (
     exit_status,
     problem_text,
 )
-from jemtrack.project.params import PARAMS, check_parameter_file
+from jemtrack.project.code import listed_paths
+from jemtrack.project.params import DVC, PARAMS, check_parameter_file, read_stages
 from jemtrack.project.provenance import Determinants, determinants, refuse_edits_since
 from jemtrack.project.scratch import (
     keep_outs,
@@ -91,6 +93,7 @@ class Stage(zntrack.Node):  # type: ignore[misc]
             with measured(self.resources):
                 self.compute()
             return
+        self._check_deps(self.inputs)
         if "DVC_STAGE" in os.environ:
             refuse_edits_since(STARTED, self.name)
         if restore_outs(self.inputs):
@@ -108,6 +111,21 @@ class Stage(zntrack.Node):  # type: ignore[misc]
                 "otherwise `dvc repro` runs the stage anew"
             )
         mark_finished(self.inputs)
+
+    def _check_deps(self, inputs: Determinants) -> None:
+        """Check that DVC watches the code and the files that the parameters name.
+
+        Raises:
+            InputError: naming what an edit of would go unnoticed.
+        """
+        used = [self, *(value for value in self._chosen().values() if is_dataclass(value))]
+        modules = [type(each).__module__ for each in used] + self.code_modules(inputs.values)
+        needed = {*listed_paths(modules), *self.unpinned_paths(inputs.values)}
+        listed = {*read_stages()[self.name].get("deps", [])}
+        # What does not exist, the stage itself will name.
+        if missing := sorted(path for path in needed - listed if Path(path).exists()):
+            lines = (f"{DVC}: {self.name} does not depend on {path}" for path in missing)
+            raise InputError("\n".join(f"{line}: type `jemtrack graph`" for line in lines))
 
     def _chosen(self) -> dict[str, Any]:
         """Return the parameters of this node, as ZnTrack has read them, by field."""
@@ -133,6 +151,11 @@ class Stage(zntrack.Node):  # type: ignore[misc]
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
         """List the files and folders that the stage reads with these `parameters`."""
         return []
+
+    @classmethod
+    def unpinned_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
+        """List those of `input_paths` whose content the code itself does not check."""
+        return cls.input_paths(parameters)
 
     def write_graph(self, *, run: bool = False, no_exec: bool | None = None) -> None:
         """Write this stage into dvc.yaml, params.yaml and zntrack.json; with `run`, reproduce it.
