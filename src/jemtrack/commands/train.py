@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.record.plain import plain
 from jemtrack.trackers.console import default_trackers, run_log
-from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.checkpoint import Checkpoints, newest_first
 from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.family import Training
@@ -50,7 +50,7 @@ def train(path: Path, out: Path | None = None) -> Path:
     _check_data(file, data)
     _make_folder(out)
     inputs = _inputs(file, out)
-    with _explained(path, out):
+    with _explained(path, out, inputs.folder):
         launch(file.training, _train, PickleByFactory((file, data), _with_data, path), out, inputs)
     return out
 
@@ -178,15 +178,19 @@ def _trackers(file: RecipeFile, out: Path) -> list[Tracker]:
 
 
 @contextmanager
-def _explained(path: Path, out: Path) -> Iterator[None]:
-    """Print how to resume after an interruption; name the file in what is raised."""
+def _explained(path: Path, out: Path, folder: Path) -> Iterator[None]:
+    """Print how to resume from what `folder` has; name the file in what is raised."""
     try:
         yield
-    except KeyboardInterrupt:
-        command = f"jemtrack train --config {path} --out {out}"
-        print(f"the training is kept: `{command}` resumes it", file=sys.stderr)
+    except (KeyboardInterrupt, OSError):
+        if saved := newest_first(folder):
+            command = f"jemtrack train --config {path} --out {out}"
+            print(f"step {saved[0].step} is saved: `{command}` resumes there", file=sys.stderr)
         raise
     except TrainingDivergedError as error:
         raise InputError(f"{path}: {error}") from error
     except ParameterError as error:
         raise InputError(f"{path}: training.{error}") from error
+    finally:
+        with suppress(OSError):  # it is not empty
+            out.rmdir()

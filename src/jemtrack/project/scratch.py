@@ -39,19 +39,24 @@ class FolderLock:
 def locked(folder: Path) -> Iterator[FolderLock]:
     """Lock `folder` for this process; wait while another process has locked it.
 
-    When the block ends without an exception, the folder is removed, unless it is to be kept or
-    another process waits for it: that process will find the finished training in it. The kernel
-    releases the lock of a process that is killed.
+    When the block ends, the folder is removed, unless it is to be kept or another process waits
+    for it: that process will find the finished training in it. After an exception it is kept if
+    it has a checkpoint. The kernel releases the lock of a process that is killed.
     """
     lock = FolderLock()
     with _open_lock(folder) as lock_file:
-        yield lock
-        with (folder / _WAITING).open("a") as waiting:
-            # Waiting processes hold shared locks on this file: an exclusive one proves there are
-            # none.
-            if not lock.keep and _try_lock(waiting, fcntl.LOCK_EX):
-                _remove(folder)
-        lock_file.close()
+        try:
+            yield lock
+        except BaseException:
+            lock.keep = lock.keep or bool(newest_first(folder))
+            raise
+        finally:
+            with (folder / _WAITING).open("a") as waiting:
+                # Waiting processes hold shared locks on this file: an exclusive one proves there
+                # are none.
+                if not lock.keep and _try_lock(waiting, fcntl.LOCK_EX):
+                    _remove(folder)
+            lock_file.close()
 
 
 def lock_holder(folder: Path) -> int | None:
