@@ -8,12 +8,13 @@ from killing import wait_until
 from project import STAGES, Project
 
 BASE = "src/jemtrack/stages/stage.py"  # on which no stage depends
-COMPUTE = "                self.compute()\n        if"
-HOLD = """                self.compute()
+COMPUTE = "            self.compute()\n\n"
+HOLD = """            self.compute()
         while os.environ.get("HELD") == self.name and not os.path.exists("go"):
             open("held", "w").close()
             time.sleep(0.01)
-        if"""
+
+"""
 PARAMETERS = {
     "PrepareData": "PrepareData.params.seed",
     "PrepareOutliers": "PrepareOutliers.params.n_images",

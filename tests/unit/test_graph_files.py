@@ -328,18 +328,18 @@ class EditsMeanwhile(MaxEntropyL1):
         return []
 
 
-def test_an_edit_while_the_graph_is_made_is_kept():
+def test_an_edit_while_the_graph_is_made_is_kept(root):
     write_graph([trainer()])
     before = texts()
 
     with pytest.raises(InputError, match=r"params.yaml was edited while the graph was made"):
-        write_graph([EditsMeanwhile(name="B", data=IMAGES)])
+        write_graph([EditsMeanwhile(name="Edited", data=IMAGES)])
 
     assert texts() == [before[0], before[1] + "# my words\n", before[2]]
 
 
 @pytest.mark.parametrize("n_written", range(4))
-def test_on_a_full_disk_no_file_is_written(n_written, monkeypatch):
+def test_on_a_full_disk_no_file_is_written(n_written, root, monkeypatch):
     write_graph([trainer()])
     before, flush = texts(), os.fsync
     calls = iter(range(99))
@@ -352,13 +352,13 @@ def test_on_a_full_disk_no_file_is_written(n_written, monkeypatch):
     Path("versions.yaml").unlink()  # so that all four are written
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_graph([trainer(), trainer("B")])
+        write_graph([trainer(), trainer("Another")])
 
     assert texts() == before
     assert not [*Path().glob("*unfinished*")]
 
 
-def test_a_graph_that_is_killed_before_it_renames_its_files_changes_none(monkeypatch):
+def test_a_graph_that_is_killed_before_it_renames_its_files_changes_none(root, monkeypatch):
     write_graph([trainer()])
     before = texts()
 
@@ -368,11 +368,10 @@ def test_a_graph_that_is_killed_before_it_renames_its_files_changes_none(monkeyp
     def kill(path: Path, target: Path) -> None:
         raise Killed
 
-    monkeypatch.setattr(Path, "replace", kill)
-    with pytest.raises(Killed):
-        write_graph([trainer(), trainer("B")])
-    monkeypatch.undo()
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Path, "replace", kill)
+        write_graph([trainer(), trainer("Third")])
 
     assert texts() == before
-    write_graph([trainer(), trainer("B")])
-    assert "B" in read("params.yaml")
+    write_graph([trainer(), trainer("Third")])
+    assert "Third" in read("params.yaml")

@@ -52,7 +52,7 @@ def break_off(stage: str = "A", lr: float = 0.1, step: int = 7) -> Path:
     set_parameters(lr)
     with (
         contextlib.suppress(KeyError),
-        resumable(determinants(stage, {"params": Training(lr)})) as kept,
+        resumable(determinants(stage, {"params": Training(lr)}), 0) as kept,
     ):
         state = {"position": (1, 4, step - 1), "weights": torch.zeros(2**18)}
         kept.save({"state": state}, step)
@@ -149,7 +149,7 @@ def test_two_weeks_later_a_training_that_a_process_holds_is_left():
 def finish(stage: str = "A") -> Path:
     """Train to the end under DVC, which then is to record the outs; give the folder."""
     inputs = determinants(stage, {"params": Training()})
-    with resumable(inputs) as kept:
+    with resumable(inputs, 0) as kept:
         kept.save({}, 1)
         Path("model").write_text("weights")
     mark_finished(inputs)

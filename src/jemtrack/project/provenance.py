@@ -4,13 +4,18 @@ DVC hashes parameters, code and data after a stage has run, and so would record 
 made meanwhile as what the result was made from. A stage therefore compares both moments itself.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import os
+import platform
+import sys
 import sysconfig
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,8 +24,15 @@ import pathspec
 
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write, file_digest
-from jemtrack.project.params import DVC, PARAMS, VERSIONS, ZNTRACK, read_parameters, read_stages
-from jemtrack.project.runtime import project_root
+from jemtrack.project.params import (
+    DECISIVE,
+    DVC,
+    PARAMS,
+    VERSIONS,
+    ZNTRACK,
+    read_parameters,
+    read_stages,
+)
 from jemtrack.record.plain import plain
 from jemtrack.train.checkpoint import FORMAT
 
@@ -28,6 +40,19 @@ SCRATCH = ".jemtrack"
 RECIPES = "recipes/"  # before the name of a recipe file that is trained outside of DVC
 _RECORD = "determined_by.json"
 _ABSENT: Any = object()
+
+
+def project_root() -> Path:
+    """Return the folder of dvc.yaml in the user's project, even if DVC runs a copy of the project.
+
+    It is the root of the project, or the folder of another graph in it.
+    """
+    here = Path.cwd()
+    if "DVC_ROOT" not in os.environ:
+        return Path()
+    # In a temporary copy, DVC sets this variable to the root of the original project.
+    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+    return Path(os.environ["DVC_ROOT"]) / here.relative_to(root)
 
 
 def scratch_folder() -> Path:
@@ -134,6 +159,43 @@ def own_code(modules: Iterable[str]) -> list[Path]:
         files += [file for folder in folders for file in sorted(folder.rglob("*.py"))]
         files += [Path(spec.origin)] if spec and spec.origin and not folders else []
     return [file for file in files if not any(file.is_relative_to(each) for each in installed)]
+
+
+def environment() -> dict[str, str]:
+    """Describe what a result depends on beside its inputs: versions, and the processor.
+
+    PyTorch chooses its kernels by the processor, whose sums differ in the last digits.
+    """
+    found = {name: version(name) for name in ("jemtrack", *DECISIVE)}
+    found |= {"python": platform.python_version(), "processor": _processor()}
+    if torch := sys.modules.get("torch"):
+        found["instructions"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _processor() -> str:
+    """Return the processor's name; Python itself knows its family alone."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment_differences(environments: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Say in what the environments of results, by stage, differ; a line for each such thing."""
+    names = dict.fromkeys(name for found in environments.values() for name in found)
+    lines = []
+    for name in names:
+        stages: dict[str, list[str]] = {}
+        for stage, found in environments.items():
+            stages.setdefault(found.get(name, "none"), []).append(stage)
+        if len(stages) > 1:
+            sides = (f"{value} ({', '.join(made)})" for value, made in stages.items())
+            lines.append(f"made with another {name}: {'; '.join(sides)}")
+    return lines
 
 
 def refuse_edits_since(started: float, stage: str) -> None:

@@ -19,8 +19,7 @@ from typing import IO
 
 from jemtrack.files import atomic_write, file_digest
 from jemtrack.project.params import LOCK, read_lock, stage_outs
-from jemtrack.project.provenance import RECIPES, Determinants, scratch_folder
-from jemtrack.project.runtime import checkpoint_seconds, project_root
+from jemtrack.project.provenance import RECIPES, Determinants, project_root, scratch_folder
 from jemtrack.train.checkpoint import Checkpoints, newest_first
 
 log = logging.getLogger("jemtrack")
@@ -178,7 +177,7 @@ _FINISHED, _OUTS = "finished.json", "outs"
 
 
 @contextlib.contextmanager
-def resumable(found: Determinants | None) -> Iterator[Checkpoints | None]:
+def resumable(found: Determinants | None, every_seconds: float) -> Iterator[Checkpoints | None]:
     """Lock the folder of this training and yield its checkpoints; None outside of a DVC project.
 
     Under DVC they are kept until dvc.lock has the stage's outs: if DVC is killed before that, it
@@ -191,7 +190,7 @@ def resumable(found: Determinants | None) -> Iterator[Checkpoints | None]:
     with locked(found.folder) as lock:
         found.write()
         remove_old(found.stage, found.folder.parent)
-        yield Checkpoints(found.folder, every_seconds=checkpoint_seconds())
+        yield Checkpoints(found.folder, every_seconds)
         lock.keep = "DVC_STAGE" in os.environ
 
 

@@ -27,7 +27,7 @@ from jemtrack.errors import (
 )
 from jemtrack.project.code import listed_paths
 from jemtrack.project.params import DVC, PARAMS, check_parameter_file, read_stages
-from jemtrack.project.provenance import Determinants, determinants, refuse_edits_since
+from jemtrack.project.provenance import Determinants, determinants, environment, refuse_edits_since
 from jemtrack.project.scratch import (
     keep_outs,
     mark_finished,
@@ -36,6 +36,7 @@ from jemtrack.project.scratch import (
     resume_hint,
 )
 from jemtrack.stages import STARTED
+from jemtrack.train.hardware import cpu_threads
 
 # ZnTrack reserves "_" for its groups, which jemtrack does not use.
 warnings.filterwarnings("ignore", message="Node name should not contain '_'")
@@ -90,8 +91,7 @@ class Stage(zntrack.Node):  # type: ignore[misc]
                 them when the stage has ended, would take the result for one of the new ones.
         """
         if self.inputs is None:
-            with measured(self.resources):
-                self.compute()
+            self._measured_compute()
             return
         self._check_deps(self.inputs)
         if "DVC_STAGE" in os.environ:
@@ -101,8 +101,7 @@ class Stage(zntrack.Node):  # type: ignore[misc]
                 f"{self.name}: its result for these inputs was kept, and is used", file=sys.stderr
             )
         else:
-            with measured(self.resources):
-                self.compute()
+            self._measured_compute()
         if changed := self.inputs.changes():
             keep_outs(self.inputs)
             raise InputError(
@@ -111,6 +110,14 @@ class Stage(zntrack.Node):  # type: ignore[misc]
                 "otherwise `dvc repro` runs the stage anew"
             )
         mark_finished(self.inputs)
+
+    def _measured_compute(self) -> None:
+        n_threads = getattr(getattr(self, "params", None), "threads", None)
+        with (
+            measured(self.resources),
+            cpu_threads(n_threads) if n_threads else contextlib.nullcontext(),
+        ):
+            self.compute()
 
     def _check_deps(self, inputs: Determinants) -> None:
         """Check that DVC watches the code and the files that the parameters name.
@@ -192,16 +199,20 @@ def plot(path: Path, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def measured(path: Path) -> Iterator[None]:
-    """Write the seconds and the peak memory (MiB) of the block to `path` as JSON, the GPU's too."""
+    """Write the seconds and the peak memory (MiB) of the block to `path` as JSON, the GPU's too.
+
+    Beside them stands what the result depends on besides its inputs.
+    """
     started = time.perf_counter()
     yield
     # ru_maxrss counts KiB on Linux and bytes on macOS.
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    costs = {
+    costs: dict[str, Any] = {
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
     }
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():
         costs["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    costs["environment"] = environment()
     path.write_text(json.dumps(costs, indent=2) + "\n")

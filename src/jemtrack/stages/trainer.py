@@ -12,7 +12,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.project.params import PARAMS
 from jemtrack.project.provenance import Determinants
-from jemtrack.project.runtime import runtime_trackers
+from jemtrack.project.runtime import checkpoint_seconds, runtime_trackers
 from jemtrack.project.scratch import persistent_output, resumable, tracked_folder
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.stage import Stage, plot
@@ -75,7 +75,7 @@ class Trainer(Stage):
         log_file = self.run_folder / "train.log" if self.params.print_to_log else None
         with (
             run_log(log_file, on_screen=not sys.stderr.isatty()),
-            resumable(inputs) as checkpoints,
+            resumable(inputs, checkpoint_seconds()) as checkpoints,
             persistent_output(self.record, checkpoints) as record,
         ):
             trackers = [
