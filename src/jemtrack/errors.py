@@ -31,3 +31,10 @@ class Interrupted(KeyboardInterrupt):
 def exit_status(interrupt: KeyboardInterrupt) -> int:
     """Return the exit status of an interrupted process: 128 plus the signal, as in shells."""
     return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+
+
+def problem_text(error: Exception) -> str:
+    """Describe an error to a user; of one that the system reports, with the path it is about."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -69,7 +69,9 @@ def killed(process: Process) -> Iterator[Process]:
 
 def trainings(project: Project) -> list[Path]:
     """Find the folders of trainings that are not done."""
-    return [*(project.path / ".jemtrack").glob("*-*")]
+    folders = (project.path / ".jemtrack").glob("*-*")
+    # A finished one is kept until the next stage finds that DVC has recorded it.
+    return [folder for folder in folders if not (folder / "finished.json").exists()]
 
 
 def training_of(project: Project) -> psutil.Process:

@@ -104,7 +104,7 @@ def test_a_training_that_was_interrupted_goes_on_as_if_it_was_not(capsys):
 
     train("--out", "cut", status=130)
     said = capsys.readouterr().err
-    assert "`jemtrack train --config mine.yaml --out cut` resumes it" in said
+    assert "`jemtrack train --config mine.yaml --out cut` resumes there" in said
     assert not Path("cut/metrics.json").exists()
     train("--out", "cut")
     assert "resumes at phase joint (2/2), epoch 1, batch 2" in capsys.readouterr().err

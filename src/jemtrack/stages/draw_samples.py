@@ -18,7 +18,13 @@ from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
-from jemtrack.shared.hardware import DeviceName, chosen_device, keep_freed_memory
+from jemtrack.shared.hardware import (
+    DEFAULT_THREADS,
+    DeviceName,
+    Threads,
+    chosen_device,
+    keep_freed_memory,
+)
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
 
@@ -36,11 +42,13 @@ class SampleArgs:
         start: uniform noise in [-1, 1], or class_gaussians: draws from a Gaussian that has the
             mean and covariance of the class's training images.
         device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
     """
 
     n_per_class: Annotated[int, Field(ge=1)] = 10
     start: Literal["uniform", "class_gaussians"] = "uniform"
     device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
 
 
 class DrawSamples(Stage):

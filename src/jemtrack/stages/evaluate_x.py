@@ -19,7 +19,13 @@ from jemtrack.evaluation.models.results import FOLDERS, write_tables
 from jemtrack.jem.scores import run_models
 from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS
-from jemtrack.shared.hardware import DeviceName, chosen_device, keep_freed_memory
+from jemtrack.shared.hardware import (
+    DEFAULT_THREADS,
+    DeviceName,
+    Threads,
+    chosen_device,
+    keep_freed_memory,
+)
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
 
@@ -38,6 +44,7 @@ class EvalArgs:
         n_resamples: of the bootstrap.
         level: of confidence, of all intervals.
         device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
     """
 
     split: Literal["test", "train", "valid"] = "test"
@@ -47,6 +54,7 @@ class EvalArgs:
     n_resamples: Annotated[int, Field(ge=100)] = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
 
 
 class EvaluateX(Stage):

@@ -20,7 +20,13 @@ from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.parameters import parameters
-from jemtrack.shared.hardware import DeviceName, chosen_device, keep_freed_memory
+from jemtrack.shared.hardware import (
+    DEFAULT_THREADS,
+    DeviceName,
+    Threads,
+    chosen_device,
+    keep_freed_memory,
+)
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
 
@@ -40,6 +46,7 @@ class RobustnessArgs:
         n_steps: of an attack. Attacks need the extra `attacks`, and are skipped without it.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.
         device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
     """
 
     n_images: Annotated[int, Field(ge=1)] = 1000
@@ -50,6 +57,7 @@ class RobustnessArgs:
     n_steps: Annotated[int, Field(ge=1)] = 20
     images_per_pass: Annotated[int, Field(ge=1)] = 500
     device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
 
 
 class MeasureRobustness(Stage):
