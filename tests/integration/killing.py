@@ -32,6 +32,7 @@ def train_longer(project: Project) -> None:
         project.set(f"{STAGE}.params.{name}", value)
     steps = [_WARM_UP, {**_JOINT, "freeze": ["network.energy_head"]}]
     project.set(f"{STAGE}.recipe", {"steps": steps})
+    project.run("jemtrack", "graph")
     project.commit("a longer training")
 
 

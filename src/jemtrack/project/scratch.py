@@ -277,10 +277,17 @@ def persistent_output(out: Path, checkpoints: Checkpoints | None) -> Iterator[Pa
     folder = checkpoints.folder / out.name
     try:
         yield folder
-    finally:
-        if folder.exists():
-            shutil.rmtree(out, ignore_errors=True)
-            shutil.copytree(folder, out)
+    except BaseException:
+        with contextlib.suppress(OSError):  # on a full disk, what was raised says so already
+            _replace_folder(out, folder)
+        raise
+    _replace_folder(out, folder)
+
+
+def _replace_folder(out: Path, source: Path) -> None:
+    if source.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(source, out)
 
 
 def tracked_folder(run_folder: Path, checkpoints: Checkpoints | None) -> Path:
