@@ -198,14 +198,14 @@ def _from_file(
 
 
 def recipe_problems(
-    recipe: Any, params: TrainArgs | None, objective: Any, where: str, *, validates: bool = True
+    recipe: Any, params: TrainArgs, objective: Any, where: str, *, validates: bool = True
 ) -> list[str]:
     """List what is wrong with a recipe, a line a problem.
 
-    Without `params` or `objective`, which may have problems themselves, what needs them passes.
+    Without `objective`, which may have problems itself, what needs it passes.
     """
     try:
-        trainer_recipe(recipe, params or TrainArgs(), objective, where, validates=validates)
+        trainer_recipe(recipe, params, objective, where, validates=validates)
     except InputError as error:
         return str(error).splitlines()
     return []
