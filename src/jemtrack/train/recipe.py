@@ -33,6 +33,8 @@ from jemtrack.train.optimizers import (
 Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Names = Annotated[tuple[str, ...], FROM_LIST]
+Optimizers = dict[str, Annotated[OptimizerOptions, BeforeValidator(choose_optimizer)]]
+Schedulers = dict[str, Annotated[SchedulerOptions, BeforeValidator(choose_scheduler)]]
 
 # A step's name names files; these are files of the record already.
 _RESERVED = {"run", "epochs", "measured"}
@@ -111,12 +113,8 @@ class Step:
     n_epochs: AtLeastOne
     freeze: Names = ()
     unfreeze: Names = ()
-    optimizers: dict[str, Annotated[OptimizerOptions, BeforeValidator(choose_optimizer)]] = (
-        dataclasses.field(default_factory=dict)
-    )
-    schedulers: dict[str, Annotated[SchedulerOptions, BeforeValidator(choose_scheduler)]] = (
-        dataclasses.field(default_factory=dict)
-    )
+    optimizers: Optimizers = dataclasses.field(default_factory=dict)
+    schedulers: Schedulers = dataclasses.field(default_factory=dict)
     transition: Annotated[Transition, nested(Transition)] = dataclasses.field(
         default_factory=Transition
     )
