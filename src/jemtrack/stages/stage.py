@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import sys
 import time
 import warnings
@@ -66,6 +67,8 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         status 1. After Ctrl-C or SIGTERM, the status is 128 plus the number of the signal, as
         shells have it.
         """
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self.nwd.mkdir(parents=True, exist_ok=True)
             check_parameter_file()
