@@ -148,7 +148,7 @@ def finish(
     os.close(ended)
     if found:
         with contextlib.suppress(BrokenPipeError):  # the program was killed as its child ended
-        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+            connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
     connection.close()
 
 
