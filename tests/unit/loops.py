@@ -7,13 +7,13 @@ import torch
 
 from jemtrack.train.components import Option
 from jemtrack.train.events import BatchEnd, EpochEnd, RunStart
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.pipeline import Pipeline
 
 N_EPOCHS = 3
 
 
-class Record(Tracker):
+class Record(Recorder):
     def __init__(self) -> None:
         self.events, self.closed = [], 0
 

@@ -14,7 +14,7 @@ from jemtrack.errors import InputError
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.events import BatchEnd, Event
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.hardware import Hardware
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.metrics import declare_metric
@@ -93,7 +93,7 @@ def make_phases() -> list[Phase]:
     ]
 
 
-class Seen(Tracker):
+class Seen(Recorder):
     def __init__(self) -> None:
         self.metrics: list[dict[str, float]] = []
 

@@ -33,7 +33,6 @@ from jemtrack.record.jsonl import (
     event_to_line,
     read_record,
 )
-from jemtrack.record.plain import plain
 from jemtrack.trackers.console import Lines
 from jemtrack.trackers.replay import recorded_events, replay
 from jemtrack.trackers.sql import SqlDatabase
@@ -51,6 +50,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
+from jemtrack.train.plain import plain
 
 
 def record(folder: Path, events) -> Path:

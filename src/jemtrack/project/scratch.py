@@ -24,8 +24,8 @@ import psutil  # type: ignore[import-untyped]
 from jemtrack.files import atomic_write, file_digest
 from jemtrack.project.params import read_parameters, read_stages
 from jemtrack.project.runtime import checkpoint_seconds, project_root
-from jemtrack.record.plain import plain
 from jemtrack.train.checkpoint import FORMAT, Checkpoints
+from jemtrack.train.plain import plain
 
 log = logging.getLogger("jemtrack")
 

@@ -7,13 +7,13 @@ from typing import Any
 from jemtrack.record.paths import RunPath
 from jemtrack.train.components import component
 from jemtrack.train.events import Diverged, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import Recorder
 
 _WHOLE = {Status.SUCCESS, Status.STOPPED}
 
 
 @component("history")
-class HistoryCsv(Tracker):
+class HistoryCsv(Recorder):
     """Rewrites `path` after every epoch, so that it can be read while training runs.
 
     Columns: `row` (epoch or final), `epoch` (of the whole run, from 1) and one for each metric of

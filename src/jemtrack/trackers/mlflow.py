@@ -8,10 +8,10 @@ from typing import Any
 
 from jemtrack.errors import InputError
 from jemtrack.record.paths import DatabaseUrl
-from jemtrack.record.plain import as_text, flat, plain
 from jemtrack.trackers.base import CurveTracker, Level, qualified
 from jemtrack.train.components import Option, component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
+from jemtrack.train.plain import as_text, flat, plain
 
 _TAG = "jemtrack.run_id"
 _VALUE_LIMIT = 6000  # characters of a parameter

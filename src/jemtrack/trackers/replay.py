@@ -18,13 +18,13 @@ from jemtrack.train.events import (
     RunEnd,
     RunStart,
 )
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import EventHandler
 
 Line = Mapping[str, Any]
 Ordered = tuple[int, int, Event]  # the step, and the order among the events of a step
 
 
-def replay(folder: Path, trackers: Iterable[Tracker]) -> None:
+def replay(folder: Path, trackers: Iterable[EventHandler]) -> None:
     """Replay the run whose record is in `folder` as one session; close the trackers.
 
     What a divergence voided is left out, and so are starts of epochs and batches, and seconds.

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import RunPath
-from jemtrack.record.plain import as_text, flat
 from jemtrack.trackers.base import CurveTracker, Level, qualified
 from jemtrack.train.components import Option, component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
+from jemtrack.train.plain import as_text, flat
 
 # TensorBoard drops what is void by step and folder, so each kind of step has its own folder.
 _BATCHES, _EPOCHS, _RUN = "batches", "epochs", "run"

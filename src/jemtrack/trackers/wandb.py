@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import SharedPath
-from jemtrack.record.plain import plain
 from jemtrack.trackers.base import CurveTracker, Level, qualified
 from jemtrack.train.components import Option, component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
+from jemtrack.train.plain import plain
 
 # W&B writes to the disk at this interval; a kill takes what came after.
 _FLUSH_SECONDS = 1.0

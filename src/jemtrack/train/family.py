@@ -10,7 +10,7 @@ from torch import nn
 
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.components import CALLBACK, load_components
-from jemtrack.train.handlers import Callback, Tracker, build_callback
+from jemtrack.train.handlers import Callback, EventHandler, build_callback
 from jemtrack.train.launch import Runtime
 from jemtrack.train.phase import Models, Phase
 from jemtrack.train.random_streams import stream_seed
@@ -166,7 +166,7 @@ class Training:
             phase.make_schedulers(phase.make_optimizers(self.state.models))
 
     def train(
-        self, trackers: Sequence[Tracker], checkpoints: Checkpoints | None
+        self, trackers: Sequence[EventHandler], checkpoints: Checkpoints | None
     ) -> dict[str, float]:
         """Train to the end; return the last epoch's metrics.
 

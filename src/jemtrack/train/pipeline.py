@@ -17,7 +17,7 @@ from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.components import Component
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status, new_session
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, EventHandler
 from jemtrack.train.interruption import Interruption, PromptInterruption, Stopped
 from jemtrack.train.metrics import MetricValues
 from jemtrack.train.recipe import Divergence
@@ -49,7 +49,7 @@ class Pipeline(Component):
 
     name: str = ""  # of the run; the class's where none is given
     parameters: Mapping[str, Any] = MappingProxyType({})
-    trackers: Sequence[Tracker] = ()
+    trackers: Sequence[EventHandler] = ()
     callbacks: Sequence[Callback] = ()
     checkpoints: Checkpoints | None = None
     divergence: Divergence | None = None
@@ -222,8 +222,8 @@ class Pipeline(Component):
             callback.save_weights = functools.partial(atomic_write, write=self._save)
         retries = self.divergence is not None and self.divergence.action == "retry"
         kept = self.checkpoints or (MemoryCheckpoint() if retries else None)
-        manager = CheckpointManager(kept, state, self.callbacks, self.trackers)
         dispatcher = EventDispatcher(self.trackers, self.callbacks, state)
+        manager = CheckpointManager(kept, state, self.callbacks, dispatcher.stateful)
         # With checkpoints a signal waits for the next one.
         with Interruption() if self.checkpoints else PromptInterruption() as interruption:
             arguments = dispatcher, manager, interruption, self.divergence

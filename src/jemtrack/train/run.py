@@ -15,7 +15,7 @@ from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
 from jemtrack.train.events import Position, RunStart, new_session
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, EventHandler
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.launch import Runtime
 from jemtrack.train.lifecycle import Lifecycle
@@ -43,7 +43,7 @@ class Run:
     parameters: Mapping[str, Any]
     state: TrainState
     phases: Sequence[Phase]
-    trackers: Sequence[Tracker] = ()
+    trackers: Sequence[EventHandler] = ()
     callbacks: Sequence[Callback] = ()
     checkpoints: Checkpoints | None = None
     divergence: Divergence = field(default_factory=Divergence)
@@ -67,12 +67,13 @@ class Run:
         """
         synchronize_batch_norms(self.state.models, self.runtime.device)
         trackers = self.trackers if is_rank_zero() else ()
+        dispatcher = EventDispatcher(trackers, self.callbacks, self.state)
         retries = self.divergence.action == "retry"
         checkpoints = CheckpointManager(
             self.checkpoints or (MemoryCheckpoint() if retries else None),
             self.state,
             self.callbacks,
-            trackers,
+            dispatcher.stateful,
             phases=self.phases,
             device=self.runtime.device,
         )
@@ -80,7 +81,6 @@ class Run:
             callback.run_folder = self.folder
             if self.save_weights:
                 callback.save_weights = self._save_weights
-        dispatcher = EventDispatcher(trackers, self.callbacks, self.state)
         start = RunStart(self.name, self.parameters, self.run_id, new_session())
         with Interruption() as interruption:
             life = Lifecycle(dispatcher, checkpoints, interruption, self.divergence)
