@@ -236,8 +236,8 @@ def test_a_listener_that_fails_is_warned_of_once_and_training_goes_on(caplog):
     train(squares, Broken(), record)
 
     assert [message for message in caplog.messages if "Broken" in message] == [
-        "Broken gets nothing of the run after step 0: OSError: no such server; when the training has ended, "
-        "`jemtrack replay` sends it the whole record"
+        "Broken gets nothing of the run after step 0: OSError: no such server; when the training "
+        "has ended, `jemtrack replay` sends it the whole record"
     ]
     assert record.events[-1].status == Status.SUCCESS
 

@@ -317,8 +317,8 @@ def test_a_tracker_that_fails_is_warned_of_once_and_the_run_goes_on(caplog):
     loop.run()
 
     assert [message for message in caplog.messages if "Broken" in message] == [
-        "Broken gets nothing of the run after step 0: OSError: no such server; when the training has ended, "
-        "`jemtrack replay` sends it the whole record"
+        "Broken gets nothing of the run after step 0: OSError: no such server; when the training "
+        "has ended, `jemtrack replay` sends it the whole record"
     ]
     assert loop.status == Status.SUCCESS
     assert len(record.of(EpochEnd)) == N_EPOCHS
