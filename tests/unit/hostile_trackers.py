@@ -1,17 +1,20 @@
-"""Trackers that do what no tracker should; each writes the steps that it was told into `path`."""
+"""Trackers that do what no tracker should, by themselves or with a backend that is broken."""
 
 import ctypes
 import os
 import random
+import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from jemtrack.record.paths import RunPath
 from jemtrack.trackers.base import CurveTracker
+from jemtrack.trackers.tensorboard import TensorBoard
 from jemtrack.train.components import Option
-from jemtrack.train.events import BatchStart, Event, RunStart
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.events import BatchEnd, BatchStart, Event, RunStart
+from jemtrack.train.handlers import Callback, Tracker
 
 
 def upset() -> None:
@@ -117,3 +120,19 @@ class Lines(CurveTracker):
     def _write(self, *what: object) -> None:
         with Path(self.path).open("a") as file:
             print(*what, file=file)
+
+
+class Slow(Callback):
+    """Makes each batch take a tenth of a second, so that there is a middle of the training."""
+
+    def __call__(self, event: Any, state: Any) -> None:
+        if isinstance(event, BatchEnd):
+            time.sleep(0.1)
+
+
+class FullDisk(TensorBoard):
+    """TensorBoard, in whose process no file grows beyond 5 kB, as on a disk that is full."""
+
+    def begin(self, start: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        super().begin(start)

@@ -172,8 +172,9 @@ class TrackerProcess:
         with ours:
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-W", "ignore", "-c", code],
+                    [sys.executable, "-c", code],
                     stdin=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # its troubles are told by the one warning
                     pass_fds=[theirs.fileno()],
                 )
             try:
@@ -266,8 +267,6 @@ def _exchange(connection: Connection, sent: list[Event] | None) -> Any:
 
 def serve(handle: int) -> None:
     """Call a tracker in this process, which ends with the training, however that ends."""
-    # What a tool logs about its troubles is told by the one warning of the training.
-    logging.disable(logging.WARNING)
     connection = Connection(handle)
     received: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, received), daemon=True).start()
