@@ -41,6 +41,7 @@ from jemtrack.train.events import (
     Status,
 )
 from jemtrack.train.handlers import EventHandler
+from jemtrack.train.metrics import declare_metric
 from jemtrack.train.state import TrainState
 
 STEP_SECONDS = 0.1
@@ -212,6 +213,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     load_components(TRACKER)
+    for name in METRICS:
+        declare_metric(name)
     os.environ.update(WANDB_MODE="offline", MLFLOW_DISABLE_TELEMETRY="true")
     with tempfile.TemporaryDirectory() as folder:
         found = rows(Path(folder), options.rounds)

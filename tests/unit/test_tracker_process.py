@@ -183,7 +183,7 @@ def test_a_full_queue_drops_batches_counts_them_and_never_waits(tmp_path, monkey
     assert time.monotonic() - began < 0.5
     finished(process)
 
-    assert [*warnings] == [f"Lines got {n_dropped} events too few, for it was too slow{HINT}"]
+    assert [*warnings] == [f"Lines lacks {n_dropped} events of the run{HINT}"]
     epochs = [line for line in told(tmp_path / "points") if line.startswith("epoch")]
     assert epochs == [f"epoch {n}" for n in range(1, len(PHASES) * N_EPOCHS + 1)]
     assert told(tmp_path / "points")[-1] == "end success"

@@ -221,3 +221,21 @@ def test_the_command_tells_the_trackers_of_the_file(tmp_path, monkeypatch, capsy
 
     again = tmp_path / "experiment" / "test" / "Trainer" / "again"
     assert_same_record(read_record(again), expected(whole_run()))
+
+
+def test_a_tracker_that_fails_is_told_of_in_a_line_and_the_others_get_the_record(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    record(tmp_path / "record", whole_run())
+    (tmp_path / "runs.db").mkdir()
+    Path("jemtrack.yaml").write_text("trackers: [{type: sql}, {type: jsonl, folder: again}]")
+
+    assert main(["replay", "record"]) == 1
+
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("jemtrack: record: SqlDatabase failed: OperationalError: ")
+    again = tmp_path / "experiment" / "test" / "Trainer" / "again"
+    assert_same_record(read_record(again), expected(whole_run()))

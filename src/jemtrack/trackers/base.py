@@ -34,7 +34,7 @@ class CurveTracker(Tracker):
 
     A subclass writes `begin` and `points`, and whatever else its tool can do. Between `begin` and
     `end`, which are called once each, `points` receives the metrics in order. A subclass that
-    keeps points back writes them in `flush`: after each epoch, before each checkpoint, at the end.
+    keeps points back writes them in `flush`: about once a second, after each epoch, at the end.
     """
 
     every: int = 1  # batches between two points; 0: none. Subclasses make it an option.
@@ -88,7 +88,7 @@ class CurveTracker(Tracker):
                 self.points(Level.RUN, 0, event.metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Write out all points: those that a checkpoint covers are not repeated after a kill."""
+        """Write out all points: what was handed over before a checkpoint is not sent again."""
         if self._running:
             self.flush()
         return {}

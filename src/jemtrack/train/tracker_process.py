@@ -136,7 +136,7 @@ class TrackerProcess:
                 self._process.kill()
             self._thread.join(_EXIT_SECONDS)
         elif self._lost and not self._failed:
-            self._warn(f"got {self._lost} events too few, for it was too slow")
+            self._warn(f"lacks {self._lost} events of the run")
 
     def _start(self, event: RunStart) -> RunStart:
         """Return the start of the run as it is for this tracker; begin to send events."""
@@ -188,20 +188,24 @@ class TrackerProcess:
     def _next(self) -> list[Event] | None:
         """Wait for what is to be sent next; None: nothing, for the run has ended."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closing or len(self._queue) >= _EXCHANGED, _PAUSE_SECONDS
-            )
-            if self._closing and not self._queue:
-                return None
-            return [*islice(self._queue, _EXCHANGED)]
+            while True:
+                self._changed.wait_for(
+                    lambda: self._closing or len(self._queue) >= _EXCHANGED, _PAUSE_SECONDS
+                )
+                if self._queue:
+                    return [*islice(self._queue, _EXCHANGED)]
+                if self._closing:
+                    return None
 
     def _handled(self, n_events: int, state: dict[str, Any]) -> None:
         from jemtrack.train.serialization import to_bytes
 
         to_bytes(state)  # raises an exception here, and not when a checkpoint is saved
         with self._changed:
+            if self._failed:  # it was given up meanwhile
+                return
             self._state = state
-            for _ in range(min(n_events, len(self._queue))):
+            for _ in range(n_events):
                 self._leave(self._queue.popleft())
 
     def _leave(self, event: Event) -> None:
@@ -275,7 +279,7 @@ def serve(handle: int) -> None:
         for state in _states(received):
             connection.send((None, state))
     except BaseException as error:
-        problem = _one_line(error)
+        problem = one_line(error)
     with suppress(OSError):  # the training's process has ended
         connection.send((problem, None))
 
@@ -302,7 +306,8 @@ def _states(received: queue.SimpleQueue[Any]) -> Iterator[dict[str, Any]]:
     tracker.close()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error as one line, not too long."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) < 300 else f"{text[:300]} ..."
 
