@@ -53,7 +53,7 @@ def test_aim_holds_the_run(folder):
     tell_to_end(Aim(folder=str(folder), every=1), events)
 
     run = assert_shown(folder, "whole", whole_run())
-    assert (run.name, run.experiment, run["status"]) == ("test/Trainer", "jemtrack", "success")
+    assert (run.name, run.experiment, run["status"]) == ("Trainer whole", "jemtrack", "success")
     assert run["parameters"] == plain(PARAMETERS)
     assert run["artifacts", "epoch_001.safetensors", "path"] == str(saved.path)
 

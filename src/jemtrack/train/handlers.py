@@ -51,7 +51,7 @@ class Tracker(EventHandler):
 
     That process builds the tracker again from its options. If the tracker raises an exception, or
     does not answer in time, it is left alone and the run logs one warning. Its state is asked for
-    about once a second, when all events so far have been handled.
+    every two seconds or so, when it has handled what it was sent.
 
     A tracker that is `live` shows or measures the process of the training itself. It is called
     there and in the training's thread, may send its own events by `dispatch`, and has no state.

@@ -1,7 +1,7 @@
 """Trackers in processes of their own, so that nothing they do can reach the training.
 
-The training's thread only appends events to a queue. A thread for each tracker sends them on, about
-once a second, and takes back the state that the tracker hands over. Python and PyTorch share random
+The training's thread only appends events to a queue. A thread for each tracker sends them on, every
+two seconds, and takes back the state that the tracker hands over. Python and PyTorch share random
 streams, the default dtype, the number of threads and more among all threads of a process: only
 another process keeps them apart. It can also be killed, which a call that hangs cannot.
 """
@@ -43,7 +43,7 @@ from jemtrack.train.handlers import Tracker
 
 log = logging.getLogger("jemtrack")
 
-_PAUSE_SECONDS = 1.0  # between two exchanges with a tracker
+_PAUSE_SECONDS = 2.0  # between two exchanges with a tracker
 _CALL_SECONDS = 60.0  # for an exchange; the first one includes the imports of the tracker's tool
 CLOSE_SECONDS = 25.0  # for all trackers together, once the training has ended
 _EXIT_SECONDS = 2.0  # for a process whose tracker is closed
@@ -200,7 +200,8 @@ class TrackerProcess:
     def _handled(self, n_events: int, state: dict[str, Any]) -> None:
         from jemtrack.train.serialization import to_bytes
 
-        to_bytes(state)  # raises an exception here, and not when a checkpoint is saved
+        if state:
+            to_bytes(state)  # raises an exception here, and not when a checkpoint is saved
         with self._changed:
             if self._failed:  # it was given up meanwhile
                 return
