@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tracked_run import (
     diverged_run,
     end,
     expected,
+    position,
     start,
     steps,
     tell,
@@ -254,6 +256,32 @@ def test_events_carry_plain_values_that_nothing_changes_later():
     (event,) = keep.events
     assert event.metrics == {"loss": 1.0}
     assert type(event.metrics["loss"]) is float
+
+
+def test_a_run_without_a_record_cannot_be_replayed(warnings):
+    dispatcher = EventDispatcher([Ending(how="raises")], [], None)
+    for event in [start(), *steps(1, 1)]:
+        dispatcher.dispatch(event)
+    dispatcher.end(end())
+
+    assert [*warnings] == [
+        "Ending gets nothing of the run after step 0: ConnectionError: two lines"
+    ]
+
+
+@pytest.mark.parametrize("status", [Status.SUCCESS, Status.FAILED])
+def test_trackers_get_the_history_of_a_run_that_succeeded(tmp_path, status):
+    history = HistoryCsv(path=str(tmp_path / "history.csv"))
+    dispatcher = EventDispatcher([history, database(tmp_path)], [], None)
+    for event in [start(), *(each for each in steps(1, 3) if not isinstance(each, EpochEnd))]:
+        dispatcher.dispatch(event)
+    dispatcher.dispatch(EpochEnd(position(3), {"train_loss": 1.0}, 1, 3))
+    dispatcher.end(end(status))
+
+    connection = sqlite3.connect(tmp_path / "runs.db")
+    found = connection.execute("SELECT path, kind FROM artifact").fetchall()
+    connection.close()
+    assert found == ([(history.path, "results")] if status == Status.SUCCESS else [])
 
 
 class FailsAt(Callback):

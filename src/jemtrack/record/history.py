@@ -49,6 +49,10 @@ class HistoryCsv(Recorder):
         """Restore those rows, even if the file is gone."""
         self._rows = [{**row} for row in state["rows"]]
 
+    def files(self) -> list[Path]:
+        """List the file, if a row was written."""
+        return [Path(self.path)] if self._rows else []
+
     def _void(self, epoch: int) -> None:
         self._rows = [row for row in self._rows if row["epoch"] <= epoch and row["row"] == "epoch"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.train.events import EpochEnd, Event, Metrics, RunEnd, RunStart, Status
+from jemtrack.train.events import ArtifactSaved, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
 from jemtrack.train.handlers import Callback, EventHandler, Recorder, Tracker
 from jemtrack.train.metrics import check_metrics
 from jemtrack.train.plain import plain
@@ -42,7 +42,11 @@ class EventDispatcher:
         self.recorders = [each for each in handlers if isinstance(each, Recorder)]
         trackers = [each for each in handlers if isinstance(each, Tracker)]
         self.live = [each for each in trackers if each.live]
-        self.processes = [TrackerProcess(each) for each in trackers if not each.live]
+        self.processes = [
+            TrackerProcess(each, recorded=bool(self.recorders))
+            for each in trackers
+            if not each.live
+        ]
         self.callbacks = callbacks
         self.state = state
         self.status: Status | None = None  # of the run, once it has ended
@@ -88,8 +92,7 @@ class EventDispatcher:
         raise.
         """
         event = _with_plain_values(event)
-        for process in self.processes:
-            process(event)
+        self._send(event)
         for each in (*self.recorders, *self.live):
             if each in self._failed:
                 continue
@@ -109,6 +112,9 @@ class EventDispatcher:
         self.status = event.status
         try:
             self.notify_trackers(event)
+            if event.status not in _BROKEN:
+                for path in (path for each in self.recorders for path in each.files()):
+                    self._send(ArtifactSaved(path, "results"))
         finally:
             until = time.monotonic() + CLOSE_SECONDS
             for process in self.processes:
@@ -128,6 +134,10 @@ class EventDispatcher:
         self.notify_trackers(event)
         for callback in self.callbacks:
             callback(event, self.state)
+
+    def _send(self, event: Event) -> None:
+        for process in self.processes:
+            process(event)
 
     def _warn(self, handler: EventHandler, error: Exception) -> None:
         name = type(handler).__name__

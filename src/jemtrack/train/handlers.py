@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,10 @@ class EventHandler(Component):
 
 class Recorder(EventHandler):
     """Writes a result of the run, in the training's thread: its exception ends the run."""
+
+    def files(self) -> Sequence[Path]:
+        """List the files that trackers may keep with a run that succeeded."""
+        return ()
 
 
 class Tracker(EventHandler):

@@ -69,13 +69,14 @@ class TrackerProcess:
 
     Events leave the queue once the tracker has handled them and handed over its state. A session
     that resumes starts the tracker there: with a `RunStart` of that step, and the events that were
-    in the queue.
+    in the queue. A run that is `recorded` can be replayed to a tracker that lacks a part of it.
 
     Raises:
         InputError: if the tracker cannot be built in another process.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, *, recorded: bool = True) -> None:
+        self.recorded = recorded
         self.name = type(tracker).__name__
         self._tracker = _pickled(tracker)
         self._saved: dict[str, Any] = {}  # of the session before
@@ -232,10 +233,8 @@ class TrackerProcess:
         self._warn(f"gets nothing of the run after step {step}: {reason}")
 
     def _warn(self, what: str) -> None:
-        log.warning(
-            f"{self.name} {what}; when the training has ended, `jemtrack replay` sends it the "
-            "whole record"
-        )
+        hint = "when the training has ended, `jemtrack replay` sends it the whole record"
+        log.warning(f"{self.name} {what}; {hint}" if self.recorded else f"{self.name} {what}")
 
 
 def _pickled(tracker: Tracker) -> bytes:
