@@ -1,7 +1,11 @@
+import io
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tracked_run import (
     FLAT,
     N_BATCHES,
@@ -23,7 +27,7 @@ from tracked_run import (
 from tracker_readers import event_files, single, tensorboard_expected, tensorboard_points
 
 from jemtrack.trackers.tensorboard import TensorBoard
-from jemtrack.train.events import EpochEnd
+from jemtrack.train.events import ArtifactSaved, EpochEnd
 
 
 def tensorboard(folder, every=1) -> TensorBoard:
@@ -123,3 +127,18 @@ def test_a_later_run_of_the_stage_is_shown_beside_the_one_before(tmp_path):
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["01234567", "abcdef01"]
     assert all(tensorboard_points(path)["epoch"] == [(3, 1.0)] for path in tmp_path.iterdir())
+
+
+def test_an_image_of_samples_is_shown_and_other_files_are_not(tmp_path):
+    pixels_HWC = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    Image.fromarray(pixels_HWC).save(tmp_path / "MaxEntropyL2.png")
+    saved = [ArtifactSaved(tmp_path / name, "results") for name in ("MaxEntropyL2.png", "m.json")]
+
+    tell_to_end(tensorboard(tmp_path / "logs"), [start(), *saved, end()])
+
+    found = EventAccumulator(str(tmp_path / "logs" / "run-1")).Reload()
+    assert found.Tags()["images"] == ["MaxEntropyL2"]
+    (shown,) = found.Images("MaxEntropyL2")
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(shown.encoded_image_string))), pixels_HWC
+    )

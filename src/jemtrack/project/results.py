@@ -14,7 +14,7 @@ from jemtrack.train.state import TrainState
 
 
 class ResultTracking:
-    """The trackers of a stage; made before its work, for it refuses a file with a problem.
+    """The trackers of a stage; made before its work, so that a problem of the file shows at once.
 
     Raises:
         InputError: with a line for each problem of `jemtrack.yaml`.

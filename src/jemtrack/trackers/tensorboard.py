@@ -62,6 +62,15 @@ class TensorBoard(CurveTracker):
         self._writer.file_writer.add_event(event)
         self._last, self._points = step, {}
 
+    def artifact(self, path: Path, kind: str) -> None:
+        """Show an image; TensorBoard keeps no other files."""
+        if path.suffix == ".png":
+            import numpy as np
+            from PIL import Image
+
+            pixels_HWC = np.asarray(Image.open(path).convert("RGB"))
+            self._writer.add_image(path.stem, pixels_HWC, self.step, dataformats="HWC")
+
     def flush(self) -> None:
         """Write out what TensorBoard keeps back."""
         self._writer.flush()

@@ -27,7 +27,7 @@ log = logging.getLogger("jemtrack")
 
 @dataclass
 class CheckpointManager:
-    """Saves and restores a run; only rank zero has `kept` checkpoints and trackers.
+    """Saves and restores a run; only rank zero has `kept` checkpoints and trackers, by name.
 
     The engine's runs have `phases`, whose objectives may have a state. A loop of one's own has a
     state in `stateful` instead.
@@ -86,9 +86,9 @@ class CheckpointManager:
             return
         self.run_id = saved["run_id"]
         self.restore(saved)
-        for name_of_tracker, tracker in self.trackers.items():
-            if name_of_tracker in saved["trackers"]:
-                tracker.load_state_dict(saved["trackers"][name_of_tracker])
+        for kind, tracker in self.trackers.items():
+            if kind in saved["trackers"]:
+                tracker.load_state_dict(saved["trackers"][kind])
         position = self.state.position
         skipped = ", ".join(phase.name for phase in self.phases[: position.phase])
         phase = (

@@ -46,6 +46,7 @@ log = logging.getLogger("jemtrack")
 _PAUSE_SECONDS = 2.0  # between two exchanges with a tracker
 _CALL_SECONDS = 60.0  # for an exchange; the first one includes the imports of the tracker's tool
 CLOSE_SECONDS = 25.0  # for all trackers together, once the training has ended
+_PATIENCE_SECONDS = 3.0  # before the user is told what the training waits for
 _EXIT_SECONDS = 2.0  # for a process whose tracker is closed
 _QUEUE_SIZE = 10_000  # events; beyond it, those of batches are dropped
 _EXCHANGED = 1000  # events in an exchange, at most
@@ -130,7 +131,11 @@ class TrackerProcess:
         """Wait for the tracker to close, at most until that time; then end its process."""
         if self._thread.ident is None:
             return
-        self._thread.join(max(0.0, until - time.monotonic()))
+        left = max(0.0, until - time.monotonic())
+        self._thread.join(min(left, _PATIENCE_SECONDS))
+        if self._thread.is_alive() and left > _PATIENCE_SECONDS:
+            log.info(f"the training has ended; waiting up to {left:.0f} s for {self.name}")
+            self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._fail("it did not finish in time")
             if self._process:
