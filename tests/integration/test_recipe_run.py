@@ -164,7 +164,8 @@ def test_the_record_is_sent_to_the_trackers_of_the_file_afterwards():
 
     record = read_record(Path("runs/mine/record"))
     connection = sqlite3.connect("lost.db")
-    values = connection.execute("SELECT step, value FROM metric WHERE name = 'train_loss'")
+    where = "level = 'epoch' AND name = 'train_loss'"
+    values = connection.execute(f"SELECT step, value FROM metric WHERE {where}")
     assert dict(values) == {epoch: found["train_loss"] for epoch, found in record.epoch.items()}
     connection.close()
 
