@@ -45,7 +45,8 @@ class Aim(CurveTracker):
             log_system_params=False,
             capture_terminal_logs=False,
         )
-        self._run.name, self._run.description = run_label(start), start.run_id
+        if known is None:  # a replay is outside of the experiment that gave the name
+            self._run.name, self._run.description = run_label(start), start.run_id
         self._run["parameters"] = plain(start.parameters)
 
     def points(self, level: Level, step: int, metrics: Metrics) -> None:
