@@ -147,6 +147,7 @@ FIELDS = {
         "precision": choice("fp32", "bf16-mixed"),
         "processes": whole(1),
         "strategy": choice("auto", "ddp"),
+        "threads": whole(1, 1024),
     },
     EvalArgs: {
         "split": choice("test", "train", "valid"),
@@ -156,6 +157,7 @@ FIELDS = {
         "n_resamples": whole(100),
         "level": LEVEL,
         "device": choice("auto", "cpu", "cuda"),
+        "threads": whole(1, 1024),
     },
     OutlierArgs: {
         "partners": listed(text(st.text())),
@@ -171,11 +173,13 @@ FIELDS = {
         "n_steps": whole(1),
         "images_per_pass": whole(1),
         "device": choice("auto", "cpu", "cuda"),
+        "threads": whole(1, 1024),
     },
     SampleArgs: {
         "n_per_class": whole(1),
         "start": choice("uniform", "class_gaussians"),
         "device": choice("auto", "cpu", "cuda"),
+        "threads": whole(1, 1024),
     },
     SummaryArgs: {"runs": choice("seeds", "folds")},
     CalibrationMeasures: {"n_bins": whole(1), "top_k": whole(1)},

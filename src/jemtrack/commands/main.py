@@ -2,13 +2,14 @@
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jemtrack.errors import InputError, exit_status
+from jemtrack.errors import InputError, exit_status, problem_text
 
 Commands = Any  # argparse has no public name for the class
 
@@ -19,9 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 1 for wrong input, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
-    except InputError as error:
-        print(f"jemtrack: {error}", file=sys.stderr)
+        status: int = options.command(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as in `jemtrack show | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (InputError, OSError) as error:
+        print(f"jemtrack: {problem_text(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"jemtrack: {interrupt or 'interrupted'}", file=sys.stderr)

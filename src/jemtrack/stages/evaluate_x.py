@@ -21,7 +21,7 @@ from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS
 from jemtrack.project.results import ResultTracking
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, chosen_device
+from jemtrack.train.hardware import DEFAULT_THREADS, DeviceName, Threads, chosen_device
 from jemtrack.train.launch import keep_freed_memory
 from jemtrack.train.random_streams import generator
 
@@ -40,6 +40,7 @@ class EvalArgs:
         n_resamples: of the bootstrap.
         level: of confidence, of all intervals.
         device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.train.hardware.Hardware`.
     """
 
     split: Literal["test", "train", "valid"] = "test"
@@ -49,6 +50,7 @@ class EvalArgs:
     n_resamples: Annotated[int, Field(ge=100)] = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
 
 
 class EvaluateX(Stage):
