@@ -45,7 +45,7 @@ log = logging.getLogger("jemtrack")
 
 _PAUSE_SECONDS = 2.0  # between two exchanges with a tracker
 _CALL_SECONDS = 60.0  # for an exchange; the first one includes the imports of the tracker's tool
-CLOSE_SECONDS = 25.0  # for all trackers together, once the training has ended
+CLOSE_SECONDS = 20.0  # for all trackers together, once the training has ended
 _PATIENCE_SECONDS = 3.0  # before the user is told what the training waits for
 _EXIT_SECONDS = 2.0  # for a process whose tracker is closed
 _QUEUE_SIZE = 10_000  # events; beyond it, those of batches are dropped
