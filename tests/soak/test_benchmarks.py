@@ -46,10 +46,11 @@ def test_too_few_turns_are_refused():
 
 
 def test_the_trackers_costs_are_shown_by_batch_and_sample():
-    found = json.loads(told("--rounds", "1", "--json", name="trackers").stdout)
+    found = json.loads(told("--rounds", "1", "--steps", "20", "--json", name="trackers").stdout)
 
     assert [row["tracker"] for row in found] == [
         "jsonl, a batch", "performance, a sample", "performance light, a sample",
+        "all trackers, a step", "their processes, a step",
     ]  # fmt: skip
     assert all(row["microseconds"] > 0 and row["percent"] > 0 for row in found)
 

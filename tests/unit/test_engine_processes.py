@@ -31,7 +31,7 @@ from jemtrack.train import distributed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import all_gather, is_rank_zero, local_shard, rank
 from jemtrack.train.events import BatchEnd, EpochEnd, Event, RunStart
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import Recorder
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Models, Phase, Validation
@@ -52,7 +52,7 @@ FEW_LABELS = torch.arange(0, 42, 3)
 declare_metric("valid_process")
 
 
-class Seen(Tracker):
+class Seen(Recorder):
     """Keeps the metrics of every batch and epoch."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Seen(Tracker):
         self.batches, self.epochs = state["batches"], state["epochs"]
 
 
-class BreakOff(Tracker):
+class BreakOff(Recorder):
     """Sends the process a signal after a step."""
 
     def __init__(self, step: int, number: int) -> None:
@@ -129,7 +129,9 @@ def train_all(runtime: Runtime, file: Path) -> None:
     keep(file, {f"{name}, {few=}": train(runtime, name, few) for name, few in CASES})
 
 
-def train_with_dropout(runtime: Runtime, folder: Path, more: list[Tracker]) -> tuple[Seen, Weights]:
+def train_with_dropout(
+    runtime: Runtime, folder: Path, more: list[Recorder]
+) -> tuple[Seen, Weights]:
     seen, network = Seen(), make_network(dropout_rate=0.3)
     run = Run(
         "run",

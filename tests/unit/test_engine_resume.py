@@ -12,7 +12,7 @@ from jemtrack.shared.metrics import declare_metric
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.optimizers import (
     SGD,
     Adam,
@@ -80,7 +80,7 @@ class Averages(Callback):
         self.mean = state["mean"]
 
 
-class Record(Tracker):
+class Record(Recorder):
     """Keeps the steps as a file would: a checkpoint knows how long it was."""
 
     def __init__(self) -> None:

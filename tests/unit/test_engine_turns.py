@@ -17,7 +17,7 @@ from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.events import BatchEnd, Event
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.optimizers import SGD, Adam
 from jemtrack.train.phase import Phase, Turn
@@ -93,7 +93,7 @@ def make_phases() -> list[Phase]:
     ]
 
 
-class Seen(Tracker):
+class Seen(Recorder):
     def __init__(self) -> None:
         self.metrics: list[dict[str, float]] = []
 

@@ -121,6 +121,9 @@ def _add_trainings(commands: Commands) -> None:
 
     replay = commands.add_parser("replay", help="send a record to the trackers of jemtrack.yaml")
     replay.add_argument("records", nargs="+", type=Path, metavar="RECORD")
+    replay.add_argument(
+        "--config", type=Path, metavar="FILE", help="send it to the trackers of this recipe file"
+    )
     replay.set_defaults(command=_replay)
 
 
@@ -224,14 +227,10 @@ def _prune(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from jemtrack.project.runtime import RUNTIME, runtime_trackers
-    from jemtrack.trackers.replay import replay, run_folder
+    from jemtrack.commands.replay import replay_record
 
     for record in options.records:
-        trackers = runtime_trackers(run_folder(record), live=False)
-        if not trackers:
-            raise InputError(f"{RUNTIME} must list trackers to send {record} to")
-        replay(record, trackers)
+        replay_record(record, options.config)
 
 
 def _notebook(options: argparse.Namespace) -> None:

@@ -19,13 +19,13 @@ from jemtrack.recipe.check import file_problems, load_recipe
 from jemtrack.recipe.read import RecipeFile
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.record.plain import plain
 from jemtrack.shared.components import TRACKER, load_components
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import Checkpoints, newest_first
 from jemtrack.train.distributed import is_rank_zero
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import EventHandler
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
+from jemtrack.train.plain import plain
 from jemtrack.train.run import Training
 
 RUNS = Path("runs")
@@ -166,7 +166,7 @@ def _training(file: RecipeFile, data: DataSplits, runtime: Runtime, out: Path) -
     )
 
 
-def _trackers(file: RecipeFile, out: Path) -> list[Tracker]:
+def _trackers(file: RecipeFile, out: Path) -> list[EventHandler]:
     """Make the file's trackers, and those that every training has of other kinds."""
     load_components(TRACKER)
     paths = RunPaths(run=out, project=Path())

@@ -29,7 +29,7 @@ from jemtrack.train.events import (
     Status,
     new_session,
 )
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, EventHandler
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.recipe import Divergence
 
@@ -86,7 +86,7 @@ class Pipeline(Component):
 
     name: str = ""  # of the run; the class's where none is given
     parameters: Mapping[str, Any] = MappingProxyType({})
-    trackers: Sequence[Tracker] = ()
+    trackers: Sequence[EventHandler] = ()
     callbacks: Sequence[Callback] = ()
     checkpoints: Checkpoints | None = None
     divergence: Divergence | None = None
@@ -349,10 +349,10 @@ class Pipeline(Component):
             return body()
         state = TrainState(self.models, {**self.optimizers}, {**self.schedulers})
         done = self._progress = _Progress(self)
-        manager = CheckpointManager(
-            self.checkpoints, state, self.callbacks, self.trackers, stateful=done
-        )
         dispatcher = EventDispatcher(self.trackers, self.callbacks, state)
+        manager = CheckpointManager(
+            self.checkpoints, state, self.callbacks, dispatcher.stateful, stateful=done
+        )
         for callback in self.callbacks:
             callback.run_folder = self.folder
             callback.save_weights = functools.partial(atomic_write, write=self._save)

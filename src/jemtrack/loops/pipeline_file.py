@@ -20,13 +20,13 @@ from jemtrack.shared.components import (
     option_problems,
     registered,
 )
-from jemtrack.train.handlers import Callback, Tracker, build_callback
+from jemtrack.train.handlers import Callback, EventHandler, build_callback
 
 _PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
 _KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)
 _KINDS: dict[str, tuple[str, type[Component], str]] = {
     _CALLBACKS: (CALLBACK, Callback, "a callback"),
-    _TRACKERS: (TRACKER, Tracker, "a tracker"),
+    _TRACKERS: (TRACKER, EventHandler, "a tracker"),
 }
 
 

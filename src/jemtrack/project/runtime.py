@@ -20,12 +20,11 @@ from jemtrack.project.provenance import project_root
 from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.record.paths import RunPaths, build_tracker, location_problems
 from jemtrack.shared.components import TRACKER, load_components
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import EventHandler
 
 RUNTIME = "jemtrack.yaml"
 _EVERY = "JEMTRACK_CHECKPOINT_SECONDS"
 _SECONDS, _TRACKERS = "checkpoint_seconds", "trackers"
-_LIVE = {"lines", "progress", "performance"}
 
 
 @parameters
@@ -56,7 +55,7 @@ def checkpoint_seconds() -> float:
     return seconds
 
 
-def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Tracker]:
+def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[EventHandler]:
     """Build the trackers of the file for the run in `run_folder`, relative to the project's root.
 
     Unless `live`, trackers that only show or measure a running training are left out.
@@ -66,16 +65,15 @@ def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Tracker]:
     """
     document, settings = _read()
     paths = RunPaths(project_root() / run_folder, project_root())
-    trackers: list[Tracker] = []
+    trackers: list[EventHandler] = []
     problems = []
     for number, entry in enumerate(settings.get(_TRACKERS, [])):
-        if live or entry["type"] not in _LIVE:
-            try:
-                trackers.append(build_tracker(entry, paths))
-            except InputError as error:
-                problems.append(ValueProblem((_TRACKERS, number), str(error)))
+        try:
+            trackers.append(build_tracker(entry, paths))
+        except InputError as error:
+            problems.append(ValueProblem((_TRACKERS, number), str(error)))
     _raise_problems(document, problems)
-    return trackers
+    return [each for each in trackers if live or not getattr(each, "live", False)]
 
 
 def runtime_problems() -> list[str]:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from jemtrack.errors import InputError
 from jemtrack.shared.components import Component, Option, build, component_class
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.global_state import global_state_kept
+from jemtrack.train.handlers import EventHandler
 
 
 class RunPaths(NamedTuple):
@@ -72,7 +73,7 @@ def placed_options(
     return {**options, **where}
 
 
-def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> Tracker:
+def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> EventHandler:
     """Build the tracker that an entry of a file describes, by `type` and options, for one run.
 
     `type` is the name of a registered class whose module was imported, or a dotted path.
@@ -82,8 +83,9 @@ def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> Tracker:
     """
     options = dict(entry)
     name = options.pop("type")
-    tracker = build(name, placed_options(component_class(name), options, paths))
-    if not isinstance(tracker, Tracker):
+    with global_state_kept():  # it may be code of the user's
+        tracker = build(name, placed_options(component_class(name), options, paths))
+    if not isinstance(tracker, EventHandler):
         raise InputError(f"{name!r} must be a tracker: a subclass of Tracker")
     return tracker
 

@@ -18,6 +18,7 @@ from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
+from jemtrack.project.results import ResultTracking
 from jemtrack.shared.hardware import (
     DEFAULT_THREADS,
     DeviceName,
@@ -81,6 +82,7 @@ class DrawSamples(Stage):
     def compute(self) -> None:
         """Run each model's chains from the same starts, and measure where they end."""
         keep_freed_memory()
+        tracking = ResultTracking(self.name)
         data = DataSplits.load(self.data)
         labels_N = torch.arange(data.n_classes).repeat_interleave(self.params.n_per_class)
         start_NCHW = self._starts(data, labels_N)
@@ -106,6 +108,8 @@ class DrawSamples(Stage):
                 "energy": float(drawn.energies["energy"].iloc[-1]),
             }
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+        parameters = {"params": self.params, "sampler": self.sampler}
+        tracking.send(parameters, self.metrics, sorted(self.grids.iterdir()))
 
     def _starts(self, data: DataSplits, labels_N: Tensor) -> Tensor:
         stream = generator(data.seed, "starts of samples")

@@ -20,6 +20,7 @@ from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.parameters import parameters
+from jemtrack.project.results import ResultTracking
 from jemtrack.shared.hardware import (
     DEFAULT_THREADS,
     DeviceName,
@@ -80,6 +81,7 @@ class MeasureRobustness(Stage):
     def compute(self) -> None:
         """Corrupt and attack the same images for each model."""
         keep_freed_memory()
+        tracking = ResultTracking(self.name)
         data = DataSplits.load(self.data)
         stream = generator(data.seed, "images of robustness")
         images = data.test[torch.randperm(len(data.test), generator=stream)[: self.params.n_images]]
@@ -92,6 +94,7 @@ class MeasureRobustness(Stage):
         if not attacks_are_there() and (self.params.linf_radii or self.params.l2_radii):
             print("no attacks: they need `pip install 'jemtrack[attacks]'`")
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+        tracking.send({"params": self.params}, self.metrics, [])
 
     def _rows(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[Any]:
         model, _, notes = load_model(path)

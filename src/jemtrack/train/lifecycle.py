@@ -90,9 +90,7 @@ class Lifecycle:
             self.running = False
             self._leave_epoch()
             self.epoch_metrics.refusal = self.run_metrics.refusal = _NO_RUN
-            self.dispatcher.status = status
-            self.dispatcher.notify_trackers(RunEnd(status, metrics()))
-            self.dispatcher.close()
+            self.dispatcher.end(RunEnd(status, metrics()))
 
     def dispatch(self, event: Event) -> None:
         """Dispatch `event`; a signal acts when all have seen it."""

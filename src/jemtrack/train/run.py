@@ -18,7 +18,7 @@ from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
 from jemtrack.train.events import Position, RunStart, new_session
-from jemtrack.train.handlers import Callback, Tracker, build_callback
+from jemtrack.train.handlers import Callback, EventHandler, Tracker, build_callback
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.launch import Runtime
 from jemtrack.train.lifecycle import Lifecycle
@@ -48,7 +48,7 @@ class Run:
     parameters: Mapping[str, Any]
     state: TrainState
     phases: Sequence[Phase]
-    trackers: Sequence[Tracker] = ()
+    trackers: Sequence[EventHandler] = ()
     callbacks: Sequence[Callback] = ()
     checkpoints: Checkpoints | None = None
     divergence: Divergence = field(default_factory=Divergence)
@@ -73,11 +73,12 @@ class Run:
         synchronize_batch_norms(self.state.models, self.runtime.device)
         self.state.enter(self.phases[0])
         trackers = self.trackers if is_rank_zero() else ()
+        dispatcher = EventDispatcher(trackers, self.callbacks, self.state)
         checkpoints = CheckpointManager(
             self.checkpoints,
             self.state,
             self.callbacks,
-            trackers,
+            dispatcher.stateful,
             phases=self.phases,
             device=self.runtime.device,
         )
@@ -85,7 +86,6 @@ class Run:
             callback.run_folder = self.folder
             if self.save_weights:
                 callback.save_weights = self._save_weights
-        dispatcher = EventDispatcher(trackers, self.callbacks, self.state)
         start = RunStart(self.name, self.parameters, self.run_id, new_session())
         with Interruption() as interruption:
             life = Lifecycle(dispatcher, checkpoints, interruption, self.divergence)
