@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from jemtrack.project.provenance import scratch_key
 from jemtrack.project.scratch import (
     lock_holder,
     locked,
     remove_leftovers,
     remove_unless_locked,
-    scratch_key,
 )
+from jemtrack.train.checkpoint import checkpoint_path
 
 HOLD = """
     import sys, time
@@ -43,16 +44,17 @@ def test_the_key_depends_on_everything_in_any_order():
 
 
 def test_what_was_finished_is_removed_and_what_was_not_stays(tmp_path):
+    """What has no checkpoint cannot be resumed."""
     folder = tmp_path / "key"
 
     def break_off() -> None:
         with locked(folder):
-            (folder / "state").write_text("half")
+            checkpoint_path(folder, 1, 1, "0" * 32).write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         break_off()
-    assert (folder / "state").exists()
+    assert checkpoint_path(folder, 1, 1, "0" * 32).exists()
 
     with locked(folder):
         pass

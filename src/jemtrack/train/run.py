@@ -18,7 +18,7 @@ from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
 from jemtrack.train.events import Position, RunStart, new_session
-from jemtrack.train.handlers import Callback, EventHandler, Tracker, build_callback
+from jemtrack.train.handlers import Callback, EventHandler, build_callback
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.launch import Runtime
 from jemtrack.train.lifecycle import Lifecycle
@@ -232,7 +232,7 @@ class Training:
             TrainState(self.state.models).enter(phase)
 
     def train(
-        self, trackers: Sequence[Tracker], checkpoints: Checkpoints | None
+        self, trackers: Sequence[EventHandler], checkpoints: Checkpoints | None
     ) -> dict[str, float]:
         """Train to the end; return the last epoch's metrics.
 
