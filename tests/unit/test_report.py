@@ -204,12 +204,13 @@ def test_code_that_differs_from_the_commit_is_named(undrawn):
     assert "with changes" not in whole_page()
 
 
-@pytest.mark.parametrize(("n_resamples", "said"), [(100, True), (1000, False)])
-def test_more_tests_than_the_resamples_can_tell_apart_are_said_to_be(undrawn, n_resamples, said):
-    """Ten tests of 100 resamples: no corrected p-value is below 10 / 101."""
-    text = whole_page(facts=FACTS | {"n_resamples": n_resamples})
-
-    assert ("no corrected\np-value is below 0.10" in text) == said
+def test_all_models_that_are_not_significantly_worse_are_bold(undrawn):
+    """Of equal models all, whatever chance has made of their figures; of others the best."""
+    for found, n_bold in ((results(), 1), (results(("One", "Two", "Three"), same=True), 3)):
+        text = whole_page(results=found, robustness=pd.DataFrame())
+        metrics = text[text.index('<section id="measures">') :]
+        row = re.search(r"<tr><td[^>]*>accuracy.*?</tr>", metrics, re.DOTALL)[0]
+        assert row.count('class="best"') == n_bold
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,13 @@ from rich.table import Table
 from jemtrack.errors import InputError
 
 _WITHOUT_TERMINAL = 120
+# The arrow points to the better end.
+MEASURE_LABELS = {
+    "accuracy": "accuracy ↑",
+    "nll": "NLL ↓",
+    "brier": "Brier score ↓",
+    "ece": "ECE ↓",
+}
 
 
 def table_console() -> Console:

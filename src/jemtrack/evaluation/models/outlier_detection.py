@@ -11,12 +11,17 @@ import numpy as np
 import pandas as pd
 
 from jemtrack.evaluation.measures.detection import MEASURES, Detection
-from jemtrack.evaluation.statistics.paired_tests import paired_bootstrap, with_correction
+from jemtrack.evaluation.statistics.delong import (
+    Placements,
+    auroc_interval,
+    delong_test,
+    placements,
+)
+from jemtrack.evaluation.statistics.paired_tests import with_correction
 from jemtrack.evaluation.statistics.resampling import N_RESAMPLES, bootstrap, percentile_interval
 
 # By model and score, the scores of a set of images, (N,).
 Scores = Mapping[str, Mapping[str, np.ndarray]]
-_AUROC = MEASURES.index("auroc")
 
 
 class OutlierDetection(NamedTuple):
@@ -55,6 +60,9 @@ def detect_outliers(
 ) -> OutlierDetection:
     """Measure how well each score of each model separates images from each partner's outliers.
 
+    The intervals and tests of AUROC are DeLong's; those of the other measures are percentiles of
+    the bootstrap.
+
     Args:
         images: the scores of the images, by model and score.
         outliers: by partner, those of its outliers.
@@ -70,31 +78,34 @@ def detect_outliers(
             for model, scores in images.items()
             for score, images_N in scores.items()
         }
+        placed = {
+            (model, score): placements(images_N, of_partner[model][score])
+            for model, scores in images.items()
+            for score, images_N in scores.items()
+        }
         # Of one partner all have equally many images: a resample serves every model.
         sizes = next(iter(detections.values())).sizes
         resampled = bootstrap(detections, sizes, seed, n_resamples)
-        values = {key: each.measures() for key, each in detections.items()}
         for (model, score), detection in detections.items():
             which = {"model": model, "partner": partner, "score": score}
-            bounds = _bounds(resampled[model, score], level)
+            bounds = _bounds(resampled[model, score], placed[model, score], level)
             counts = dict(zip(("n_images", "n_outliers"), sizes, strict=True))
-            rows.append({**which, **values[model, score], **bounds, **counts})
+            rows.append({**which, **detection.measures(), **bounds, **counts})
             roc[model].append(detection.roc().assign(partner=partner, score=score))
         for score in next(iter(images.values())):
             for one, two in combinations(images, 2):
-                first, second = resampled[one, score][:, _AUROC], resampled[two, score][:, _AUROC]
-                difference = values[one, score]["auroc"] - values[two, score]["auroc"]
-                test = paired_bootstrap(difference, first - second, level)
+                test = delong_test(placed[one, score], placed[two, score], level)
                 which = {"measure": "auroc", "first": one, "second": two}
-                of = {"test": "paired bootstrap", "partner": partner, "score": score}
+                of = {"test": "DeLong", "partner": partner, "score": score}
                 pairs.append({**which, **test._asdict(), **of})
     curves = {model: pd.concat(parts, ignore_index=True) for model, parts in roc.items()}
     return OutlierDetection(pd.DataFrame(rows), with_correction(pairs), curves)
 
 
-def _bounds(resampled_RK: np.ndarray, level: float) -> dict[str, float]:
+def _bounds(resampled_RK: np.ndarray, placed: Placements, level: float) -> dict[str, float]:
     bounds: dict[str, float] = {}
     for name, resampled_R in zip(MEASURES, resampled_RK.T, strict=True):
-        low, high = percentile_interval(resampled_R, level)
+        interval = percentile_interval(resampled_R, level)
+        low, high = auroc_interval(placed, level) if name == "auroc" else interval
         bounds |= {f"{name}_low": low, f"{name}_high": high}
     return bounds

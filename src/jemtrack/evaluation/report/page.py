@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from jemtrack.evaluation.models.results import SIGNIFICANT, EvaluationResults
 from jemtrack.evaluation.report import pictures
-from jemtrack.evaluation.report.summary import best_model, verdicts
+from jemtrack.evaluation.report.summary import LOWER_IS_BETTER, not_worse, verdicts
 from jemtrack.evaluation.report.template import TEMPLATE
 
 _LABELS = {
@@ -95,10 +95,10 @@ def render(content: PageContent) -> str:
         verdicts=verdicts(results, robustness),
         significant=SIGNIFICANT,
         level=f"{content.facts['level']:.0%}",
-        figures=_figures(tables["figures"]),
+        figures=_figures(tables["figures"], tables["tests"]),
         metrics=_side_by_side(results.metrics, _number),
         tests=_tests(tables["tests"]),
-        **_detection(tables, content.facts["n_resamples"]),
+        **_detection(tables),
         **_robustness(robustness, results.models),
         sample_metrics=_side_by_side(content.samples, "{:.4g}".format),
         grids={
@@ -138,12 +138,15 @@ def _names(tables: Mapping[str, pd.DataFrame], column: str) -> list[str]:
     return list(dict.fromkeys(name for table in tables.values() for name in table[column]))
 
 
-def _figures(figures: pd.DataFrame) -> Table:
-    best = {measure: best_model(figures, measure) for measure in figures["measure"].unique()}
+def _figures(figures: pd.DataFrame, tests: pd.DataFrame) -> Table:
+    best = {
+        measure: not_worse(rows, tests[tests["measure"] == measure], measure in LOWER_IS_BETTER)
+        for measure, rows in figures.groupby("measure")
+    }
     return _side_by_side(
         {
             str(model): {
-                row["measure"]: _with_interval(row, "value", row["model"] == best[row["measure"]])
+                row["measure"]: _with_interval(row, "value", row["model"] in best[row["measure"]])
                 for row in rows.to_dict("records")
             }
             for model, rows in figures.groupby("model", sort=False)
@@ -151,15 +154,21 @@ def _figures(figures: pd.DataFrame) -> Table:
     )
 
 
-def _detection(tables: Mapping[str, pd.DataFrame], n_resamples: int) -> dict[str, Any]:
+def _detection(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     if "outliers" not in tables:
-        return dict.fromkeys(("auroc", "detection", "outlier_tests", "lowest_p"))
+        return dict.fromkeys(("auroc", "detection", "outlier_tests"))
     figures, tests = tables["outliers"], tables["tests_outliers"]
-    best = figures.groupby("partner")["auroc"].max()
+    best = {
+        (partner, score): not_worse(
+            rows.rename(columns={"auroc": "value"}),
+            tests[(tests["partner"] == partner) & (tests["score"] == score)],
+        )
+        for (partner, score), rows in figures.groupby(["partner", "score"])
+    }
     auroc = {
         str(partner): {
             f"{row['score']}, {row['model']}": _with_interval(
-                row, "auroc", row["auroc"] == best[partner]
+                row, "auroc", row["model"] in best[partner, row["score"]]
             )
             for row in rows.sort_values("score", kind="stable", key=_first_seen).to_dict("records")
         }
@@ -172,12 +181,10 @@ def _detection(tables: Mapping[str, pd.DataFrame], n_resamples: int) -> dict[str
         for row in figures.to_dict("records")
     ]
     header = ["model", "outliers", "score", *_DETECTION.values(), "images", "outliers"]
-    lowest_p = min(len(tests) / (n_resamples + 1), 1)
     return {
         "auroc": _side_by_side(auroc),
         "detection": Table(header, rows),
         "outlier_tests": _tests(tests),
-        "lowest_p": f"{lowest_p:.2f}" if lowest_p >= SIGNIFICANT else None,
     }
 
 

@@ -31,6 +31,20 @@ def best_model(figures: pd.DataFrame, measure: str) -> str:
     return str(rows.idxmin() if measure in LOWER_IS_BETTER else rows.idxmax())
 
 
+def not_worse(figures: pd.DataFrame, tests: pd.DataFrame, lower: bool = False) -> set[str]:
+    """Name the best model and all that are not significantly worse than it.
+
+    Args:
+        figures: a row a model, with `model` and `value`.
+        tests: of these models by this measure, as in `Comparison.pairs`.
+        lower: whether a lower value is better.
+    """
+    values = figures.set_index("model")["value"]
+    best = str(values.idxmin() if lower else values.idxmax())
+    involved = _tests_of(tests, best)
+    return {*map(str, values.index)} - {*involved.loc[involved["significant"], "other"]}
+
+
 def verdict(
     figures: pd.DataFrame,
     tests: pd.DataFrame,

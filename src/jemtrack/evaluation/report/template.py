@@ -72,9 +72,6 @@ guessing, 1 is perfect. No score was fitted to outliers.</p>
 outliers above it.{% endcall %}
 {{ details("All measures", detection) }}
 {% if outlier_tests %}{{ details("All tests between models", outlier_tests) }}{% endif %}
-{% if lowest_p %}<p>With {{ page.facts.n_resamples }} resamples and this many tests no corrected
-p-value is below {{ lowest_p }}: a larger <code>EvaluateX.params.n_resamples</code> may find more.
-</p>{% endif %}
 {% endmacro %}
 
 {% macro robustness() %}
