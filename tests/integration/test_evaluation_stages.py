@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def models(n_epochs: int = 6) -> list[Path]:
 
 def reported(evaluated: EvaluateX, **others: list[Path]) -> str:
     """Write the page of an evaluation that has run."""
-    names = ("metrics", "facts", "tables", "calibration", "energies", "risk_coverage", "roc")
+    names = ("facts", "tables", "calibration", "energies", "risk_coverage", "roc")
     node = Report(**{name: getattr(evaluated, name) for name in names}, **others)
     return (ran(node) / "report.html").read_text()
 
@@ -111,11 +112,17 @@ def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
     assert [*metrics] == [*names]
     for found in metrics.values():
         assert {"accuracy", "nll", "ece", "aurc", "temperature", "ece_at_temperature"} <= {*found}
-        assert {*found["auroc"]} == {"letters", "permuted", "interpolated", "uniform"}
-        assert found["auroc"]["uniform"].keys() == {
-            "log_density", "max_probability", "negative_entropy", "approximate_mass",
-            "mahalanobis",
-        }  # fmt: skip
+    outliers_found = pd.read_csv("nodes/EvaluateX/tables/outliers.csv")
+    assert {*outliers_found["partner"]} == {"letters", "permuted", "interpolated", "uniform"}
+    assert {*outliers_found["score"]} == {
+        "log_density", "max_probability", "negative_entropy", "approximate_mass", "mahalanobis",
+    }  # fmt: skip
+    for name in names:
+        shown = json.loads(Path(f"nodes/EvaluateX/metrics/{name}.json").read_text())
+        assert [*shown] == ["accuracy", "nll", "brier", "ece", "valid_nll", "auroc"]
+        assert shown == pytest.approx({key: metrics[name][key] for key in shown})
+        by_density = outliers_found.query("model == @name and score == 'log_density'")
+        assert shown["auroc"] == pytest.approx(by_density["auroc"].mean())
 
 
 def test_what_is_stored_is_what_the_models_say():
@@ -208,6 +215,17 @@ def test_corruptions_cost_accuracy_and_attacks_more_so(capsys):
     assert metrics["pgd_linf_0.5"] < 0.2
     assert metrics["pgd_l2_8"] < 0.2
     assert (table["low"] <= table["accuracy"]).all()
+    figures = pd.read_csv(folder / "tables" / "figures.csv").set_index(["measure", "model"])
+    means = figures["value"].xs("MaxEntropyL2", level="model")
+    assert means["blur"] == pytest.approx(metrics["blur"])
+    assert means["corruption"] == pytest.approx(metrics["corrupted"])
+    assert means["attack"] == pytest.approx(table[table["group"] == "attack"]["accuracy"].mean())
+    assert [*means.index] == [
+        "corruption", "attack", "blur", "gaussian_noise", "pgd_linf", "pgd_l2",
+    ]  # fmt: skip
+    assert (figures["low"] <= figures["value"]).all()
+    tests = pd.read_csv(folder / "tables" / "tests.csv")
+    assert len(tests) == len(means)
     assert "no attacks" not in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 import zntrack
 
-from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, read_tables
+from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, metrics_of, read_tables
 from jemtrack.project.params import PARAMS
 from jemtrack.stages.stage import Stage
 
@@ -19,7 +19,7 @@ class Report(Stage):
     """Writes the results of an evaluation as one HTML page.
 
     Attributes:
-        metrics, facts, tables, calibration, energies, risk_coverage, roc: those of EvaluateX.
+        facts, tables, calibration, energies, risk_coverage, roc: those of EvaluateX.
         robustness: folders of curves, by MeasureRobustness.
         samples: folders of image grids, by DrawSamples.
         sample_metrics: files of what was measured on them.
@@ -27,7 +27,6 @@ class Report(Stage):
         report: the page; it needs no network and no file beside it.
     """
 
-    metrics: Path = zntrack.deps_path()
     facts: Path = zntrack.deps_path()
     tables: Path = zntrack.deps_path()
     calibration: Path = zntrack.deps_path()
@@ -46,12 +45,12 @@ class Report(Stage):
         from jemtrack.evaluation.report.page import PageContent, render
 
         facts = json.loads(self.facts.read_text())
-        metrics = json.loads(self.metrics.read_text())
+        metrics = metrics_of(read_tables(self.tables)["measures"])
         tables = {name: read_tables(getattr(self, name), order=[*metrics]) for name in FOLDERS}
         results = EvaluationResults(metrics, **tables)
         code, changed_files = code_version()
         content = PageContent(
-            title=f"{self.metrics.parent.name}: {len(results.models)} models on {facts['dataset']}",
+            title=f"{self.tables.parent.name}: {len(results.models)} models on {facts['dataset']}",
             facts=facts,
             results=results,
             robustness=self._curves(),

@@ -26,7 +26,6 @@ def measuring_stages(data: Any, models: list[Any], outliers: OutlierArgs) -> lis
     samples = DrawSamples(data=data, models=models, features=models[0])
     evaluated = EvaluateX(data=data, models=models, outliers=[prepared.images])
     report = Report(
-        metrics=evaluated.metrics,
         facts=evaluated.facts,
         tables=evaluated.tables,
         calibration=evaluated.calibration,

@@ -22,6 +22,7 @@ from jemtrack.evaluation.statistics.resampling import N_RESAMPLES, bootstrap, pe
 
 # By model and score, the scores of a set of images, (N,).
 Scores = Mapping[str, Mapping[str, np.ndarray]]
+DENSITY = "log_density"  # the score that every energy-based model has by itself
 
 
 class OutlierDetection(NamedTuple):
@@ -41,13 +42,10 @@ class OutlierDetection(NamedTuple):
     pairs: pd.DataFrame
     roc: dict[str, pd.DataFrame]
 
-    def auroc(self, model: str) -> dict[str, dict[str, float]]:
-        """Select a model's AUROC by partner and score."""
-        rows = self.figures[self.figures["model"] == model]
-        return {
-            str(partner): dict(zip(some["score"], some["auroc"].tolist(), strict=True))
-            for partner, some in rows.groupby("partner", sort=False)
-        }
+    def mean_auroc(self, model: str) -> float:
+        """Average a model's AUROC by its density, log p~(x), over the partners."""
+        rows = self.figures[(self.figures["model"] == model) & (self.figures["score"] == DENSITY)]
+        return float(rows["auroc"].mean())
 
 
 def detect_outliers(
