@@ -28,7 +28,7 @@ MEASURE_LABELS = {
     "corruption": "corrupted ↑",
 }
 _LEGEND = (
-    f"* the best, and what is not significantly worse (p ≥ {SIGNIFICANT}, Holm), where others are",
+    f"*: best, or not significantly worse (p ≥ {SIGNIFICANT}, Holm), where others are worse",
     "AUROC: mean over the kinds of outliers, by log p~(x); not tested",
     "corrupted: mean accuracy over all corruptions of the test images",
 )
@@ -141,8 +141,8 @@ def _headline(name: str, measures: dict[str, dict[str, float]], md: bool) -> Tab
     tested = {each.measure: each for each in _tested(name, {*measures})}
     untested = {key for each in measures.values() for key in each}
     shown = [key for key in MEASURE_LABELS if key in tested or key in untested]
-    # Narrow: seven columns fit 80 characters.
-    table = Table(box=MARKDOWN if md else SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    # Without most of the padding, seven columns fit 80 characters.
+    table = Table(box=MARKDOWN) if md else Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(name)
     for key in shown:
         table.add_column(MEASURE_LABELS[key], justify="right")
