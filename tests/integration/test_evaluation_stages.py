@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from stage_runs import N_CLASSES, SMALL, metrics_in, prepared_file, ran
+from stage_runs import N_CLASSES, SMALL, metrics_in, prepared_file, ran, weights_in
 
 from jemtrack.data.images import DataSplits, load_outliers
 from jemtrack.evaluation.attacks import correct_under_attack
@@ -49,8 +49,9 @@ def models(n_epochs: int = 6) -> list[Path]:
 
 def reported(evaluated: EvaluateX, **others: list[Path]) -> str:
     """Write the page of an evaluation that has run."""
-    names = ("facts", "tables", "calibration", "energies", "risk_coverage", "roc")
-    node = Report(**{name: getattr(evaluated, name) for name in names}, **others)
+    names = ("facts", "tables", "calibration", "energies", "risk_coverage", "roc", "outputs")
+    given = {name: getattr(evaluated, name) for name in (*names, "data", "models")}
+    node = Report(**given, **others)
     return (ran(node) / "report.html").read_text()
 
 
@@ -86,7 +87,10 @@ def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
     def report() -> str:
         return reported(
             evaluated,
+            histories=[path.with_name("history.csv") for path in trained],
+            outliers=[images],
             robustness=[robust / "curves"],
+            robustness_tables=[robust / "tables"],
             samples=[drawn / "grids"],
             sample_metrics=[drawn / "metrics.json"],
         )
@@ -106,6 +110,18 @@ def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
         assert words in page
     md5 = hashlib.md5(trained[0].read_bytes(), usedforsecurity=False).hexdigest()
     assert f"<td>{md5}</td>" in page
+    # What a reviewer looks for, of the small project that this is.
+    for words in (
+        "48 train, 12 valid, 16 test",
+        "validation NLL",
+        "objective.entropy_weight",
+        "Outliers: letters",
+        "severities 1 to 5: blur",
+        "not known to jemtrack",
+    ):
+        assert words in page
+    n_weights = sum(weight.numel() for weight in weights_in(trained[0].parent).values())
+    assert f"<td>{n_weights:,}</td>" in page
     # The trainers' order, in which no folder of files is.
     assert page.index("Samples of XEntropyAugmented") < page.index("Samples of MaxEntropyL2")
     metrics = metrics_in(Path("nodes/EvaluateX"))
@@ -148,7 +164,7 @@ def test_an_evaluation_without_other_stages_has_what_needs_none():
     assert "auroc" not in metrics_in(folder)["XEntropyAugmented"]
     assert not [*(folder / "roc").iterdir()]
     page = reported(node)
-    assert 'id="out-of-distribution-detection"' not in page
+    assert 'id="ood-detection"' not in page
     assert 'id="samples"' not in page
     assert "outliers <b>none</b>" in page
 
