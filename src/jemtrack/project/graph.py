@@ -77,7 +77,7 @@ def _merge_node(node: Stage, files: Files) -> None:
     _check_parameters(node, merged)
     emitted = plugin.emit(merged)
     new = {"params": parameters, "stage": _plain(emitted["stages"])}
-    new["plots"] = _plain(emitted["plots"])
+    new |= {key: _plain(emitted[key]) for key in ("plots", "artifacts")}
     stages = files[DVC]["stages"] = files[DVC].get("stages") or CommentedMap()
     stages[name] = merge_stage(
         record.get("stage", MISSING),
@@ -89,10 +89,18 @@ def _merge_node(node: Stage, files: Files) -> None:
     plots = merge_paths(
         record.get("plots", []), files[DVC].get("plots") or [], new["plots"], f"{DVC}: plots", _tell
     )
-    if plots is MISSING:
-        files[DVC].pop("plots", None)
-    else:
-        files[DVC]["plots"] = plots
+    artifacts = merge(
+        record.get("artifacts", {}),
+        files[DVC].get("artifacts") or CommentedMap(),
+        new["artifacts"],
+        f"{DVC}: artifacts",
+        _tell,
+    )
+    for key, section in (("plots", plots), ("artifacts", artifacts)):
+        if section is MISSING or not section:
+            files[DVC].pop(key, None)
+        else:
+            files[DVC][key] = section
     files[ZNTRACK][name] = {**plugin.convert_to_zntrack_json(graph=None), WRITTEN: new}
     schemas = files[ZNTRACK].setdefault(SCHEMAS, {})
     for field in (field for field, value in parameters.items() if "_cls" in (value or ())):

@@ -45,7 +45,7 @@ class SampleArgs:
 
 
 class DrawSamples(Stage):
-    """Draws images of each class from models, by Langevin chains.
+    """Draw images of each class from models, by Langevin chains.
 
     Attributes:
         data: the file of prepared images.

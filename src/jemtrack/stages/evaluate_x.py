@@ -51,7 +51,7 @@ class EvalArgs:
 
 
 class EvaluateX(Stage):
-    """Measures trained models side by side.
+    """Measure trained models side by side: accuracy, calibration, outlier detection.
 
     Attributes:
         data: the file of prepared images.

@@ -73,7 +73,7 @@ class _Result(NamedTuple):
 
 
 class MeasureRobustness(Stage):
-    """Measures how often models are right when images are corrupted or attacked.
+    """Measure how often models are right when images are corrupted or attacked.
 
     Attributes:
         data: the file of prepared images.

@@ -20,7 +20,7 @@ from jemtrack.stages.stage import Stage
 
 
 class Report(Stage):
-    """Writes the results of an evaluation as one HTML page.
+    """Write the results of an evaluation as one HTML page.
 
     Attributes:
         facts, tables, calibration, energies, risk_coverage, roc, outputs: those of EvaluateX.

@@ -31,7 +31,7 @@ class SummaryArgs:
 
 
 class SummariseRuns(Stage):
-    """Computes mean, spread and interval of each figure over several evaluations.
+    """Compute mean, spread and interval of each figure over several evaluations.
 
     Attributes:
         evaluations: the folders of tables of EvaluateX, one for each run; the runs' trainers have

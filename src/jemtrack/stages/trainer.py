@@ -49,10 +49,12 @@ class Trainer(Stage):
     params: TrainArgs = zntrack.deps(default_factory=TrainArgs)
     objective: Any = zntrack.deps()
     recipe: dict[str, Any] | str = zntrack.params(default_factory=dict)
-    model: Path = zntrack.outs_path(zntrack.nwd / "model.safetensors")
+    model: Path = zntrack.outs_path(
+        zntrack.nwd / "model.safetensors", metadata={"artifact": "model"}
+    )
     metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json", cache=False)
     history: Path = plot(
-        zntrack.nwd / "history.csv", x="epoch", y=["train_loss", "valid_nll"], y_label="loss"
+        zntrack.nwd / "history.csv", x="epoch", y=["train_loss", "valid_nll", "valid_accuracy"]
     )
     record: Path = zntrack.outs_path(zntrack.nwd / "record")
 
