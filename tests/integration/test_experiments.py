@@ -7,6 +7,8 @@ from typing import Any
 
 from project import SMALL_TRAINERS, Project
 
+CHANGED = "nodes/EvaluateX/metrics/MaxEntropyL1.json"
+
 
 def experiments(project: Project) -> dict[str, Any]:
     """Give the metrics of the commit and of each experiment, by name and model."""
@@ -44,8 +46,14 @@ def test_an_experiment_changes_what_hangs_on_its_parameter_alone(reproduced: Pro
 
     told = reproduced.run("dvc", "metrics", "diff", "--json").splitlines()[-1]
     moved = json.loads(told)
-    assert [*moved] == ["nodes/EvaluateX/metrics/MaxEntropyL1.json"]
-    assert {"nll", "valid_nll", "ece"} <= moved["nodes/EvaluateX/metrics/MaxEntropyL1.json"].keys()
+    assert [*moved] == [CHANGED]
+    assert {"nll", "valid_nll", "ece"} <= moved[CHANGED].keys()
+
+    listed = [line.split() for line in reproduced.run("jemtrack", "exps").splitlines()]
+    nll = f"{json.loads(told)[CHANGED]['valid_nll']['new']:.4f}"
+    (slow,) = (cells for cells in listed if cells[:1] == ["slow"])
+    assert slow[1:3] == ["MaxEntropyL1.params.lr=1e-05", "MaxEntropyL1"]
+    assert slow[4] == nll
 
     metrics = experiments(reproduced)
     assert metrics.keys() == {"HEAD", "slow", "bins"}

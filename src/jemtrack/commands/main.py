@@ -92,6 +92,13 @@ def _add_graph(commands: Commands) -> None:
     )
     compare.set_defaults(command=_compare)
 
+    exps = commands.add_parser(
+        "exps",
+        help="list the experiments of a commit in five columns",
+        description="List the last commit and its experiments: what they changed, in which models.",
+    )
+    exps.set_defaults(command=_exps)
+
     notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
     notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
     notebook.set_defaults(command=_notebook)
@@ -185,6 +192,12 @@ def _compare(options: argparse.Namespace) -> None:
     from jemtrack.commands.compare import compare
 
     compare(options.revisions)
+
+
+def _exps(options: argparse.Namespace) -> None:
+    from jemtrack.commands.exps import exps
+
+    exps()
 
 
 def _show(options: argparse.Namespace) -> None:
