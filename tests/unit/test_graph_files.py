@@ -159,8 +159,8 @@ def test_what_was_added_to_dvc_yaml_by_hand_stays(shipped, capsys):
 def test_a_changed_parameter_stays_and_its_comment_with_it(shipped, capsys):
     edit(
         "params.yaml",
-        "  params:\n    dataset: digits\n",
-        "  # mine\n  params:\n    dataset: mnist5k  # more of it\n",
+        "  params:\n    dataset: digits # ",
+        "  # mine\n  params:\n    dataset: mnist5k  # more of it than ",
     )
     edit("params.yaml", "n_valid: 180", "n_valid: 18.0e+1")
     before = Path("params.yaml").read_text()
@@ -220,6 +220,39 @@ def test_each_column_of_a_file_is_a_plot_which_can_be_changed_by_hand(root):
         {"a": {"x": "step", "y": {"nodes/Made/curve.csv": "a"}}},
         {"b": {"x": "step", "y": {"nodes/Made/curve.csv": "c"}}},
     ]
+
+
+@parameters
+class Commented(Before):
+    """Parameters with a description.
+
+    Attributes:
+        lr: how fast; 0 is
+            not at all. More is elsewhere.
+        depth, width: sizes: %s.
+    """
+
+    width: int = 3
+
+
+Commented.__doc__ = (Commented.__doc__ or "") % ("very " * 30 + "long")
+
+
+def test_parameters_are_commented_by_their_docstrings_unless_by_hand(root):
+    Made(params=Commented()).write_graph()
+
+    lines = Path("params.yaml").read_text().splitlines()
+    said = {line.split(":")[0].strip(): line.partition(" # ")[2] for line in lines}
+    # The first sentence, or its first clause if it is long.
+    assert said["lr"] == "how fast; 0 is not at all"
+    assert (said["depth"], said["width"]) == ("sizes", "sizes")
+    assert said["_cls"] == ""
+    edit("params.yaml", "# how fast; 0 is not at all", "# mine")
+    before = texts()
+
+    Made(params=Commented()).write_graph()
+
+    assert texts() == before
 
 
 def test_numbers_too_small_to_write_out_are_read_as_numbers(root):

@@ -21,6 +21,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from jemtrack.errors import InputError
 from jemtrack.parameters import format_value
 from jemtrack.project.code import source_folder
+from jemtrack.project.comments import add_comments
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
 from jemtrack.project.params import (
     DVC,
@@ -59,9 +60,10 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
     _check_names(nodes, files)
     for node in nodes:
         _merge_node(node, files)
+    commented = [_comment(node, files[PARAMS].get(node.name)) for node in nodes]
     for path, content in files.items():
         # A file with the same content keeps its formatting, to the last space.
-        if content != _read(path):
+        if content != _read(path) or (path is PARAMS and any(commented)):
             _write(path, content)
     if run if no_exec is None else not no_exec:
         _reproduce([node.name for node in nodes])
@@ -107,6 +109,13 @@ def _merge_node(node: Stage, files: Files) -> None:
         value = getattr(node, field)
         if schema := parameter_schema(type(value)):
             schemas[_class_path(value)] = schema
+
+
+def _comment(node: Stage, values: Any) -> bool:
+    """Say in params.yaml what the stage's parameters mean; return whether anything was added."""
+    sections = values.items() if isinstance(values, dict) else ()
+    known = ((section, getattr(node, field)) for field, section in sections if hasattr(node, field))
+    return sum(add_comments(section, type(value)) for section, value in known) > 0
 
 
 def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) -> dict[str, Any]:
