@@ -55,6 +55,10 @@ def test_an_experiment_changes_what_hangs_on_its_parameter_alone(reproduced: Pro
     assert slow[1:3] == ["MaxEntropyL1.params.lr=1e-05", "MaxEntropyL1"]
     assert slow[4] == nll
 
+    shown = reproduced.run("dvc", "exp", "show", "--only-changed", "--csv").splitlines()
+    (header,) = (line for line in shown if line.startswith("Experiment,"))
+    assert len(header.split(",")) < 60
+
     metrics = experiments(reproduced)
     assert metrics.keys() == {"HEAD", "slow", "bins"}
     assert {"accuracy", "nll", "ece"} <= metrics["slow"]["MaxEntropyL1"].keys()

@@ -1,6 +1,7 @@
 """Means of several models on the same images: intervals, and the better model is found."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jemtrack.evaluation.statistics.means import compare_means
@@ -33,3 +34,10 @@ def test_many_tests_have_resamples_enough_to_find_something():
 
     assert len(pairs) == 60
     assert (pairs["p_corrected"] < 0.05).all()
+
+
+def test_nothing_measured_is_a_table_that_a_file_can_hold(tmp_path):
+    for table in compare_means({}, seed=0):
+        table.to_csv(tmp_path / "table.csv", index=False)
+        again = pd.read_csv(tmp_path / "table.csv")
+        assert ([*again.columns], len(again)) == ([*table.columns], 0)

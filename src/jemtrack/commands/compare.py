@@ -65,7 +65,7 @@ def changes(*names: str) -> pd.DataFrame:
 def changes_since(baseline: Revision, others: Sequence[Revision]) -> pd.DataFrame:
     """Compute a row for each trainer, measure and revision of `others`.
 
-    Columns: `trainer`, `measure`, `revision`, `baseline` and `value` (of both), `difference`
+    Columns: `trainer`, `revision`, `measure`, `baseline` and `value` (of both), `difference`
     (value less baseline) with `low`, `high`, `p_value`, `p_corrected` and `test`, as in
     `jemtrack.evaluation.models.comparison`. A model whose logits are the same to the last bit has
     the test `unchanged`, no interval and no p-value, and does not count as tests that p-values are
@@ -77,9 +77,9 @@ def changes_since(baseline: Revision, others: Sequence[Revision]) -> pd.DataFram
     """
     before = baseline.outputs()
     pairs = [pair for other in others for pair in _pairs(baseline, before, other)]
-    n_tests = len(MEASURES) * sum(pair.test for pair in pairs)
+    n_tests = len(MEASURES) * sum(pair.changed for pair in pairs)
     rows = [row for pair in pairs for row in pair.rows(before.labels_N, enough_resamples(n_tests))]
-    return with_correction(rows)
+    return with_correction(rows)[_COLUMNS]
 
 
 class _Pair(NamedTuple):
@@ -91,7 +91,7 @@ class _Pair(NamedTuple):
     after_NC: Tensor
 
     @property
-    def test(self) -> bool:
+    def changed(self) -> bool:
         """Whether they differ, so that there is something to test."""
         return not torch.equal(self.before_NC, self.after_NC)
 
@@ -106,11 +106,13 @@ class _Pair(NamedTuple):
                 **{"trainer": self.trainer, "measure": pair["measure"], "revision": self.revision},
                 "baseline": float(values["before", pair["measure"]]),
                 "value": float(values["after", pair["measure"]]),
-                **({name: pair[name] for name in _TESTED} if self.test else _UNCHANGED),
+                **({name: pair[name] for name in _TESTED} if self.changed else _UNCHANGED),
             }
 
 
 _TESTED = ("difference", "low", "high", "p_value", "test")
+_COLUMNS = ["trainer", "revision", "measure", "baseline", "value"]
+_COLUMNS += ["difference", "low", "high", "p_value", "p_corrected", "test"]
 _UNCHANGED = {
     **{"difference": 0.0, "test": UNCHANGED},
     **dict.fromkeys(("low", "high", "p_value"), math.nan),

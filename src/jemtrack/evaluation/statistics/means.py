@@ -46,8 +46,8 @@ def compare_means(
     rows, pairs = [], []
     for measure, by_model in values.items():
         n_images = len(next(iter(by_model.values())))
-        figures = {model: mean_of(each_N) for model, each_N in by_model.items()}
-        resampled = bootstrap(figures, n_images, seed, n_resamples)
+        means_of = {model: mean_of(each_N) for model, each_N in by_model.items()}
+        resampled = bootstrap(means_of, n_images, seed, n_resamples)
         means = {model: float(each_N.mean()) for model, each_N in by_model.items()}
         for model, mean in means.items():
             interval = percentile_interval(resampled[model], level)
@@ -57,4 +57,5 @@ def compare_means(
             test = paired_bootstrap(means[one] - means[two], apart_R, level)
             which = {"measure": measure, "first": one, "second": two}
             pairs.append({**which, **test._asdict(), "test": "paired bootstrap"})
-    return MeansCompared(pd.DataFrame(rows), with_correction(pairs))
+    figures = pd.DataFrame(rows, columns=["measure", "model", "value", "low", "high"])
+    return MeansCompared(figures, with_correction(pairs))
