@@ -9,12 +9,19 @@ from profiles import at_most
 from sklearn.metrics import roc_auc_score
 
 from jemtrack.errors import InputError
-from jemtrack.evaluation.statistics.delong import auroc_interval, delong_test, placements
+from jemtrack.evaluation.statistics.delong import (
+    auroc_interval,
+    delong_test,
+    mean_placements,
+    placements,
+)
 from jemtrack.evaluation.statistics.paired_tests import holm
 
 # Few distinct scores, so that ties are frequent.
 scores = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0]), min_size=2, max_size=12)
-N_TESTS = 60  # of outlier detection in the default report: 3 pairs, 4 kinds of outliers, 5 scores
+# Of outlier detection in the default report: 3 pairs, each by 5 scores on 4 kinds of outliers, and
+# by one score over all kinds.
+N_TESTS = 63
 
 
 def by_definition(images_I, outliers_O):
@@ -54,7 +61,7 @@ def test_auroc_and_variance_are_those_of_the_definition(images_I, outliers_O):
     placed = placements(np.array(images_I), np.array(outliers_O))
 
     np.testing.assert_allclose(placed.image_I, image_I, atol=1e-12)
-    np.testing.assert_allclose(placed.outlier_O, outlier_O, atol=1e-12)
+    np.testing.assert_allclose(placed.outliers[0], outlier_O, atol=1e-12)
     variance = image_I.var(ddof=1) / len(images_I) + outlier_O.var(ddof=1) / len(outliers_O)
     assert placed.variance == pytest.approx(variance, abs=1e-12)
     truth = [1] * len(images_I) + [0] * len(outliers_O)
@@ -86,6 +93,21 @@ def test_the_test_of_two_models_has_the_covariance_of_the_definition(data):
         half = scipy.stats.norm.ppf(0.975) * error
         assert test.low == pytest.approx(max(difference - half, -1))
         assert test.high == pytest.approx(min(difference + half, 1))
+
+
+def test_the_mean_over_kinds_of_outliers_varies_as_simulated():
+    """The images are the same for both kinds, so that the two AUROCs go together."""
+    stream = np.random.default_rng(4)
+    found = []
+    for _ in range(1500):
+        images = stream.normal(1, 1, 60)
+        kinds = [placements(images, stream.normal(at, 1, n)) for at, n in ((0, 40), (0.5, 80))]
+        found.append(mean_placements(kinds))
+
+    aurocs, variances = ([getattr(one, name) for one in found] for name in ("auroc", "variance"))
+    assert aurocs[-1] == pytest.approx(np.mean([each.auroc for each in kinds]))
+    assert np.mean(variances) == pytest.approx(np.var(aurocs), rel=0.1)
+    assert mean_placements(kinds[:1]).variance == pytest.approx(kinds[0].variance)
 
 
 def test_a_model_does_not_differ_from_itself_or_from_one_that_ranks_alike():

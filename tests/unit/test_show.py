@@ -42,6 +42,15 @@ def nodes(tmp_path, monkeypatch):
     tables("EvaluateX", main, p_value=0.01)
     measures = pd.DataFrame({"model": MODELS, "auroc": (0.5, 0.6, 0.7), "aurc": 0.1234, **main})
     measures.to_csv("nodes/EvaluateX/tables/measures.csv", index=False)
+    pairs = [(MODELS[0], MODELS[2]), MODELS[1:]]
+    pd.DataFrame(
+        [
+            {"measure": "auroc", "partner": partner, "first": one, "second": two,
+             "difference": 0.1, "p_corrected": p_value}
+            for partner, p_value in (("letters", 0.9), ("mean", 0.001))
+            for one, two in pairs
+        ]
+    ).to_csv("nodes/EvaluateX/tables/tests_outliers.csv", index=False)  # fmt: skip
     tables("MeasureRobustness", {"corruption": (0.6, 0.7, 0.8)}, p_value=0.5)
     Path("nodes/MeasureRobustness/metrics.json").write_text(
         json.dumps({model: {"blur": 0.4321} for model in MODELS})
@@ -68,8 +77,9 @@ def test_the_headline_fits_80_columns_and_marks_the_best_where_they_are_signific
     assert max(map(len, lines)) <= 80
     assert "accuracy ↑" in lines[1]
     assert "NLL ↓" in lines[1]
-    # AUROC has no test; of the corrupted images' accuracies none is significantly worse.
+    # Of the corrupted images' accuracies none is significantly worse.
     assert row(lines, "MaxEntropyL1") == ["MaxEntropyL1", "0.9800*", "0.1000*", "0.6000", "0.7000"]
+    assert row(lines, "MaxEntropyL2")[3] == "0.7000*"
     assert row(lines, MODELS[0]) == [MODELS[0], "0.9000", "12.3", "0.5000", "0.6000"]
     assert "Report: nodes/Report/report.html" in lines
     assert not [line for line in lines if "aurc" in line or "seconds" in line]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jemtrack.errors import InputError
+from jemtrack.evaluation.models.outlier_detection import MEAN
 from jemtrack.evaluation.models.results import SIGNIFICANT, metrics_of, read_tables
 from jemtrack.evaluation.report.summary import LOWER_IS_BETTER, not_worse
 
@@ -29,7 +30,7 @@ MEASURE_LABELS = {
 }
 _LEGEND = (
     f"*: best, or not significantly worse (p ≥ {SIGNIFICANT}, Holm), where others are worse",
-    "AUROC: mean over the kinds of outliers, by log p~(x); not tested",
+    "AUROC: mean over the kinds of outliers, by log p~(x)",
     "corrupted: mean accuracy over all corruptions of the test images",
 )
 
@@ -42,6 +43,9 @@ def table_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WITHOUT_TERMINAL)
 
 
+Measures = dict[str, dict[str, float]]  # by model and name
+
+
 class Results(NamedTuple):
     """What the stages under `nodes/` have measured.
 
@@ -51,8 +55,8 @@ class Results(NamedTuple):
         costs: by stage, seconds and memory.
     """
 
-    evaluations: dict[str, dict[str, dict[str, float]]]
-    others: dict[str, dict[str, dict[str, float]]]
+    evaluations: dict[str, Measures]
+    others: dict[str, Measures]
     costs: dict[str, dict[str, float]]
 
 
@@ -119,8 +123,25 @@ class _Tested(NamedTuple):
     marked: set[str]
 
 
-def _tested(evaluation: str, models: set[str]) -> Iterator[_Tested]:
+def _tested_auroc(evaluation: str, measures: Measures) -> Iterator[_Tested]:
+    """Read the tests of the mean AUROC, if the evaluation has outliers of several kinds."""
+    path = NODES / evaluation / "tables" / "tests_outliers.csv"
+    tests = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["partner"])
+    tests = tests[tests["partner"] == MEAN]
+    values = {model: each["auroc"] for model, each in measures.items() if "auroc" in each}
+    if len(tests) and len(values) == len(measures):
+        yield _marking("auroc", values, tests)
+
+
+def _marking(measure: str, values: dict[str, float], tests: pd.DataFrame) -> _Tested:
+    figures = pd.DataFrame({"model": [*values], "value": [*values.values()]})
+    best = not_worse(figures, tests, measure in LOWER_IS_BETTER)
+    return _Tested(measure, values, best if best < values.keys() else set())
+
+
+def _tested(evaluation: str, measures: Measures) -> Iterator[_Tested]:
     """Read the measures that have tests: of the evaluation, and of these models' robustness."""
+    yield from _tested_auroc(evaluation, measures)
     for stage in (evaluation, "MeasureRobustness"):
         folder = NODES / stage / "tables"
         tables = read_tables(folder) if folder.is_dir() else {}
@@ -129,16 +150,13 @@ def _tested(evaluation: str, models: set[str]) -> Iterator[_Tested]:
         figures, tests = tables["figures"], tables["tests"]
         for measure, rows in figures.groupby("measure"):
             values = dict(zip(rows["model"], rows["value"], strict=True))
-            if models <= values.keys():
-                best = not_worse(
-                    rows, tests[tests["measure"] == measure], measure in LOWER_IS_BETTER
-                )
-                yield _Tested(str(measure), values, best if best < values.keys() else set())
+            if measures.keys() <= values.keys():
+                yield _marking(str(measure), values, tests[tests["measure"] == measure])
 
 
-def _headline(name: str, measures: dict[str, dict[str, float]], md: bool) -> Table:
+def _headline(name: str, measures: Measures, md: bool) -> Table:
     """Build the table of an evaluation: a row for each model, the best values marked."""
-    tested = {each.measure: each for each in _tested(name, {*measures})}
+    tested = {each.measure: each for each in _tested(name, measures)}
     untested = {key for each in measures.values() for key in each}
     shown = [key for key in MEASURE_LABELS if key in tested or key in untested]
     # Without most of the padding, seven columns fit 80 characters.

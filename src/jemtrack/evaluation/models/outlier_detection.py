@@ -5,7 +5,7 @@ Letters: N images, R resamples.
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from jemtrack.evaluation.statistics.delong import (
     Placements,
     auroc_interval,
     delong_test,
+    mean_placements,
     placements,
 )
 from jemtrack.evaluation.statistics.paired_tests import with_correction
@@ -23,6 +24,7 @@ from jemtrack.evaluation.statistics.resampling import N_RESAMPLES, bootstrap, pe
 # By model and score, the scores of a set of images, (N,).
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 DENSITY = "log_density"  # the score that every energy-based model has by itself
+MEAN = "mean"  # over all partners, in the place of one
 
 
 class OutlierDetection(NamedTuple):
@@ -34,7 +36,8 @@ class OutlierDetection(NamedTuple):
             `n_outliers`.
         pairs: a row a partner, score and pair of models, with the columns of
             `jemtrack.evaluation.models.comparison.Comparison.pairs` and `partner` and `score`; the
-            difference is that of AUROC.
+            difference is that of AUROC. Of several partners, the last rows are of the mean over
+            all of them, by log p~(x).
         roc: by model, rows of `Detection.roc` with `partner` and `score`.
     """
 
@@ -69,6 +72,7 @@ def detect_outliers(
         level: of confidence.
     """
     rows, pairs = [], []
+    of_all: dict[tuple[str, str], list[Placements]] = {}
     roc: dict[str, list[pd.DataFrame]] = {model: [] for model in images}
     for partner, of_partner in outliers.items():
         detections = {
@@ -90,14 +94,32 @@ def detect_outliers(
             counts = dict(zip(("n_images", "n_outliers"), sizes, strict=True))
             rows.append({**which, **detection.measures(), **bounds, **counts})
             roc[model].append(detection.roc().assign(partner=partner, score=score))
-        for score in next(iter(images.values())):
-            for one, two in combinations(images, 2):
-                test = delong_test(placed[one, score], placed[two, score], level)
-                which = {"measure": "auroc", "first": one, "second": two}
-                of = {"test": "DeLong", "partner": partner, "score": score}
-                pairs.append({**which, **test._asdict(), **of})
+        pairs += [
+            row
+            for score in next(iter(images.values()))
+            for row in _tests(placed, partner, score, level)
+        ]
+        for key, each in placed.items():
+            of_all.setdefault(key, []).append(each)
+    means = {key: mean_placements(parts) for key, parts in of_all.items()}
+    if len(outliers) > 1:
+        pairs += _tests(means, MEAN, DENSITY, level)
     curves = {model: pd.concat(parts, ignore_index=True) for model, parts in roc.items()}
     return OutlierDetection(pd.DataFrame(rows), with_correction(pairs), curves)
+
+
+def _tests(
+    placed: Mapping[tuple[str, str], Placements], partner: str, score: str, level: float
+) -> list[dict[str, Any]]:
+    """Test each pair of models by a score; `placed` is by model and score."""
+    models = [model for model, name in placed if name == score]
+    of = {"test": "DeLong", "partner": partner, "score": score}
+    return [
+        {"measure": "auroc", "first": one, "second": two}
+        | delong_test(placed[one, score], placed[two, score], level)._asdict()
+        | of
+        for one, two in combinations(models, 2)
+    ]
 
 
 def _bounds(resampled_RK: np.ndarray, placed: Placements, level: float) -> dict[str, float]:

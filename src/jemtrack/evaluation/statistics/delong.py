@@ -9,6 +9,7 @@ SciPy and scikit-learn have neither. Letters: I images, O outliers.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +23,12 @@ class Placements(NamedTuple):
 
     Attributes:
         image_I: of each image, the share of outliers with a lower score.
-        outlier_O: of each outlier, the share of images with a higher score.
+        outliers: of each outlier, the share of images with a higher score, (O,); an array for
+            each kind of outliers, of whose AUROCs this is the mean.
     """
 
     image_I: np.ndarray
-    outlier_O: np.ndarray
+    outliers: tuple[np.ndarray, ...]
 
     @property
     def auroc(self) -> float:
@@ -36,9 +38,10 @@ class Placements(NamedTuple):
     @property
     def variance(self) -> float:
         """Estimate the variance of `auroc` over images and outliers; infinite if there is one."""
-        if min(len(self.image_I), len(self.outlier_O)) < 2:
+        if min(map(len, (self.image_I, *self.outliers))) < 2:
             return math.inf
-        return sum(float(each.var(ddof=1)) / len(each) for each in self)
+        parts = [each.var(ddof=1) / len(each) for each in self.outliers]
+        return float(self.image_I.var(ddof=1) / len(self.image_I) + sum(parts) / len(parts) ** 2)
 
 
 def placements(image_scores_I: np.ndarray, outlier_scores_O: np.ndarray) -> Placements:
@@ -49,7 +52,13 @@ def placements(image_scores_I: np.ndarray, outlier_scores_O: np.ndarray) -> Plac
     rank_N = rankdata(np.concatenate([image_scores_I, outlier_scores_O]))
     below_I = rank_N[:n_images] - rankdata(image_scores_I)
     below_O = rank_N[n_images:] - rankdata(outlier_scores_O)
-    return Placements(below_I / n_outliers, 1 - below_O / n_images)
+    return Placements(below_I / n_outliers, (1 - below_O / n_images,))
+
+
+def mean_placements(placed: Sequence[Placements]) -> Placements:
+    """Make the placements whose AUROC is the mean over kinds of outliers, for the same images."""
+    outliers = tuple(each for one in placed for each in one.outliers)
+    return Placements(np.mean([one.image_I for one in placed], axis=0), outliers)
 
 
 def auroc_interval(placed: Placements, level: float = 0.95) -> Interval:
@@ -84,11 +93,12 @@ def delong_test(first: Placements, second: Placements, level: float = 0.95) -> P
         InputError: if `level` is not between 0 and 1.
     """
     quantile = normal_quantile(level)
-    apart = Placements(first.image_I - second.image_I, first.outlier_O - second.outlier_O)
+    outliers = zip(first.outliers, second.outliers, strict=True)
+    apart = Placements(first.image_I - second.image_I, tuple(one - two for one, two in outliers))
     difference, error = apart.auroc, math.sqrt(apart.variance)
     # Models that rank all images alike have no difference, and no error of it.
     standardised = abs(difference) / error if error else math.inf if difference else 0.0
-    n_images = sum(map(len, apart))
+    n_images = sum(map(len, (apart.image_I, *apart.outliers)))
     return PairedTest(
         difference=difference,
         low=max(difference - quantile * error, -1.0),
