@@ -23,6 +23,7 @@ import dvc.api
 import yaml
 
 from jemtrack.project.graph import FOLDER
+from jemtrack.project.revisions import Revision
 from jemtrack.workflows.four_trainers import DATASETS
 
 REDUCTIONS = ("mean", "sum")
@@ -61,7 +62,7 @@ class Experiment(NamedTuple):
 
     def rows(self) -> Iterator[tuple[str, dict[str, float]]]:
         """Yield the name and figures of each trainer; for `sum`, only of those with a penalty."""
-        metrics = self.read("nodes/EvaluateX/metrics.json")
+        metrics = Revision(self.name, str(self.folder)).metrics()
         values = yaml.safe_load(dvc.api.read(str(self.folder / "params.yaml"), rev=self.name))
         n_images = 60_000 - values["PrepareData"]["params"]["n_valid"]
         for trainer in PENALTIES if self.reduction == "sum" else metrics:

@@ -135,7 +135,7 @@ def new_project(path: Path) -> Project:
             shutil.copy2(ROOT / name, path / name)
     (path / ".dvc").mkdir()
     shutil.copytree(ROOT / ".dvc" / "plots", path / ".dvc" / "plots")
-    for name in ("config", ".gitignore"):
+    for name in ("config", ".gitignore", "offline_plots.html"):
         shutil.copy(ROOT / ".dvc" / name, path / ".dvc" / name)
     project = Project(path)
     project.run("git", "init", "--quiet", "--initial-branch", "main")

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.evaluation.models.results import metrics_of
 from jemtrack.jem.networks.model_file import ModelFile, load_model
 from jemtrack.project import graph as files
 from jemtrack.stages.stage import Stage
@@ -52,6 +53,10 @@ def weights_in(folder: Path) -> Weights:
 
 
 def metrics_in(folder: Path) -> dict[str, Any]:
+    """Read the metrics of a stage, those of an evaluation from its table of all measures."""
+    table = folder / "tables" / "measures.csv"
+    if table.exists():
+        return metrics_of(pd.read_csv(table))
     return json.loads((folder / "metrics.json").read_text())
 
 

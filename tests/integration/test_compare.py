@@ -1,9 +1,10 @@
 """Revisions read and held side by side, in a project where things were committed and tried out."""
 
+import io
 import json
-import re
 import sys
 
+import pandas as pd
 import pytest
 from project import SMALL_TRAINERS, Project
 
@@ -11,6 +12,7 @@ from jemtrack.evaluation.models.model_outputs import load_outputs, save_outputs
 
 READ = """
 import json
+from jemtrack.commands.compare import changes
 from jemtrack.project.revisions import Revision
 
 old, lr = Revision("HEAD"), Revision("lr")
@@ -23,6 +25,8 @@ print(json.dumps({
     "figures": len(lr.table("EvaluateX/tables/figures.csv")),
     "classes": model.class_head.out_features,
     "training": model.training,
+    "changes": changes("HEAD", "lr").to_csv(),
+    "workspace": [*changes("lr")["revision"].unique()],
     "summary": lr.read("nodes/EvaluateX/facts.json")[:1].decode(),
 }))
 """
@@ -43,35 +47,34 @@ def test_any_revision_is_read_without_checking_it_out_and_held_beside_others(rep
     assert (read["classes"], read["training"]) == (10, False)
     assert read["summary"] == "{"
     assert reproduced.run("git", "status", "--short") == before
-    assert reproduced.read("nodes/EvaluateX/metrics.json") == read["now"]
+    shown = reproduced.read("nodes/EvaluateX/metrics/MaxEntropyL2.json")
+    assert shown == pytest.approx({name: read["now"]["MaxEntropyL2"][name] for name in shown})
+
+    rows = pd.read_csv(io.StringIO(read["changes"])).set_index(["trainer", "measure"])
+    assert {*rows.index} == {
+        (t, m) for t in SMALL_TRAINERS for m in ("accuracy", "nll", "brier", "ece")
+    }
+    for (trainer, measure), row in rows.iterrows():
+        assert row["baseline"] == pytest.approx(read["head"][trainer][measure])
+        assert row["value"] == pytest.approx(read["lr"][trainer][measure])
+        assert (row["test"] == "unchanged") == (trainer != "MaxEntropyL2")
+    same = rows.drop(index="MaxEntropyL2")
+    assert (same["difference"] == 0).all()
+    assert same[["low", "high", "p_value", "p_corrected"]].isna().all(axis=None)
+    # What did not change is no test: the least p-value is corrected for four.
+    tested = rows.loc["MaxEntropyL2"]
+    assert min(tested["p_corrected"]) == pytest.approx(min(4 * min(tested["p_value"]), 1))
+    # Alone, a revision is compared with the workspace.
+    assert read["workspace"] == ["workspace"]
 
     said = reproduced.run("jemtrack", "compare", "HEAD", "lr")
 
-    rows = {(row["trainer"], row["measure"]): row for row in _rows(said)}
-    assert rows.keys() == {
-        (t, m) for t in SMALL_TRAINERS for m in ("accuracy", "nll", "brier", "ece")
-    }
-    for (trainer, measure), row in rows.items():
-        assert (float(row["difference"]) == 0) == (trainer != "MaxEntropyL2")
-        for revision, shown in (("head", row["before"]), ("lr", row["value"])):
-            assert float(shown) == pytest.approx(read[revision][trainer][measure], abs=1e-4)
-    assert "p-values corrected for 8 tests" in said
-    # Alone, a revision is held against the workspace.
-    assert "workspace" in reproduced.run("jemtrack", "compare", "lr")
-
-
-def _rows(said: str) -> list[dict[str, str]]:
-    found, trainer = [], ""
-    for line in said.splitlines():
-        cells = [cell.strip() for cell in re.split("[┃│]", line)[1:-1]]
-        if len(cells) != 7:
-            continue
-        if cells[2] == "revision":
-            trainer = cells[0]
-        else:
-            names = ("measure", "before", "revision", "value", "difference", "interval", "p")
-            found.append({"trainer": trainer, **dict(zip(names, cells, strict=True))})
-    return found
+    assert max(map(len, said.splitlines())) <= 80
+    assert "MaxEntropyL2: HEAD → lr" in said
+    assert f"{rows.loc[('MaxEntropyL2', 'nll'), 'value']:.4f}" in said
+    others = ", ".join(sorted({*SMALL_TRAINERS} - {"MaxEntropyL2"}))
+    assert f"{others}: unchanged between HEAD and lr" in said
+    assert "corrected for 4 tests" in said
 
 
 def test_what_cannot_be_compared_is_named(reproduced: Project):

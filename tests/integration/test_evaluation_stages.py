@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from stage_runs import N_CLASSES, SMALL, metrics_in, prepared_file, ran
+from stage_runs import N_CLASSES, SMALL, metrics_in, prepared_file, ran, weights_in
 
 from jemtrack.data.images import DataSplits, load_outliers
 from jemtrack.evaluation.attacks import correct_under_attack
@@ -49,8 +50,9 @@ def models(n_epochs: int = 6) -> list[Path]:
 
 def reported(evaluated: EvaluateX, **others: list[Path]) -> str:
     """Write the page of an evaluation that has run."""
-    names = ("metrics", "facts", "tables", "calibration", "energies", "risk_coverage", "roc")
-    node = Report(**{name: getattr(evaluated, name) for name in names}, **others)
+    names = ("facts", "tables", "calibration", "energies", "risk_coverage", "roc", "outputs")
+    given = {name: getattr(evaluated, name) for name in (*names, "data", "models")}
+    node = Report(**given, **others)
     return (ran(node) / "report.html").read_text()
 
 
@@ -86,7 +88,10 @@ def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
     def report() -> str:
         return reported(
             evaluated,
+            histories=[path.with_name("history.csv") for path in trained],
+            outliers=[images],
             robustness=[robust / "curves"],
+            robustness_tables=[robust / "tables"],
             samples=[drawn / "grids"],
             sample_metrics=[drawn / "metrics.json"],
         )
@@ -106,17 +111,35 @@ def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
         assert words in page
     md5 = hashlib.md5(trained[0].read_bytes(), usedforsecurity=False).hexdigest()
     assert f"<td>{md5}</td>" in page
+    # What a reviewer looks for, of the small project that this is.
+    for words in (
+        "48 train, 12 valid, 16 test",
+        "validation NLL",
+        "objective.entropy_weight",
+        "Outliers: letters",
+        "severities 1 to 5: blur",
+        "not known to jemtrack",
+    ):
+        assert words in page
+    n_weights = sum(weight.numel() for weight in weights_in(trained[0].parent).values())
+    assert f"<td>{n_weights:,}</td>" in page
     # The trainers' order, in which no folder of files is.
     assert page.index("Samples of XEntropyAugmented") < page.index("Samples of MaxEntropyL2")
     metrics = metrics_in(Path("nodes/EvaluateX"))
     assert [*metrics] == [*names]
     for found in metrics.values():
         assert {"accuracy", "nll", "ece", "aurc", "temperature", "ece_at_temperature"} <= {*found}
-        assert {*found["auroc"]} == {"letters", "permuted", "interpolated", "uniform"}
-        assert found["auroc"]["uniform"].keys() == {
-            "log_density", "max_probability", "negative_entropy", "approximate_mass",
-            "mahalanobis",
-        }  # fmt: skip
+    outliers_found = pd.read_csv("nodes/EvaluateX/tables/outliers.csv")
+    assert {*outliers_found["partner"]} == {"letters", "permuted", "interpolated", "uniform"}
+    assert {*outliers_found["score"]} == {
+        "log_density", "max_probability", "negative_entropy", "approximate_mass", "mahalanobis",
+    }  # fmt: skip
+    for name in names:
+        shown = json.loads(Path(f"nodes/EvaluateX/metrics/{name}.json").read_text())
+        assert [*shown] == ["accuracy", "nll", "brier", "ece", "valid_nll", "auroc"]
+        assert shown == pytest.approx({key: metrics[name][key] for key in shown})
+        by_density = outliers_found.query("model == @name and score == 'log_density'")
+        assert shown["auroc"] == pytest.approx(by_density["auroc"].mean())
 
 
 def test_what_is_stored_is_what_the_models_say():
@@ -142,7 +165,7 @@ def test_an_evaluation_without_other_stages_has_what_needs_none():
     assert "auroc" not in metrics_in(folder)["XEntropyAugmented"]
     assert not [*(folder / "roc").iterdir()]
     page = reported(node)
-    assert 'id="out-of-distribution-detection"' not in page
+    assert 'id="ood-detection"' not in page
     assert 'id="samples"' not in page
     assert "outliers <b>none</b>" in page
 
@@ -209,6 +232,17 @@ def test_corruptions_cost_accuracy_and_attacks_more_so(capsys):
     assert metrics["pgd_linf_0.5"] < 0.2
     assert metrics["pgd_l2_8"] < 0.2
     assert (table["low"] <= table["accuracy"]).all()
+    figures = pd.read_csv(folder / "tables" / "figures.csv").set_index(["measure", "model"])
+    means = figures["value"].xs("MaxEntropyL2", level="model")
+    assert means["blur"] == pytest.approx(metrics["blur"])
+    assert means["corruption"] == pytest.approx(metrics["corrupted"])
+    assert means["attack"] == pytest.approx(table[table["group"] == "attack"]["accuracy"].mean())
+    assert [*means.index] == [
+        "corruption", "attack", "blur", "gaussian_noise", "pgd_linf", "pgd_l2",
+    ]  # fmt: skip
+    assert (figures["low"] <= figures["value"]).all()
+    tests = pd.read_csv(folder / "tables" / "tests.csv")
+    assert len(tests) == len(means)
     assert "no attacks" not in capsys.readouterr().out
 
 

@@ -87,7 +87,7 @@ def test_the_stages_import_nothing_that_they_do_not_use(commands: list[str]):
     assert {"torch", "zntrack", "jemtrack.stages.trainer"} <= trained
     assert sorted(trained & {*UNUSED}) == []
     evaluated = imported(RUN, evaluate)
-    assert Path("nodes/EvaluateX/metrics.json").exists()
+    assert Path("nodes/EvaluateX/metrics").exists()
     # Its statistics.
     assert sorted(evaluated & {*UNUSED}) == ["scipy", "sklearn"]
 

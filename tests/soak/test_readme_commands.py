@@ -78,8 +78,8 @@ def test_every_command_of_the_readme_runs(whole_project: Project):
 
     assert all(f"Running stage '{stage}'" in said["make repro"] for stage in STAGES)
     assert "accuracy" in said["make repro"]
-    assert "MaxEntropyL2.accuracy" in said["dvc metrics diff"]
-    assert "XEntropyAugmented.nll" in said["dvc metrics diff HEAD lr3"]
+    assert "metrics/MaxEntropyL2.json" in said["dvc metrics diff"]
+    assert "metrics/XEntropyAugmented.json" in said["dvc metrics diff HEAD lr3"]
     assert "Running stage 'MaxEntropyHuber'" in said["dvc repro"]
-    evaluated = project.read("nodes/EvaluateX/metrics.json")
-    assert list(evaluated) == [*TRAINERS, "MaxEntropyHuber"]
+    evaluated = {path.stem for path in (project.path / "nodes/EvaluateX/metrics").iterdir()}
+    assert evaluated == {*TRAINERS, "MaxEntropyHuber"}

@@ -13,8 +13,8 @@ from jemtrack.project.scratch import (
     remove_leftovers,
     remove_unless_locked,
 )
-from jemtrack.train.checkpoint import checkpoint_path
 
+CHECKPOINT = f"000001-step1-{'0' * 32}.checkpoint"
 HOLD = """
     import sys, time
     from pathlib import Path
@@ -49,12 +49,12 @@ def test_what_was_finished_is_removed_and_what_was_not_stays(tmp_path):
 
     def break_off() -> None:
         with locked(folder):
-            checkpoint_path(folder, 1, 1, "0" * 32).write_text("half")
+            (folder / CHECKPOINT).write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         break_off()
-    assert checkpoint_path(folder, 1, 1, "0" * 32).exists()
+    assert (folder / CHECKPOINT).exists()
 
     with locked(folder):
         pass

@@ -46,9 +46,14 @@ def test_each_figure_is_scikit_learn_s_within_its_interval():
 
 
 def test_pairs_are_corrected_and_find_the_better_model():
-    pairs = detected().pairs
+    detection = detected()
+    pairs = detection.pairs
 
-    assert len(pairs) == 2 * 2
+    assert len(pairs) == 2 * 2 + 1
+    mean = pairs.iloc[-1]
+    assert (mean["partner"], mean["score"]) == ("mean", "log_density")
+    aurocs = [detection.mean_auroc(model) for model in ("good", "bad")]
+    assert mean["difference"] == pytest.approx(aurocs[0] - aurocs[1])
     assert {*pairs["first"]} == {"good"}
     assert (pairs["difference"] > 0).all()
     assert (pairs["p_corrected"] >= pairs["p_value"]).all()
@@ -79,13 +84,3 @@ def test_one_model_has_no_pairs_and_roc_curves_bear_their_names():
     for (partner, score), rows in curves:
         expected = Detection(IMAGES["good"][score], OUTLIERS[partner]["good"][score]).roc()
         assert rows["true_positive_rate"].tolist() == expected["true_positive_rate"].tolist()
-
-
-def test_auroc_is_by_partner_and_score():
-    detection = detected()
-
-    found = detection.auroc("good")
-
-    assert [*found] == ["letters", "uniform"]
-    row = detection.figures.query("model == 'good' and partner == 'uniform'").iloc[0]
-    assert found["uniform"][row.score] == row.auroc

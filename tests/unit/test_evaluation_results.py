@@ -53,12 +53,13 @@ def test_what_is_not_given_is_not_measured():
     plain, whole = results(), results(["letters", VALID], [MEASURED, VALID])
 
     assert {*whole.metrics["one"]} - {*plain.metrics["one"]} == {
-        "auroc", "temperature", "nll_at_temperature", "brier_at_temperature", "ece_at_temperature",
+        "auroc", "valid_nll", "temperature", "nll_at_temperature", "brier_at_temperature",
+        "ece_at_temperature",
     }  # fmt: skip
     assert {*whole.tables} - {*plain.tables} == {"outliers", "tests_outliers"}
     assert ([*plain.roc], [*whole.roc]) == ([], ["one", "other"])
     # The validation images are no outliers, and have no energies.
-    assert [*whole.metrics["one"]["auroc"]] == ["letters"]
+    assert [*whole.tables["outliers"]["partner"].unique()] == ["letters"]
     assert [*whole.energies["one"]["images"].unique()] == ["test", "train", "letters"]
 
 

@@ -85,19 +85,49 @@ def test_writing_again_changes_nothing(shipped):
 
 
 def test_the_order_of_a_new_stage_s_keys_is_that_of_reading(shipped):
-    keys = ["cmd", "deps", "params", "outs", "metrics"]
+    keys = ["cmd", "desc", "deps", "params", "outs", "metrics", "plots"]
 
-    assert list(read("dvc.yaml")) == ["stages", "plots"]
-    assert list(read("dvc.yaml")["stages"]["MaxEntropyL1"]) == keys
+    assert list(read("dvc.yaml")) == ["stages", "plots", "artifacts"]
+    assert list(read("dvc.yaml")["stages"]["EvaluateX"]) == keys
     # The report has no parameters.
     assert list(read("dvc.yaml")["stages"]) == [*read("params.yaml"), "Report"]
+
+
+def test_the_trainers_share_a_plot_of_each_curve_and_are_models_of_the_registry(shipped):
+    graph = read("dvc.yaml")
+
+    curves = {name: options for plot in graph["plots"] for name, options in plot.items()}
+    assert [*curves] == ["train_loss", "valid_nll", "valid_accuracy"]
+    trainers = ["XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2"]
+    assert curves["valid_nll"] == {
+        "x": "epoch", "y": {f"nodes/{name}/history.csv": "valid_nll" for name in trainers},
+    }  # fmt: skip
+    assert [*graph["artifacts"]] == ["xentropy-augmented", "max-entropy-l1", "max-entropy-l2"]
+    path = "nodes/MaxEntropyL1/model.safetensors"
+    assert graph["artifacts"]["max-entropy-l1"] == {"path": path, "type": "model"}
+
+
+def test_a_plot_and_an_artifact_changed_by_hand_stay_so(shipped):
+    edit("dvc.yaml", "- valid_nll:\n    x: epoch\n", "- valid_nll:\n    x: epoch\n    title: NLL\n")
+    edit(
+        "dvc.yaml",
+        "MaxEntropyL1/model.safetensors\n    type: model",
+        "MaxEntropyL1/model.safetensors\n    type: mine",
+    )
+    before = texts()
+
+    workflow.write_graph()
+
+    assert texts() == before
 
 
 def test_what_was_added_to_dvc_yaml_by_hand_stays(shipped, capsys):
     edit("dvc.yaml", "stages:\n", "# Mine.\nvars:\n- width: 3\nstages:\n  own:\n    cmd: echo\n")
     command = "MaxEntropyL1 --no-save-lockfile\n"
-    added = "    desc: the L1 form  # short\n    meta: {owner: me}\n    frozen: true\n    wdir: .\n"
+    added = "    meta: {owner: me}\n    frozen: true\n    wdir: .\n"
     edit("dvc.yaml", command, command + added)
+    desc = read("dvc.yaml")["stages"]["MaxEntropyL1"]["desc"]
+    edit("dvc.yaml", f"    desc: '{desc}'\n", "    desc: the L1 form  # short\n")
     edit(
         "dvc.yaml",
         "    - src/jemtrack/stages/max_entropy_l1.py\n",
@@ -114,10 +144,9 @@ def test_what_was_added_to_dvc_yaml_by_hand_stays(shipped, capsys):
         "        template: confidence\n",
         "        template: mine\n        title: 'How sure'\n",
     )
+    edit("dvc.yaml", "- valid_accuracy:\n", "- own.csv\n- valid_accuracy:\n")
     with Path("dvc.yaml").open("a") as file:
-        file.write(
-            "- own.csv\nartifacts:\n  best:\n    path: nodes/MaxEntropyL1/model.safetensors\n"
-        )
+        file.write("  best:\n    path: nodes/MaxEntropyL1/model.safetensors\n")
     before = texts()
 
     workflow.write_graph()
@@ -132,8 +161,8 @@ def test_what_was_added_to_dvc_yaml_by_hand_stays(shipped, capsys):
 def test_a_changed_parameter_stays_and_its_comment_with_it(shipped, capsys):
     edit(
         "params.yaml",
-        "  params:\n    dataset: digits\n",
-        "  # mine\n  params:\n    dataset: mnist5k  # more of it\n",
+        "  params:\n    dataset: digits # ",
+        "  # mine\n  params:\n    dataset: mnist5k  # more of it than ",
     )
     edit("params.yaml", "n_valid: 180", "n_valid: 18.0e+1")
     before = Path("params.yaml").read_text()
@@ -183,13 +212,49 @@ def test_a_field_that_vanished_goes_and_a_new_one_comes_to_its_place(root, capsy
     assert "Made.params.depth left the graph" in capsys.readouterr().err
 
 
-def test_the_columns_of_a_plot_are_one_value(root):
+def test_each_column_of_a_file_is_a_plot_which_can_be_changed_by_hand(root):
     Made().write_graph()
-    edit("dvc.yaml", "    - b\n", "")
+    edit("dvc.yaml", "nodes/Made/curve.csv: b", "nodes/Made/curve.csv: c")
 
     Made().write_graph()
 
-    assert read("dvc.yaml")["plots"] == [{"nodes/Made/curve.csv": {"x": "step", "y": ["a"]}}]
+    assert read("dvc.yaml")["plots"] == [
+        {"a": {"x": "step", "y": {"nodes/Made/curve.csv": "a"}}},
+        {"b": {"x": "step", "y": {"nodes/Made/curve.csv": "c"}}},
+    ]
+
+
+@parameters
+class Commented(Before):
+    """Parameters with a description.
+
+    Attributes:
+        lr: how fast; 0 is
+            not at all. More is elsewhere.
+        depth, width: sizes: %s.
+    """
+
+    width: int = 3
+
+
+Commented.__doc__ = (Commented.__doc__ or "") % ("very " * 30 + "long")
+
+
+def test_parameters_are_commented_by_their_docstrings_unless_by_hand(root):
+    Made(params=Commented()).write_graph()
+
+    lines = Path("params.yaml").read_text().splitlines()
+    said = {line.split(":")[0].strip(): line.partition(" # ")[2] for line in lines}
+    # The first sentence, or its first clause if it is long.
+    assert said["lr"] == "how fast; 0 is not at all"
+    assert (said["depth"], said["width"]) == ("sizes", "sizes")
+    assert said["_cls"] == ""
+    edit("params.yaml", "# how fast; 0 is not at all", "# mine")
+    before = texts()
+
+    Made(params=Commented()).write_graph()
+
+    assert texts() == before
 
 
 def test_numbers_too_small_to_write_out_are_read_as_numbers(root):

@@ -1,6 +1,5 @@
 """Files of a commit, read where they lie."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,29 +40,29 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def evaluate(folder: Path, *, committed: bool) -> None:
-    path = folder / "nodes" / "EvaluateX" / "metrics.json"
+    path = folder / "nodes" / "EvaluateX" / "tables" / "measures.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"graph": folder.as_posix(), "committed": committed}))
+    path.write_text(f"model,depth,committed\nL1,{len(folder.parts)},{int(committed)}\n")
 
 
 @pytest.mark.parametrize("name", ["HEAD", None])
 def test_each_graph_of_a_project_has_its_own_files(name, project, monkeypatch):
     committed = name == "HEAD"
 
-    assert Revision(name).metrics() == {"graph": ".", "committed": committed}
-    other = {"graph": "workflows/mnist", "committed": committed}
+    assert Revision(name).metrics() == {"L1": {"depth": 0, "committed": committed}}
+    other = {"L1": {"depth": 2, "committed": committed}}
     assert Revision(name, str(GRAPH)).metrics() == other
     monkeypatch.chdir(GRAPH)
     assert Revision(name).metrics() == other
-    assert Revision(name, str(project)).metrics() == {"graph": ".", "committed": committed}
+    assert Revision(name, str(project)).metrics() == {"L1": {"depth": 0, "committed": committed}}
 
 
 @pytest.mark.parametrize(
     ("revision", "said"),
     [
         (Revision("nowhere"), "'nowhere' is not a commit, branch, tag or experiment"),
-        (Revision("HEAD", "src"), "nodes/EvaluateX/metrics.json of HEAD"),
-        (Revision(None, "src"), "nodes/EvaluateX/metrics.json of the workspace"),
+        (Revision("HEAD", "src"), "nodes/EvaluateX/tables/measures.csv of HEAD"),
+        (Revision(None, "src"), "nodes/EvaluateX/tables/measures.csv of the workspace"),
         (Revision("HEAD", "/"), "/ is not in a DVC project"),
     ],
 )

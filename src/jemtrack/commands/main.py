@@ -70,10 +70,26 @@ def _add_graph(commands: Commands) -> None:
     check = commands.add_parser("check", help="check the parameters and the graph's files")
     check.set_defaults(command=_check)
 
-    show = commands.add_parser("show", help="show metrics, run times and memory side by side")
+    show = commands.add_parser(
+        "show",
+        help="show the models side by side",
+        description="Show the main measures of each evaluation, a row for each model.",
+        epilog="example: jemtrack show --md >> RESULTS.md",
+    )
+    form = show.add_mutually_exclusive_group()
+    form.add_argument(
+        "--all", dest="every", action="store_true", help="all measures, and each stage's costs"
+    )
+    form.add_argument("--json", dest="as_json", action="store_true", help="everything, as JSON")
+    form.add_argument("--md", action="store_true", help="the main measures, as Markdown")
     show.set_defaults(command=_show)
 
-    compare = commands.add_parser("compare", help="compare the evaluations of revisions")
+    compare = commands.add_parser(
+        "compare",
+        help="compare the evaluations of revisions",
+        description="Compare the evaluations of commits, branches, tags or experiments.",
+        epilog="example: jemtrack compare HEAD~1",
+    )
     compare.add_argument(
         "revisions",
         nargs="+",
@@ -81,6 +97,13 @@ def _add_graph(commands: Commands) -> None:
         help="the baseline first; a single one is compared with the workspace",
     )
     compare.set_defaults(command=_compare)
+
+    exps = commands.add_parser(
+        "exps",
+        help="list the experiments of a commit in five columns",
+        description="List the last commit and its experiments: what they changed, in which models.",
+    )
+    exps.set_defaults(command=_exps)
 
     notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
     notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
@@ -180,10 +203,16 @@ def _compare(options: argparse.Namespace) -> None:
     compare(options.revisions)
 
 
+def _exps(options: argparse.Namespace) -> None:
+    from jemtrack.commands.exps import exps
+
+    exps()
+
+
 def _show(options: argparse.Namespace) -> None:
     from jemtrack.commands.show import show
 
-    show()
+    show(every=options.every, as_json=options.as_json, md=options.md)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -1,17 +1,38 @@
-"""Print the metrics of the models side by side, and the run time and memory of each stage."""
+"""Print the models side by side: the main measures, or all of them with each stage's costs."""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
+from rich.box import MARKDOWN, SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from jemtrack.errors import InputError
+from jemtrack.evaluation.models.outlier_detection import MEAN
+from jemtrack.evaluation.models.results import SIGNIFICANT, metrics_of, read_tables
+from jemtrack.evaluation.report.summary import LOWER_IS_BETTER, not_worse
 
+NODES = Path("nodes")
 _WITHOUT_TERMINAL = 120
+# The headline's columns in their order; they fit 80 characters beside the trainers' names. An arrow
+# points to the better end.
+MEASURE_LABELS = {
+    "accuracy": "accuracy ↑",
+    "nll": "NLL ↓",
+    "brier": "Brier ↓",
+    "ece": "ECE ↓",
+    "auroc": "AUROC ↑",
+    "corruption": "corrupted ↑",
+}
+_LEGEND = (
+    f"*: best, or not significantly worse (p ≥ {SIGNIFICANT}, Holm), where others are worse",
+    "AUROC: mean over the kinds of outliers, by log p~(x)",
+    "corrupted: mean accuracy over all corruptions of the test images",
+)
 
 
 def table_console() -> Console:
@@ -22,36 +43,151 @@ def table_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WITHOUT_TERMINAL)
 
 
-NODES = Path("nodes")
+Measures = dict[str, dict[str, float]]  # by model and name
 
 
-def show(console: Console | None = None) -> None:
-    """Print the metrics of each evaluation, and the seconds and peak memory (MiB) of each stage.
+class Results(NamedTuple):
+    """What the stages under `nodes/` have measured.
+
+    Attributes:
+        evaluations: by evaluation, all measures by model.
+        others: by stage, such as MeasureRobustness, measures by model.
+        costs: by stage, seconds and memory.
+    """
+
+    evaluations: dict[str, Measures]
+    others: dict[str, Measures]
+    costs: dict[str, dict[str, float]]
+
+
+def results() -> Results:
+    """Read the results in the working directory.
+
+    Raises:
+        InputError: if there are none yet.
+    """
+    costs = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/resources.json"))}
+    if not costs:
+        raise InputError(f"{NODES}/ has no results yet: run `dvc repro`")
+    others = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/metrics.json"))}
+    return Results(
+        {
+            path.parent.parent.name: metrics_of(pd.read_csv(path))
+            for path in sorted(NODES.glob("*/tables/measures.csv"))
+        },
+        {
+            stage: content
+            for stage, content in others.items()
+            if content and all(isinstance(entry, dict) for entry in content.values())
+        },
+        costs,
+    )
+
+
+def show(
+    console: Console | None = None, *, every: bool = False, as_json: bool = False, md: bool = False
+) -> None:
+    """Print a headline table for each evaluation; with `every`, all measures and costs.
+
+    `as_json` prints everything as JSON instead, `md` the headline tables as Markdown.
 
     Raises:
         InputError: if there are no results yet.
     """
+    found = results()
+    if as_json:
+        print(json.dumps(found._asdict(), indent=2))
+        return
     console = console or table_console()
-    costs = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/resources.json"))}
-    if not costs:
-        raise InputError(f"{NODES}/ has no results yet: run `dvc repro`")
-    for path in sorted(NODES.glob("*/metrics.json")):
-        content = _read(path)
-        if content and all(isinstance(entry, dict) for entry in content.values()):
-            console.print(_by_measure(path.parent.name, content))
-    console.print(_by_stage(costs))
+    for name, measures in found.evaluations.items():
+        console.print(_headline(name, measures, md))
+    if every:
+        for title, models in (found.evaluations | found.others).items():
+            console.print(_by_measure(title, models))
+        console.print(_by_stage(found.costs))
+    if md:
+        return
+    if found.evaluations:
+        console.print(*_LEGEND, sep="\n", style="dim", highlight=False)
+    for path in sorted(NODES.glob("*/report.html")):
+        console.print(f"Report: [link={path.absolute().as_uri()}]{path}[/link]", highlight=False)
+    if not every:
+        console.print("All measures, run times and memory: jemtrack show --all", highlight=False)
 
 
-def _by_measure(title: str, models: dict[str, dict[str, Any]]) -> Table:
+class _Tested(NamedTuple):
+    """A measure by model, and the models to mark: the best, if any is significantly worse."""
+
+    measure: str
+    values: dict[str, float]
+    marked: set[str]
+
+
+def _tested_auroc(evaluation: str, measures: Measures) -> Iterator[_Tested]:
+    """Read the tests of the mean AUROC, if the evaluation has outliers of several kinds."""
+    path = NODES / evaluation / "tables" / "tests_outliers.csv"
+    tests = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["partner"])
+    tests = tests[tests["partner"] == MEAN]
+    values = {model: each["auroc"] for model, each in measures.items() if "auroc" in each}
+    if len(tests) and len(values) == len(measures):
+        yield _marking("auroc", values, tests)
+
+
+def _marking(measure: str, values: dict[str, float], tests: pd.DataFrame) -> _Tested:
+    figures = pd.DataFrame({"model": [*values], "value": [*values.values()]})
+    best = not_worse(figures, tests, measure in LOWER_IS_BETTER)
+    return _Tested(measure, values, best if best < values.keys() else set())
+
+
+def _tested(evaluation: str, measures: Measures) -> Iterator[_Tested]:
+    """Read the measures that have tests: of the evaluation, and of these models' robustness."""
+    yield from _tested_auroc(evaluation, measures)
+    for stage in (evaluation, "MeasureRobustness"):
+        folder = NODES / stage / "tables"
+        tables = read_tables(folder) if folder.is_dir() else {}
+        if not {"figures", "tests"} <= tables.keys():
+            continue
+        figures, tests = tables["figures"], tables["tests"]
+        for measure, rows in figures.groupby("measure"):
+            values = dict(zip(rows["model"], rows["value"], strict=True))
+            if measures.keys() <= values.keys():
+                yield _marking(str(measure), values, tests[tests["measure"] == measure])
+
+
+def _headline(name: str, measures: Measures, md: bool) -> Table:
+    """Build the table of an evaluation: a row for each model, the best values marked."""
+    tested = {each.measure: each for each in _tested(name, measures)}
+    untested = {key for each in measures.values() for key in each}
+    shown = [key for key in MEASURE_LABELS if key in tested or key in untested]
+    # Without most of the padding, seven columns fit 80 characters.
+    table = Table(box=MARKDOWN) if md else Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(name)
+    for key in shown:
+        table.add_column(MEASURE_LABELS[key], justify="right")
+    for model, values in measures.items():
+        cells = []
+        for key in shown:
+            value = tested[key].values[model] if key in tested else values.get(key)
+            cells.append(_marked(_cell(value), key in tested and model in tested[key].marked, md))
+        table.add_row(model, *cells)
+    return table
+
+
+def _marked(cell: str, best: bool, md: bool) -> str:
+    if md:
+        return f"**{cell}**" if best else cell
+    return f"[bold]{cell}[/bold]*" if best else f"{cell} "
+
+
+def _by_measure(title: str, models: dict[str, dict[str, float]]) -> Table:
     """Build a table with a column per model and a row per measure."""
     table = Table(title, *models)
-    # Nested values, such as AUROC by outliers and score, are left to the report.
     for measure in _names(models.values()):
         table.add_row(measure, *(_cell(each.get(measure)) for each in models.values()))
     return table
 
 
-def _by_stage(costs: dict[str, dict[str, Any]]) -> Table:
+def _by_stage(costs: dict[str, dict[str, float]]) -> Table:
     columns = _names(costs.values())
     table = Table("stage", *columns)
     for name, row in costs.items():
@@ -59,16 +195,11 @@ def _by_stage(costs: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def _names(rows: Iterable[dict[str, Any]]) -> list[str]:
-    found = (name for row in rows for name, value in row.items() if not _is_nested(value))
-    return list(dict.fromkeys(found))
+def _names(rows: Iterable[dict[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, dict | list)
-
-
-def _cell(value: Any) -> str:
+def _cell(value: float | None) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
     return "" if value is None else str(value)

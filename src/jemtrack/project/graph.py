@@ -22,6 +22,7 @@ from jemtrack.errors import InputError
 from jemtrack.files import atomic_write_texts
 from jemtrack.parameters import format_value
 from jemtrack.project.code import source_folder
+from jemtrack.project.comments import add_comments
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
 from jemtrack.project.params import (
     DVC,
@@ -65,8 +66,11 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
     _check_names(nodes, files)
     for node in nodes:
         _merge_node(node, files)
+    commented = [_comment(node, files[PARAMS].get(node.name)) for node in nodes]
     # A file with the same content keeps its formatting, to the last space.
     changed = [path for path, content in files.items() if content != _read(path)]
+    if any(commented) and PARAMS not in changed:
+        changed.append(PARAMS)
     if edited := [str(path) for path in paths if _bytes(path) != before[path]]:
         raise InputError(
             f"{', '.join(edited)} was edited while the graph was made; nothing is written: "
@@ -87,7 +91,7 @@ def _merge_node(node: Stage, files: Files) -> None:
     _check_parameters(node, merged)
     emitted = plugin.emit(merged)
     new = {"params": parameters, "stage": _plain(emitted["stages"])}
-    new["plots"] = _plain(emitted["plots"])
+    new |= {key: _plain(emitted[key]) for key in ("plots", "artifacts")}
     stages = files[DVC]["stages"] = files[DVC].get("stages") or CommentedMap()
     stages[name] = merge_stage(
         record.get("stage", MISSING),
@@ -99,16 +103,31 @@ def _merge_node(node: Stage, files: Files) -> None:
     plots = merge_paths(
         record.get("plots", []), files[DVC].get("plots") or [], new["plots"], f"{DVC}: plots", _tell
     )
-    if plots is MISSING:
-        files[DVC].pop("plots", None)
-    else:
-        files[DVC]["plots"] = plots
+    artifacts = merge(
+        record.get("artifacts", {}),
+        files[DVC].get("artifacts") or CommentedMap(),
+        new["artifacts"],
+        f"{DVC}: artifacts",
+        _tell,
+    )
+    for key, section in (("plots", plots), ("artifacts", artifacts)):
+        if section is MISSING or not section:
+            files[DVC].pop(key, None)
+        else:
+            files[DVC][key] = section
     files[ZNTRACK][name] = {**plugin.convert_to_zntrack_json(graph=None), WRITTEN: new}
     schemas = files[ZNTRACK].setdefault(SCHEMAS, {})
     for field in (field for field, value in parameters.items() if "_cls" in (value or ())):
         value = getattr(node, field)
         if schema := parameter_schema(type(value)):
             schemas[_class_path(value)] = schema
+
+
+def _comment(node: Stage, values: Any) -> bool:
+    """Say in params.yaml what the stage's parameters mean; return whether anything was added."""
+    sections = values.items() if isinstance(values, dict) else ()
+    known = ((section, getattr(node, field)) for field, section in sections if hasattr(node, field))
+    return sum(add_comments(section, type(value)) for section, value in known) > 0
 
 
 def _merge_parameters(name: str, record: Any, new: dict[str, Any], values: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def merge(written: Any, edited: Any, new: Any, where: str, tell: Tell) -> Any:
     hand that conflicts with a change of the graph, or that is dropped with the entry it was in.
     """
     if edited is MISSING:
-        return new
+        return _editable(new)
     if new is MISSING:
         return _without(written, edited, where, tell)
     if isinstance(edited, dict) and isinstance(new, dict):
@@ -101,9 +101,16 @@ def _merge_mapping(written: Any, edited: Any, new: Any, below: Callable[..., Any
     for key in reversed(new):
         if key not in edited:
             index = len(edited) if following is None else [*edited].index(following)
-            edited.insert(index, key, new[key])
+            edited.insert(index, key, _editable(new[key]))
         following = key
     return edited
+
+
+def _editable(value: Any) -> Any:
+    """Copy a value for a file: another stage may add to it, and `written` must not change then."""
+    if isinstance(value, dict):
+        return CommentedMap({key: _editable(each) for key, each in value.items()})
+    return [_editable(each) for each in value] if isinstance(value, list) else value
 
 
 def _without(written: Any, edited: Any, where: str, tell: Tell) -> Any:
@@ -141,7 +148,8 @@ def _insert_paths(edited: list[Any], wanted: dict[str, Any]) -> None:
     for path in reversed(wanted):
         at = [index for index, entry in enumerate(edited) if path in _by_path([entry])]
         if not at:
-            edited.insert(position, path if wanted[path] == {} else {path: wanted[path]})
+            entry = path if wanted[path] == {} else {path: wanted[path]}
+            edited.insert(position, _editable(entry))
         position = at[0] if at else position
 
 

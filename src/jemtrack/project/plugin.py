@@ -6,6 +6,7 @@
 
 import copy
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from jemtrack.project.code import PACKAGE, SOURCE, code_deps, source_folder
 from jemtrack.project.params import VERSIONS
 
 # The order of a stage's keys, for readers: what it runs, reads and writes.
-_KEYS = ("cmd", "always_changed", "deps", "params", "outs", "metrics", "plots")
+_KEYS = ("cmd", "desc", "always_changed", "deps", "params", "outs", "metrics", "plots")
 
 
 class StagePlugin(DVCPlugin):  # type: ignore[misc]
@@ -37,9 +38,10 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         return found if isinstance(found, dict) else {}
 
     def emit(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the stage under `stages`, and the top-level plots of dvc.yaml under `plots`.
+        """Return the stage under `stages`, and what it adds to `plots` and `artifacts` of dvc.yaml.
 
-        Some of the stage's inputs depend on its `parameters`.
+        Some of the stage's inputs depend on its `parameters`. Curves of the same name of several
+        stages share a plot.
 
         Raises:
             InputError: if `dvc repro` cannot import the class of the node or of an object in its
@@ -57,14 +59,25 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         stage["params"] = [*stage.get("params", []), {VERSIONS.as_posix(): None}]
         stage["deps"] = sorted({*stage.get("deps", []), *inputs, *code})
         declared = self._plots()
-        curves = [entry for entry in declared if _has_curves(entry)]
+        curves = [entry for entry in declared if isinstance(entry, dict) and _has_curves(entry)]
+        stage["desc"] = _summary(type(self.node))
         # DVC draws several curves in one plot only for top-level plots. All others are outs of
         # their stage, where `dvc plots show <path>` finds them.
         stage["plots"] = [entry for entry in declared if entry not in curves]
         plots = {_path(entry) for entry in stage["plots"]}
         stage["outs"] = [entry for entry in stage["outs"] if _path(entry) not in plots]
         ordered = {key: stage[key] for key in _KEYS if stage.get(key)}
-        return {"stages": ordered, "plots": [*emitted["plots"], *curves]}
+        overlays = [plot for entry in curves for plot in _overlays(*next(iter(entry.items())))]
+        plots_of_all = [*emitted["plots"], *overlays]
+        return {"stages": ordered, "plots": plots_of_all, "artifacts": self._artifacts()}
+
+    def _artifacts(self) -> dict[str, Any]:
+        """Return the out that is declared as an artifact, by a name that DVC's registry allows."""
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", self.node.name).lower()
+        for field in dataclasses.fields(self.node):
+            if kind := field.metadata.get("artifact"):
+                return {name: {"path": getattr(self.node, field.name).as_posix(), "type": kind}}
+        return {}
 
     def _plots(self) -> list[str | dict[str, Any]]:
         """Return the outs declared as plots: {path: options}, or the path alone for images."""
@@ -125,5 +138,17 @@ def _path(entry: str | dict[str, Any]) -> str:
     return entry if isinstance(entry, str) else next(iter(entry))
 
 
-def _has_curves(entry: str | dict[str, Any]) -> bool:
-    return isinstance(entry, dict) and isinstance(next(iter(entry.values())).get("y"), list)
+def _summary(cls: type) -> str:
+    """Return the first line of a class's docstring; none for the signature that dataclasses add."""
+    doc = cls.__doc__ or ""
+    return "" if doc.startswith(f"{cls.__name__}(") else doc.strip().partition("\n")[0]
+
+
+def _overlays(path: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a plot for each of the file's columns, in which other files may draw theirs."""
+    for column in options["y"]:
+        yield {column: {**options, "y": {path: column}}}
+
+
+def _has_curves(entry: dict[str, Any]) -> bool:
+    return isinstance(next(iter(entry.values())).get("y"), list)

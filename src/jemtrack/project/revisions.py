@@ -11,7 +11,6 @@ Files that git does not track come from DVC's cache or its remote.
 """
 
 import io
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import nn
 
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
+from jemtrack.evaluation.models.results import metrics_of
 from jemtrack.shared.components import imported
 from jemtrack.train.phase import Models
 
@@ -85,10 +85,9 @@ class Revision:
         root = Path(Repo.find_root(folder)).resolve()
         return str(root), (folder / path).relative_to(root).as_posix()
 
-    def metrics(self, stage: str = EVALUATION) -> dict[str, Any]:
-        """Read the metrics of a stage; those of an evaluation are by model."""
-        found: dict[str, Any] = json.loads(self.read(NODES / stage / "metrics.json"))
-        return found
+    def metrics(self, stage: str = EVALUATION) -> dict[str, dict[str, float]]:
+        """Read all measures of an evaluation, by model."""
+        return metrics_of(self.table(f"{stage}/tables/measures.csv"))
 
     def params(self) -> dict[str, Any]:
         """Read the parameters of all stages."""
@@ -97,7 +96,9 @@ class Revision:
 
     def table(self, path: str) -> pd.DataFrame:
         """Read a CSV file under `nodes/`, such as `EvaluateX/tables/figures.csv`."""
-        return pd.read_csv(io.BytesIO(self.read(NODES / path)), keep_default_na=False)
+        return pd.read_csv(
+            io.BytesIO(self.read(NODES / path)), keep_default_na=False, na_values=[""]
+        )
 
     def models(self, trainer: str) -> Models:
         """Load the models of a trainer by name, in evaluation mode, on the CPU."""

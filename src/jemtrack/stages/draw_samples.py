@@ -53,7 +53,7 @@ class SampleArgs:
 
 
 class DrawSamples(Stage):
-    """Draws images of each class from models, by Langevin chains.
+    """Draw images of each class from models, by Langevin chains.
 
     Attributes:
         data: the file of prepared images.
@@ -63,7 +63,8 @@ class DrawSamples(Stage):
             the test images, are from those of test images.
         params: which chains.
         sampler: how a chain goes.
-        metrics: an object a model.
+        metrics: an object for each model; in git, but not among DVC's metrics, whose tables
+            would not fit a screen.
         grids: an image a model, with a row a class.
         energies: the energies along the chains, a file a model.
     """
@@ -75,7 +76,7 @@ class DrawSamples(Stage):
     sampler: LangevinSampler = zntrack.deps(
         default_factory=lambda: LangevinSampler(n_steps=200, pixel_clamp=True)
     )
-    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json", cache=False)
     grids: Path = plot(zntrack.nwd / "grids")
     energies: Path = plot(zntrack.nwd / "energies", x="step", y="energy")
 

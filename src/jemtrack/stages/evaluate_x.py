@@ -15,7 +15,7 @@ from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.evaluation.models.evaluate import MEASURED, TRAIN, VALID, Statistics, evaluate
 from jemtrack.evaluation.models.model_outputs import save_outputs
-from jemtrack.evaluation.models.results import FOLDERS, write_tables
+from jemtrack.evaluation.models.results import FOLDERS, write_metrics, write_tables
 from jemtrack.jem.scores import run_models
 from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS
@@ -59,7 +59,7 @@ class EvalArgs:
 
 
 class EvaluateX(Stage):
-    """Measures trained models side by side.
+    """Measure trained models side by side: accuracy, calibration, outlier detection.
 
     Attributes:
         data: the file of prepared images.
@@ -67,7 +67,7 @@ class EvaluateX(Stage):
         outliers: files of images that the models have never seen, by PrepareOutliers.
         params: what to measure on.
         operation: what to measure, a dataclass called with logits and labels.
-        metrics: an object a model.
+        metrics: a small file for each model, which DVC shows as a row.
         facts: what was measured on which images, and the MD5 of each model file.
         calibration: the rows of a reliability diagram, a file a model.
         energies: histograms of energies, a file a model.
@@ -82,7 +82,7 @@ class EvaluateX(Stage):
     outliers: list[Path] = zntrack.deps_path(default_factory=list)
     params: EvalArgs = zntrack.deps(default_factory=EvalArgs)
     operation: Any = zntrack.deps(default_factory=CalibrationMeasures)
-    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics", cache=False)
     facts: Path = zntrack.outs_path(zntrack.nwd / "facts.json")
     calibration: Path = plot(
         zntrack.nwd / "calibration", x="confidence", y="accuracy", template="confidence"
@@ -123,7 +123,7 @@ class EvaluateX(Stage):
             measures=self.operation,
             statistics=Statistics(data.seed, params.n_resamples, params.level),
         )
-        self.metrics.write_text(json.dumps(results.metrics, indent=2) + "\n")
+        write_metrics(results.metrics, self.metrics)
         for name in FOLDERS:
             write_tables(getattr(results, name), getattr(self, name))
         measured = {model: of_sets[MEASURED] for model, of_sets in outputs.items()}

@@ -1,10 +1,10 @@
 """The stage MeasureRobustness."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from jemtrack.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.evaluation.attacks import attacks_are_there, correct_under_attack
 from jemtrack.evaluation.measures.inputs import LabelledLogits
+from jemtrack.evaluation.statistics.means import compare_means
 from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model
@@ -61,22 +62,44 @@ class RobustnessArgs:
     threads: Threads = DEFAULT_THREADS
 
 
+class _Result(NamedTuple):
+    """Which images, (N,), a model classifies right at one strength of a kind."""
+
+    group: str
+    kind: str
+    strength: float
+    right_N: np.ndarray
+
+    def table_row(self) -> dict[str, Any]:
+        """Compute the accuracy with its interval."""
+        low, high = wilson_interval(self.right_N.sum(), len(self.right_N))
+        return {
+            **{"group": self.group, "kind": self.kind, "strength": self.strength},
+            **{"accuracy": float(self.right_N.mean()), "low": float(low), "high": float(high)},
+            "count": len(self.right_N),
+        }
+
+
 class MeasureRobustness(Stage):
-    """Measures how often models are right when images are corrupted or attacked.
+    """Measure how often models are right when images are corrupted or attacked.
 
     Attributes:
         data: the file of prepared images.
         models: the trainers' model files; a trainer's folder is the model's name.
         params: what is done to the images.
-        metrics: an object a model.
-        curves: accuracy by kind and strength, a file a model.
+        metrics: an object for each model; in git, but not among DVC's metrics, whose tables
+            would not fit a screen.
+        curves: accuracy by kind and strength, a file for each model.
+        tables: mean accuracy over the strengths of each kind with intervals, and tests between
+            models.
     """
 
     data: Path = zntrack.deps_path()
     models: list[Path] = zntrack.deps_path()
     params: RobustnessArgs = zntrack.deps(default_factory=RobustnessArgs)
-    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json", cache=False)
     curves: Path = plot(zntrack.nwd / "curves", x="strength", y="accuracy", template="robustness")
+    tables: Path = zntrack.outs_path(zntrack.nwd / "tables")
 
     def compute(self) -> None:
         """Corrupt and attack the same images for each model."""
@@ -86,24 +109,29 @@ class MeasureRobustness(Stage):
         stream = generator(data.seed, "images of robustness")
         images = data.test[torch.randperm(len(data.test), generator=stream)[: self.params.n_images]]
         self.curves.mkdir(parents=True, exist_ok=True)
+        results = {path.parent.name: [*self._results(path, images, data)] for path in self.models}
         metrics = {}
-        for path in self.models:
-            table = pd.DataFrame(self._rows(path, images, data))
-            table.to_csv(self.curves / f"{path.parent.name}.csv", index=False)
-            metrics[path.parent.name] = _means(table)
+        for model, rows in results.items():
+            table = pd.DataFrame([row.table_row() for row in rows])
+            table.to_csv(self.curves / f"{model}.csv", index=False)
+            metrics[model] = _means(table)
+        figures, tests = compare_means(_by_image(results), data.seed)
+        self.tables.mkdir(parents=True, exist_ok=True)
+        figures.to_csv(self.tables / "figures.csv", index=False)
+        tests.to_csv(self.tables / "tests.csv", index=False)
         if not attacks_are_there() and (self.params.linf_radii or self.params.l2_radii):
             print("no attacks: they need `pip install 'jemtrack[attacks]'`")
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         tracking.send({"params": self.params}, self.metrics, [])
 
-    def _rows(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[Any]:
+    def _results(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[_Result]:
         model, _, notes = load_model(path)
         model.eval().to(chosen_device(self.params.device))
         sigma, at_once = float(notes["sigma"]), self.params.images_per_pass
         for kind, strength, shown in self._corrupted(images, data.seed):
             logits_NC, _ = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
             right_N = LabelledLogits(logits_NC, images.labels_N).correct_N
-            yield _row("corruption", kind, strength, right_N)
+            yield _Result("corruption", kind, strength, right_N)
         if not attacks_are_there():
             return
         some = images[torch.arange(min(self.params.n_attacked, len(images)))]
@@ -120,7 +148,7 @@ class MeasureRobustness(Stage):
                     seed=data.seed,
                     batch_size=at_once,
                 )
-                yield _row("attack", f"pgd_{norm}", radius, right_N)
+                yield _Result("attack", f"pgd_{norm}", radius, right_N)
 
     def _corrupted(
         self, images: LabelledImages, seed: int
@@ -132,12 +160,20 @@ class MeasureRobustness(Stage):
                 yield kind, strength, LabelledImages(shown_NCHW, images.labels_N)
 
 
-def _row(group: str, kind: str, strength: float, right_N: np.ndarray) -> dict[str, Any]:
-    low, high = wilson_interval(right_N.sum(), len(right_N))
+def _by_image(results: Mapping[str, Sequence[_Result]]) -> dict[str, dict[str, np.ndarray]]:
+    """Average over strengths: by kind and model, the share of strengths at which an image is right.
+
+    The groups (`corruption`, `attack`) come first, as means over all of their kinds.
+    """
+    rows = {model: [row for row in each if row.kind != "none"] for model, each in results.items()}
+    every = [row for each in rows.values() for row in each]
+    names = dict.fromkeys([*(row.group for row in every), *(row.kind for row in every)])
     return {
-        **{"group": group, "kind": kind, "strength": strength},
-        **{"accuracy": float(right_N.mean()), "low": float(low), "high": float(high)},
-        "count": len(right_N),
+        name: {
+            model: np.mean([row.right_N for row in each if name in (row.group, row.kind)], axis=0)
+            for model, each in rows.items()
+        }
+        for name in names
     }
 
 

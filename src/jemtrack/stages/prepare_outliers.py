@@ -31,7 +31,7 @@ class OutlierArgs:
 
 
 class PrepareOutliers(Stage):
-    """Makes images of the data set's shape that no trainer has seen, a set a partner.
+    """Make images of the data set's shape that no trainer has seen, a set for each partner.
 
     Attributes:
         data: the file of prepared images.

@@ -10,31 +10,45 @@ import pandas as pd
 import yaml
 import zntrack
 
-from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, read_tables
-from jemtrack.project.params import PARAMS
+from jemtrack.data.images import DataSplits
+from jemtrack.evaluation.models.model_outputs import load_outputs
+from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, metrics_of, read_tables
+from jemtrack.evaluation.report.content import PageContent, Robustness
+from jemtrack.project.params import PARAMS, VERSIONS
+from jemtrack.stages import report_inputs as inputs
 from jemtrack.stages.stage import Stage
 
 
 class Report(Stage):
-    """Writes the results of an evaluation as one HTML page.
+    """Write the results of an evaluation as one HTML page.
 
     Attributes:
-        metrics, facts, tables, calibration, energies, risk_coverage, roc: those of EvaluateX.
+        facts, tables, calibration, energies, risk_coverage, roc, outputs: those of EvaluateX.
+        data: the file of prepared images.
+        models: the trainers' model files; a trainer's folder is the model's name.
+        histories: the trainers' metrics of each epoch.
+        outliers: files of images that the models have never seen, by PrepareOutliers.
         robustness: folders of curves, by MeasureRobustness.
+        robustness_tables: folders of tables, by MeasureRobustness.
         samples: folders of image grids, by DrawSamples.
         sample_metrics: files of what was measured on them.
         parameters: the file of all stages' parameters.
         report: the page; it needs no network and no file beside it.
     """
 
-    metrics: Path = zntrack.deps_path()
     facts: Path = zntrack.deps_path()
     tables: Path = zntrack.deps_path()
     calibration: Path = zntrack.deps_path()
     energies: Path = zntrack.deps_path()
     risk_coverage: Path = zntrack.deps_path()
     roc: Path = zntrack.deps_path()
+    outputs: Path = zntrack.deps_path()
+    data: Path = zntrack.deps_path()
+    models: list[Path] = zntrack.deps_path()
+    histories: list[Path] = zntrack.deps_path(default_factory=list)
+    outliers: list[Path] = zntrack.deps_path(default_factory=list)
     robustness: list[Path] = zntrack.deps_path(default_factory=list)
+    robustness_tables: list[Path] = zntrack.deps_path(default_factory=list)
     samples: list[Path] = zntrack.deps_path(default_factory=list)
     sample_metrics: list[Path] = zntrack.deps_path(default_factory=list)
     parameters: Path = zntrack.deps_path(PARAMS)
@@ -43,18 +57,26 @@ class Report(Stage):
     def compute(self) -> None:
         """Read all results, and write the page."""
         # What draws takes a second to import.
-        from jemtrack.evaluation.report.page import PageContent, render
+        from jemtrack.evaluation.report.page import render
 
+        self.report.write_text(render(self._content()))
+        print(f"Report: {self.report}")
+
+    def _content(self) -> PageContent:
         facts = json.loads(self.facts.read_text())
-        metrics = json.loads(self.metrics.read_text())
-        tables = {name: read_tables(getattr(self, name), order=[*metrics]) for name in FOLDERS}
-        results = EvaluationResults(metrics, **tables)
+        results, data = self._results(), DataSplits.load(self.data)
+        robustness = self._robustness()
+        histories = {path.parent.name: inputs.history(path) for path in self.histories}
+        stored = load_outputs(self.outputs.read_bytes(), str(self.outputs))
+        kinds = robustness.curves["kind"].unique() if len(robustness.curves) else ()
         code, changed_files = code_version()
-        content = PageContent(
-            title=f"{self.metrics.parent.name}: {len(results.models)} models on {facts['dataset']}",
+        return PageContent(
+            title=f"{self.tables.parent.name}: {len(results.models)} models on {facts['dataset']}",
             facts=facts,
             results=results,
-            robustness=self._curves(),
+            code=code,
+            changed_files=changed_files,
+            robustness=robustness,
             grids={
                 path.stem: path.read_bytes()
                 for folder in self.samples
@@ -65,23 +87,39 @@ class Report(Stage):
                 for path in self.sample_metrics
                 for model, values in json.loads(path.read_text()).items()
             },
-            code=code,
-            changed_files=changed_files,
+            examples=inputs.examples(data, facts["split"], self.outliers, kinds, stored),
+            histories=histories,
+            training={
+                path.parent.name: inputs.training_costs(path, histories.get(path.parent.name))
+                for path in self.models
+            },
+            data=inputs.data_facts(data, self.data),
+            counts=inputs.class_counts(data),
+            environment=inputs.environment(_mapping(VERSIONS)),
             parameters={
-                stage: dict(_dotted(values))
-                for stage, values in yaml.safe_load(self.parameters.read_text()).items()
+                stage: dict(_dotted(values)) for stage, values in _mapping(self.parameters).items()
             },
         )
-        self.report.write_text(render(content))
 
-    def _curves(self) -> pd.DataFrame:
-        """Read the curves of all models, with a column `model`."""
+    def _results(self) -> EvaluationResults:
+        metrics = metrics_of(read_tables(self.tables)["measures"])
+        tables = {name: read_tables(getattr(self, name), order=[*metrics]) for name in FOLDERS}
+        return EvaluationResults(metrics, **tables)
+
+    def _robustness(self) -> Robustness:
+        """Read the curves of all models, with a column `model`, and the tables."""
         curves = [
             table.assign(model=model)
             for folder in self.robustness
             for model, table in read_tables(folder).items()
         ]
-        return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
+        tables = [read_tables(folder) for folder in self.robustness_tables]
+        return Robustness(
+            *(
+                pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+                for parts in (curves, [t["figures"] for t in tables], [t["tests"] for t in tables])
+            )
+        )
 
 
 def code_version() -> tuple[str, list[str]]:
@@ -104,6 +142,11 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.rstrip()
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file; a file that is not there is empty."""
+    return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -40,7 +40,8 @@ class Trainer(Stage):
         recipe: `defaults`, `steps`, `divergence` and `callbacks` of the training, or the path of a
             recipe file; without steps it is the ordinary training by `params` and `objective`.
         model: the trained model.
-        metrics: the last epoch's losses, and what the model does on validation images.
+        metrics: the last epoch's losses, and what the model does on validation images; in git, but
+            not among DVC's metrics, which are those of EvaluateX.
         history: the same for each epoch.
         record: all that happened, in JSON lines with times; nothing depends on it.
     """
@@ -49,10 +50,12 @@ class Trainer(Stage):
     params: TrainArgs = zntrack.deps(default_factory=TrainArgs)
     objective: Any = zntrack.deps()
     recipe: dict[str, Any] | str = zntrack.params(default_factory=dict)
-    model: Path = zntrack.outs_path(zntrack.nwd / "model.safetensors")
-    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    model: Path = zntrack.outs_path(
+        zntrack.nwd / "model.safetensors", metadata={"artifact": "model"}
+    )
+    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json", cache=False)
     history: Path = plot(
-        zntrack.nwd / "history.csv", x="epoch", y=["train_loss", "valid_nll"], y_label="loss"
+        zntrack.nwd / "history.csv", x="epoch", y=["train_loss", "valid_nll", "valid_accuracy"]
     )
     record: Path = zntrack.outs_path(zntrack.nwd / "record")
 

@@ -12,28 +12,35 @@ from jemtrack.stages.prepare_data import PrepareData
 from jemtrack.stages.prepare_outliers import OutlierArgs, PrepareOutliers
 from jemtrack.stages.report import Report
 from jemtrack.stages.stage import Stage
+from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
 
-def measuring_stages(data: Any, models: list[Any], outliers: OutlierArgs) -> list[Stage]:
+def measuring_stages(data: Any, trainers: list[Trainer], outliers: OutlierArgs) -> list[Stage]:
     """Declare the outliers, the robustness, the samples, the evaluation and the report on them all.
 
-    `data` and `models` are outs of the graph's other stages; the first model is the classifier
-    that judges the samples.
+    `data` is an out of the graph's other stages; the first trainer's model is the classifier that
+    judges the samples.
     """
+    models = [trainer.model for trainer in trainers]
     prepared = PrepareOutliers(data=data, params=outliers)
     robustness = MeasureRobustness(data=data, models=models)
     samples = DrawSamples(data=data, models=models, features=models[0])
     evaluated = EvaluateX(data=data, models=models, outliers=[prepared.images])
     report = Report(
-        metrics=evaluated.metrics,
         facts=evaluated.facts,
         tables=evaluated.tables,
         calibration=evaluated.calibration,
         energies=evaluated.energies,
         risk_coverage=evaluated.risk_coverage,
         roc=evaluated.roc,
+        outputs=evaluated.outputs,
+        data=data,
+        models=models,
+        histories=[trainer.history for trainer in trainers],
+        outliers=[prepared.images],
         robustness=[robustness.curves],
+        robustness_tables=[robustness.tables],
         samples=[samples.grids],
         sample_metrics=[samples.metrics],
     )
@@ -48,8 +55,7 @@ def nodes() -> list[Stage]:
         MaxEntropyL1(data=prepared.images),
         MaxEntropyL2(data=prepared.images),
     ]
-    models = [trainer.model for trainer in trainers]
-    return [prepared, *trainers, *measuring_stages(prepared.images, models, OutlierArgs())]
+    return [prepared, *trainers, *measuring_stages(prepared.images, trainers, OutlierArgs())]
 
 
 def write_graph(*, run: bool = False, no_exec: bool | None = None) -> None:

@@ -72,10 +72,9 @@ def nodes(dataset: str, scale: Literal["cpu", "gpu"] = "cpu") -> list[Stage]:
             recipe={"divergence": {"action": "retry"}},
         ),
     ]
-    models = [trainer.model for trainer in trainers]
     other = next(each for each in DATASETS if each != dataset)
     outliers = OutlierArgs(partners=[other, *MADE], data_root=str(ROOT / "data"))
-    return [prepared, *trainers, *measuring_stages(prepared.images, models, outliers)]
+    return [prepared, *trainers, *measuring_stages(prepared.images, trainers, outliers)]
 
 
 def write_graph(dataset: str, scale: Literal["cpu", "gpu"] = "cpu", *, run: bool = False) -> None:

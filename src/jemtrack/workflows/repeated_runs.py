@@ -48,7 +48,7 @@ def nodes(workflow: Workflow, count: int) -> list[Stage]:
             outliers=[outliers.images],
         )
         stages += [prepared, *trainers, outliers, evaluated]
-        evaluations.append(evaluated.metrics)
+        evaluations.append(evaluated.tables)
     params = SummaryArgs(runs="seeds" if workflow == "seeds" else "folds")
     summary = SummariseRuns(evaluations=evaluations, params=params)
     return [*stages, summary]

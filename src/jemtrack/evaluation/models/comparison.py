@@ -3,6 +3,7 @@
 Letters: N images, C classes, R resamples.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -30,6 +31,7 @@ from jemtrack.evaluation.statistics.resampling import (
     Interval,
     bootstrap,
     calibration_error_of,
+    enough_resamples,
     mean_of,
     percentile_interval,
     wilson_interval,
@@ -69,7 +71,7 @@ def compare_classifiers(
     Intervals: Wilson's for accuracy, percentile bootstrap for NLL and Brier score, simulated bins
     for ECE. Tests: McNemar's for accuracy, a paired bootstrap for the rest, all from the same
     resamples; that of ECE allows for the bias of few images, so it finds less. One model has no
-    pairs.
+    pairs. There are at least `enough_resamples` for the number of tests.
 
     Raises:
         InputError: when there is no model, no image, or logits and labels do not fit together.
@@ -80,6 +82,8 @@ def compare_classifiers(
         name: _Model(LabelledLogits(each, labels_N), reliability[name] if reliability else None)
         for name, each in logits.items()
     }
+    n_tests = len(MEASURES) * math.comb(len(models), 2)
+    n_resamples = max(n_resamples, enough_resamples(n_tests))
     figures = {(name, key): each for name in models for key, each in models[name].figures.items()}
     for (name, measure), resampled_R in bootstrap(
         figures, len(labels_N), seed, n_resamples

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -11,13 +10,13 @@ from jemtrack.evaluation.measures.calibration import N_BINS
 from jemtrack.evaluation.measures.calibration_measures import Calibration
 from jemtrack.evaluation.measures.energy_histograms import energy_histograms
 from jemtrack.evaluation.measures.inputs import LabelledLogits
-from jemtrack.evaluation.measures.scores import confusion
+from jemtrack.evaluation.measures.scores import confusion, nll_by_image
 from jemtrack.evaluation.measures.selective import risk_coverage
 from jemtrack.evaluation.measures.temperature import scaled_measures
 from jemtrack.evaluation.models.comparison import compare_classifiers
 from jemtrack.evaluation.models.model_outputs import ModelOutputs
 from jemtrack.evaluation.models.outlier_detection import OutlierDetection, detect_outliers
-from jemtrack.evaluation.models.results import EvaluationResults
+from jemtrack.evaluation.models.results import EvaluationResults, measures_table
 from jemtrack.evaluation.statistics.resampling import N_RESAMPLES
 
 # The image sets that are not outliers: those that are measured, some training images, and the
@@ -67,16 +66,19 @@ def evaluate(
     }
     detection = _detection(outputs, statistics)
     n_bins = getattr(measures, "n_bins", N_BINS)
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, float]] = {}
     for model, calibration in calibrations.items():
         metrics[model] = dict(calibration.metrics)
         if VALID in labels:
             valid = LabelledLogits(outputs[model][VALID].logits_NC, labels[VALID])
             metrics[model] |= scaled_measures(valid, checked[model], n_bins)
+            metrics[model]["valid_nll"] = float(
+                nll_by_image(valid.logits_NC, valid.labels_N).mean()
+            )
         if detection is not None:
-            metrics[model]["auroc"] = detection.auroc(model)
+            metrics[model]["auroc"] = detection.mean_auroc(model)
     reliability = {model: each.reliability for model, each in calibrations.items()}
-    tables = {"confusion": _confusions(checked)}
+    tables = {"measures": measures_table(metrics), "confusion": _confusions(checked)}
     comparison = compare_classifiers(
         {model: each.logits_NC for model, each in checked.items()},
         labels[MEASURED],

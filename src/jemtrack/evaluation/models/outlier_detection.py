@@ -5,18 +5,26 @@ Letters: N images, R resamples.
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from jemtrack.evaluation.measures.detection import MEASURES, Detection
-from jemtrack.evaluation.statistics.paired_tests import paired_bootstrap, with_correction
+from jemtrack.evaluation.statistics.delong import (
+    Placements,
+    auroc_interval,
+    delong_test,
+    mean_placements,
+    placements,
+)
+from jemtrack.evaluation.statistics.paired_tests import with_correction
 from jemtrack.evaluation.statistics.resampling import N_RESAMPLES, bootstrap, percentile_interval
 
 # By model and score, the scores of a set of images, (N,).
 Scores = Mapping[str, Mapping[str, np.ndarray]]
-_AUROC = MEASURES.index("auroc")
+DENSITY = "log_density"  # the score that every energy-based model has by itself
+MEAN = "mean"  # over all partners, in the place of one
 
 
 class OutlierDetection(NamedTuple):
@@ -28,7 +36,8 @@ class OutlierDetection(NamedTuple):
             `n_outliers`.
         pairs: a row a partner, score and pair of models, with the columns of
             `jemtrack.evaluation.models.comparison.Comparison.pairs` and `partner` and `score`; the
-            difference is that of AUROC.
+            difference is that of AUROC. Of several partners, the last rows are of the mean over
+            all of them, by log p~(x).
         roc: by model, rows of `Detection.roc` with `partner` and `score`.
     """
 
@@ -36,13 +45,10 @@ class OutlierDetection(NamedTuple):
     pairs: pd.DataFrame
     roc: dict[str, pd.DataFrame]
 
-    def auroc(self, model: str) -> dict[str, dict[str, float]]:
-        """Select a model's AUROC by partner and score."""
-        rows = self.figures[self.figures["model"] == model]
-        return {
-            str(partner): dict(zip(some["score"], some["auroc"].tolist(), strict=True))
-            for partner, some in rows.groupby("partner", sort=False)
-        }
+    def mean_auroc(self, model: str) -> float:
+        """Average a model's AUROC by its density, log p~(x), over the partners."""
+        rows = self.figures[(self.figures["model"] == model) & (self.figures["score"] == DENSITY)]
+        return float(rows["auroc"].mean())
 
 
 def detect_outliers(
@@ -55,6 +61,9 @@ def detect_outliers(
 ) -> OutlierDetection:
     """Measure how well each score of each model separates images from each partner's outliers.
 
+    The intervals and tests of AUROC are DeLong's; those of the other measures are percentiles of
+    the bootstrap.
+
     Args:
         images: the scores of the images, by model and score.
         outliers: by partner, those of its outliers.
@@ -63,6 +72,7 @@ def detect_outliers(
         level: of confidence.
     """
     rows, pairs = [], []
+    of_all: dict[tuple[str, str], list[Placements]] = {}
     roc: dict[str, list[pd.DataFrame]] = {model: [] for model in images}
     for partner, of_partner in outliers.items():
         detections = {
@@ -70,31 +80,52 @@ def detect_outliers(
             for model, scores in images.items()
             for score, images_N in scores.items()
         }
+        placed = {
+            (model, score): placements(images_N, of_partner[model][score])
+            for model, scores in images.items()
+            for score, images_N in scores.items()
+        }
         # Of one partner all have equally many images: a resample serves every model.
         sizes = next(iter(detections.values())).sizes
         resampled = bootstrap(detections, sizes, seed, n_resamples)
-        values = {key: each.measures() for key, each in detections.items()}
         for (model, score), detection in detections.items():
             which = {"model": model, "partner": partner, "score": score}
-            bounds = _bounds(resampled[model, score], level)
+            bounds = _bounds(resampled[model, score], placed[model, score], level)
             counts = dict(zip(("n_images", "n_outliers"), sizes, strict=True))
-            rows.append({**which, **values[model, score], **bounds, **counts})
+            rows.append({**which, **detection.measures(), **bounds, **counts})
             roc[model].append(detection.roc().assign(partner=partner, score=score))
-        for score in next(iter(images.values())):
-            for one, two in combinations(images, 2):
-                first, second = resampled[one, score][:, _AUROC], resampled[two, score][:, _AUROC]
-                difference = values[one, score]["auroc"] - values[two, score]["auroc"]
-                test = paired_bootstrap(difference, first - second, level)
-                which = {"measure": "auroc", "first": one, "second": two}
-                of = {"test": "paired bootstrap", "partner": partner, "score": score}
-                pairs.append({**which, **test._asdict(), **of})
+        pairs += [
+            row
+            for score in next(iter(images.values()))
+            for row in _tests(placed, partner, score, level)
+        ]
+        for key, each in placed.items():
+            of_all.setdefault(key, []).append(each)
+    means = {key: mean_placements(parts) for key, parts in of_all.items()}
+    if len(outliers) > 1:
+        pairs += _tests(means, MEAN, DENSITY, level)
     curves = {model: pd.concat(parts, ignore_index=True) for model, parts in roc.items()}
     return OutlierDetection(pd.DataFrame(rows), with_correction(pairs), curves)
 
 
-def _bounds(resampled_RK: np.ndarray, level: float) -> dict[str, float]:
+def _tests(
+    placed: Mapping[tuple[str, str], Placements], partner: str, score: str, level: float
+) -> list[dict[str, Any]]:
+    """Test each pair of models by a score; `placed` is by model and score."""
+    models = [model for model, name in placed if name == score]
+    of = {"test": "DeLong", "partner": partner, "score": score}
+    return [
+        {"measure": "auroc", "first": one, "second": two}
+        | delong_test(placed[one, score], placed[two, score], level)._asdict()
+        | of
+        for one, two in combinations(models, 2)
+    ]
+
+
+def _bounds(resampled_RK: np.ndarray, placed: Placements, level: float) -> dict[str, float]:
     bounds: dict[str, float] = {}
     for name, resampled_R in zip(MEASURES, resampled_RK.T, strict=True):
-        low, high = percentile_interval(resampled_R, level)
+        interval = percentile_interval(resampled_R, level)
+        low, high = auroc_interval(placed, level) if name == "auroc" else interval
         bounds |= {f"{name}_low": low, f"{name}_high": high}
     return bounds

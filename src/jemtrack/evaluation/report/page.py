@@ -1,128 +1,78 @@
 """The page of an evaluation's results: its tables and pictures, put into the template."""
 
+import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from jemtrack.evaluation.models.results import SIGNIFICANT, EvaluationResults
+from jemtrack.evaluation.models.results import SIGNIFICANT
 from jemtrack.evaluation.report import pictures
-from jemtrack.evaluation.report.summary import best_model, verdicts
+from jemtrack.evaluation.report.content import PageContent, Robustness
+from jemtrack.evaluation.report.labels import MEASURES, REFERENCES, kind_label, score_label
+from jemtrack.evaluation.report.summary import LOWER_IS_BETTER, not_worse, verdicts
+from jemtrack.evaluation.report.tables import (
+    Cell,
+    Table,
+    number,
+    p_value,
+    side_by_side,
+    with_interval,
+    words,
+)
 from jemtrack.evaluation.report.template import TEMPLATE
 
-_LABELS = {
-    "top_k_accuracy": "top-k accuracy",
-    "nll": "NLL (nats)",
-    "brier": "Brier score",
-    "brier_reliability": "Brier reliability (lower is better)",
-    "brier_resolution": "Brier resolution (higher is better)",
-    "ece": "ECE",
-    "ece_bin_centre": "ECE, bin centres",
-    "ece_equal_mass": "ECE, equal mass",
-    "ece_class_wise": "ECE, class-wise",
-    "aurc": "AURC",
-    "excess_aurc": "excess AURC",
-    "nll_at_temperature": "NLL at the temperature",
-    "brier_at_temperature": "Brier score at the temperature",
-    "ece_at_temperature": "ECE at the temperature",
-    "auroc": "AUROC",
-    "feature_distance": "distance to test images",
-    "recognised": "classified as their class",
-    "energy": "median energy",
-    "none": "no corruption",
-}
 _DETECTION = {
-    "auroc": "AUROC",
-    "aupr_in": "AUPR, images",
-    "aupr_out": "AUPR, outliers",
-    "fpr95": "FPR at 95% TPR",
+    "auroc": "AUROC ↑",
+    "aupr_in": "AUPR, images ↑",
+    "aupr_out": "AUPR, outliers ↑",
+    "fpr95": "FPR at 95% TPR ↓",
 }
-
-
-@dataclass(frozen=True)
-class PageContent:
-    """What a page shows.
-
-    Attributes:
-        title: of the page.
-        facts: what was measured on which images, as `EvaluateX` writes it.
-        results: of the evaluation.
-        robustness: rows with the columns `model`, `group` (corruption or attack), `kind`,
-            `strength`, `accuracy`, `low`, `high`, `count`; or none.
-        grids: by model, a PNG file of samples with a row a class.
-        samples: by model, what was measured on its samples.
-        code: the commit of the code that made the results.
-        changed_files: source files that differed from it.
-        parameters: by stage, values by dotted name.
-    """
-
-    title: str
-    facts: Mapping[str, Any]
-    results: EvaluationResults
-    robustness: pd.DataFrame
-    code: str
-    changed_files: Sequence[str] = ()
-    grids: Mapping[str, bytes] = field(default_factory=dict)
-    samples: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-
-class Cell(NamedTuple):
-    """A table's cell: its text, the interval beside it, and whether it is to stand out."""
-
-    text: str
-    interval: str = ""
-    best: bool = False
-
-
-class Table(NamedTuple):
-    """The names of the columns, and the cells of each row."""
-
-    header: list[str]
-    rows: list[list[Cell]]
 
 
 def render(content: PageContent) -> str:
     """Write the HTML of the whole page; what was not measured has no section."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["anchor"] = lambda name: name.lower().replace(" ", "-")
-    results, tables, robustness = content.results, content.results.tables, content.robustness
-    html = environment.from_string(TEMPLATE).render(
+    environment.filters |= {
+        "kind": kind_label,
+        "anchor": lambda name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
+        "png": lambda content: f"data:image/png;base64,{b64encode(content).decode()}",
+    }
+    results, tables = content.results, content.results.tables
+    html: str = environment.from_string(TEMPLATE).render(
         page=content,
-        verdicts=verdicts(results, robustness),
+        models=results.models,
+        verdicts=verdicts(results, content.robustness),
         significant=SIGNIFICANT,
         level=f"{content.facts['level']:.0%}",
-        figures=_figures(tables["figures"]),
-        metrics=_side_by_side(results.metrics, _number),
+        figures=_figures(tables["figures"], tables["tests"]),
+        metrics=side_by_side(results.metrics, number, labels=MEASURES),
         tests=_tests(tables["tests"]),
-        **_detection(tables, content.facts["n_resamples"]),
-        **_robustness(robustness, results.models),
-        sample_metrics=_side_by_side(content.samples, "{:.4g}".format),
-        grids={
-            model: b64encode(content.grids[model]).decode()
-            for model in results.models
-            if model in content.grids
-        },
-        pictures=_pictures(results, robustness),
+        **_detection(tables),
+        **_robustness(content.robustness),
+        sample_metrics=side_by_side(content.samples, "{:.4g}".format, labels=MEASURES),
+        training=side_by_side(content.training),
+        differing=_differing(content.parameters, results.models),
+        grids={m: content.grids[m] for m in results.models if m in content.grids},
+        counts=_counts(content.counts),
+        pictures=_pictures(content),
         colours=pictures.COLOURS,
         image_sets=_names(results.energies, "images"),
-        scores=_names(results.roc, "score"),
-        md5=_words(["model", "MD5 of model.safetensors"], content.facts["md5"]),
-        parameters={
-            stage: _words(["parameter", "value"], values)
-            for stage, values in content.parameters.items()
-        },
+        scores=[score_label(name) for name in _names(results.roc, "score")],
+        references=REFERENCES,
+        **_provenance(content),
     )
     return html.lstrip()  # the macros leave empty lines before the page
 
 
-def _pictures(results: EvaluationResults, robustness: pd.DataFrame) -> dict[str, list[str]]:
-    corrupted = robustness[robustness["kind"] != "none"] if len(robustness) else robustness
+def _pictures(content: PageContent) -> dict[str, list[str]]:
+    results, curves = content.results, content.robustness.curves
+    corrupted = curves[curves["kind"] != "none"] if len(curves) else curves
     panels = {
         "intervals": pictures.intervals(results.tables["figures"]),
+        "histories": pictures.training_curves(content.histories),
         "reliability": pictures.reliability(results.calibration),
         "risk_coverage": pictures.risk_coverage(results.risk_coverage),
         "confusion": pictures.confusion(results.tables["confusion"]),
@@ -138,78 +88,76 @@ def _names(tables: Mapping[str, pd.DataFrame], column: str) -> list[str]:
     return list(dict.fromkeys(name for table in tables.values() for name in table[column]))
 
 
-def _figures(figures: pd.DataFrame) -> Table:
-    best = {measure: best_model(figures, measure) for measure in figures["measure"].unique()}
-    return _side_by_side(
-        {
-            str(model): {
-                row["measure"]: _with_interval(row, "value", row["model"] == best[row["measure"]])
-                for row in rows.to_dict("records")
-            }
-            for model, rows in figures.groupby("model", sort=False)
-        }
+def _figures(figures: pd.DataFrame, tests: pd.DataFrame) -> Table:
+    """Set measures (rows) of models (columns) side by side; bold: not worse than the best."""
+    columns: dict[str, dict[str, Cell]] = {str(model): {} for model in figures["model"].unique()}
+    for measure, rows in figures.groupby("measure", sort=False):
+        lower = measure in LOWER_IS_BETTER
+        best = _bold(rows, tests[tests["measure"] == measure], lower)
+        for row in rows.to_dict("records"):
+            columns[row["model"]][str(measure)] = with_interval(row, best=row["model"] in best)
+    return side_by_side(
+        columns, labels={each: _measure_label(each) for each in figures["measure"].unique()}
     )
 
 
-def _detection(tables: Mapping[str, pd.DataFrame], n_resamples: int) -> dict[str, Any]:
+def _bold(figures: pd.DataFrame, tests: pd.DataFrame, lower: bool = False) -> set[str]:
+    """Name the models to set in bold; a model alone is not the best of any."""
+    return not_worse(figures, tests, lower) if len(figures) > 1 else set()
+
+
+def _measure_label(name: str) -> str:
+    return MEASURES.get(name) or kind_label(name)
+
+
+def _detection(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     if "outliers" not in tables:
-        return dict.fromkeys(("auroc", "detection", "outlier_tests", "lowest_p"))
+        return dict.fromkeys(("auroc", "detection", "outlier_tests"))
     figures, tests = tables["outliers"], tables["tests_outliers"]
-    best = figures.groupby("partner")["auroc"].max()
-    auroc = {
-        str(partner): {
-            f"{row['score']}, {row['model']}": _with_interval(
-                row, "auroc", row["auroc"] == best[partner]
-            )
-            for row in rows.sort_values("score", kind="stable", key=_first_seen).to_dict("records")
-        }
-        for partner, rows in figures.groupby("partner", sort=False)
-    }
+    auroc: dict[str, dict[str, Cell]] = {str(name): {} for name in figures["partner"].unique()}
+    # The rows of a score are together, in the order of the models.
+    for score in figures["score"].unique():
+        for partner, column in auroc.items():
+            rows = figures[(figures["score"] == score) & (figures["partner"] == partner)]
+            tested = tests[(tests["score"] == score) & (tests["partner"] == partner)]
+            best = _bold(rows.rename(columns={"auroc": "value"}), tested)
+            for row in rows.to_dict("records"):
+                cell = with_interval(row, "auroc", row["model"] in best)
+                column[f"{score_label(score)}, {row['model']}"] = cell
     rows = [
-        [*(Cell(row[name]) for name in ("model", "partner", "score"))]
-        + [_with_interval(row, name) for name in _DETECTION]
+        [Cell(row["model"]), Cell(row["partner"]), Cell(score_label(row["score"]))]
+        + [with_interval(row, name) for name in _DETECTION]
         + [Cell(str(row[name])) for name in ("n_images", "n_outliers")]
         for row in figures.to_dict("records")
     ]
     header = ["model", "outliers", "score", *_DETECTION.values(), "images", "outliers"]
-    lowest_p = min(len(tests) / (n_resamples + 1), 1)
     return {
-        "auroc": _side_by_side(auroc),
+        "auroc": side_by_side(auroc, corner="AUROC ↑"),
         "detection": Table(header, rows),
         "outlier_tests": _tests(tests),
-        "lowest_p": f"{lowest_p:.2f}" if lowest_p >= SIGNIFICANT else None,
     }
 
 
-def _first_seen(names: pd.Series) -> pd.Series:
-    """Rank names by where they first occur."""
-    return pd.Series(pd.factorize(names)[0], index=names.index)
-
-
-def _robustness(curves: pd.DataFrame, models: list[str]) -> dict[str, Any]:
-    if not len(curves):
-        return {"accuracies": None, "attacked": False}
-    means = curves.groupby(["kind", "model"])["accuracy"].mean().to_dict()
-    columns: dict[str, dict[str, Cell]] = {model: {} for model in models}
-    for kind in curves["kind"].unique():
-        highest = max(means[kind, model] for model in models)
-        for model, column in columns.items():
-            value = means[kind, model]
-            column[kind] = Cell(_number(value), best=value == highest)
-    accuracies = _side_by_side(columns, corner="mean accuracy over the strengths")
-    return {"accuracies": accuracies, "attacked": (curves["group"] == "attack").any()}
+def _robustness(found: Robustness) -> dict[str, Any]:
+    if not len(found.figures):
+        return {"accuracies": None, "attacked": False, "robustness_tests": None}
+    return {
+        "accuracies": _figures(found.figures, found.tests),
+        "attacked": (found.curves["group"] == "attack").any(),
+        "robustness_tests": _tests(found.tests),
+    }
 
 
 def _tests(pairs: pd.DataFrame) -> Table | None:
     """List all tests, the significant ones marked; None if there is one model only."""
-    header = ["measure", "first", "second", "first less second", "p", "p, corrected", "test"]
+    header = ["measure", "first", "second", "first - second", "p", "p, corrected", "test"]
     rows = [
         [
-            Cell(" ".join(row[name] for name in ("measure", "partner", "score") if name in row)),
+            Cell(_tested(row)),
             *(Cell(row["first"]), Cell(row["second"])),
             Cell(f"{row['difference']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}"),
-            Cell(_p_value(row["p_value"])),
-            Cell(_p_value(row["p_corrected"]), best=row["p_corrected"] < SIGNIFICANT),
+            Cell(p_value(row["p_value"])),
+            Cell(p_value(row["p_corrected"]), best=row["p_corrected"] < SIGNIFICANT),
             Cell(row["test"]),
         ]
         for row in pairs.to_dict("records")
@@ -217,40 +165,52 @@ def _tests(pairs: pd.DataFrame) -> Table | None:
     return Table(header, rows) if rows else None
 
 
-def _side_by_side(
-    columns: Mapping[str, Mapping[str, Any]],
-    form: Callable[[Any], str] = str,
-    corner: str = "",
-) -> Table:
-    """Make a table with a column a key and a row for each name in any of them."""
-    names = dict.fromkeys(
-        name
-        for column in columns.values()
-        for name, value in column.items()
-        if not isinstance(value, Mapping)
-    )
-    rows = []
-    for name in names:
-        values = [column.get(name, Cell("")) for column in columns.values()]
-        cells = [each if isinstance(each, Cell) else Cell(form(each)) for each in values]
-        rows.append([Cell(_LABELS.get(name, name)), *cells])
-    return Table([corner, *columns], rows)
+def _tested(row: Mapping[Any, Any]) -> str:
+    """Name what a test is about: AUROC by its outliers and score, too."""
+    if "partner" in row:
+        return f"AUROC, {row['partner']}, {score_label(row['score'])}"
+    return _measure_label(str(row["measure"]))
 
 
-def _words(header: list[str], values: Mapping[str, str]) -> Table:
-    return Table(header, [[Cell(name), Cell(value)] for name, value in values.items()])
+def _differing(parameters: Mapping[str, Mapping[str, str]], models: list[str]) -> Table | None:
+    """Set the parameters that differ between the models' trainers side by side."""
+    of_models = {model: parameters[model] for model in models if model in parameters}
+    names = dict.fromkeys(name for values in of_models.values() for name in values)
+    differing = [
+        name for name in names if len({values.get(name) for values in of_models.values()}) > 1
+    ]
+    if not differing:
+        return None
+    columns = {
+        model: {name: _without_module(name, values.get(name, "-")) for name in differing}
+        for model, values in of_models.items()
+    }
+    labels = {name: name.replace("._cls", "") for name in differing}
+    return side_by_side(columns, labels=labels)
 
 
-def _with_interval(row: Mapping[Any, Any], name: str, best: bool = False) -> Cell:
-    """Show a figure with its bounds: `low` and `high`, or those that bear its name."""
-    low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-    form = _number if name == "value" else "{:.3f}".format
-    return Cell(form(row[name]), f"{form(row[low])} to {form(row[high])}", best)
+def _without_module(name: str, value: str) -> str:
+    return value.rpartition(".")[2] if name.endswith("_cls") else value
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}"
+def _counts(counts: pd.DataFrame) -> Table | None:
+    if not len(counts):
+        return None
+    rows = [
+        [Cell(str(label)), *(Cell(str(n)) for n in row.values())]
+        for label, row in counts.to_dict("index").items()
+    ]
+    rows.append([Cell("all"), *(Cell(str(n)) for n in counts.sum())])
+    return Table(["class", *map(str, counts.columns)], rows)
 
 
-def _p_value(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "< .001"
+def _provenance(content: PageContent) -> dict[str, Any]:
+    return {
+        "data": words(["", content.facts["dataset"]], content.data),
+        "environment": words(["", "the report was written with"], content.environment),
+        "md5": words(["model", "MD5 of its file"], content.facts["md5"]),
+        "parameters": {
+            stage: words(["parameter", "value"], values)
+            for stage, values in content.parameters.items()
+        },
+    }

@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from jemtrack.evaluation.models.results import SIGNIFICANT, EvaluationResults
+from jemtrack.evaluation.report.content import Robustness
+from jemtrack.evaluation.report.labels import score_label
 
 LOWER_IS_BETTER = ("nll", "brier", "ece")
+_IN_WORDS = {"accuracy": "Accuracy", "corruption": "Mean accuracy", "attack": "Mean accuracy"}
 Verdict = tuple[str, str]  # a title, such as the best model, and the figures behind it
 
 
-def verdicts(results: EvaluationResults, robustness: pd.DataFrame) -> list[Verdict]:
+def verdicts(results: EvaluationResults, robustness: Robustness) -> list[Verdict]:
     """Name the best model by accuracy, likelihood, calibration, detection and robustness."""
     figures, tests = results.tables["figures"], results.tables["tests"]
     found = [
@@ -22,13 +25,30 @@ def verdicts(results: EvaluationResults, robustness: pd.DataFrame) -> list[Verdi
         found.append(
             detection_verdict(results.tables["outliers"], results.tables["tests_outliers"])
         )
-    return found + robustness_verdicts(robustness)
+    for group in robustness.curves["group"].unique() if len(robustness.figures) else ():
+        title = f"Most robust to {group}s"
+        found.append(verdict(robustness.figures, robustness.tests, group, title, "{:.1%}".format))
+    return found
 
 
 def best_model(figures: pd.DataFrame, measure: str) -> str:
     """Name the model with the best value of a measure; the first of equals."""
     rows = figures[figures["measure"] == measure].set_index("model")["value"]
     return str(rows.idxmin() if measure in LOWER_IS_BETTER else rows.idxmax())
+
+
+def not_worse(figures: pd.DataFrame, tests: pd.DataFrame, lower: bool = False) -> set[str]:
+    """Name the best model and all that are not significantly worse than it.
+
+    Args:
+        figures: a row for each model, with `model` and `value`.
+        tests: of these models by this measure, as in `Comparison.pairs`.
+        lower: whether a lower value is better.
+    """
+    values = figures.set_index("model")["value"]
+    best = str(values.idxmin() if lower else values.idxmax())
+    involved = _tests_of(tests, best)
+    return {*map(str, values.index)} - {*involved.loc[involved["significant"], "other"]}
 
 
 def verdict(
@@ -40,14 +60,15 @@ def verdict(
 ) -> Verdict:
     """Name the best model by a measure, and the others that it is significantly better than.
 
+    If there are none, the title says so, for chance alone makes one model the first.
     Significant: a p-value, corrected for all tests of the comparison, below .05.
     """
     best = best_model(figures, measure)
     row = figures[(figures["measure"] == measure) & (figures["model"] == best)].iloc[0]
     value, low, high = (form(row[name]) for name in ("value", "low", "high"))
-    name = "Accuracy" if measure == "accuracy" else measure.upper()
+    name = _IN_WORDS.get(measure, measure.upper())
     involved = _tests_of(tests[tests["measure"] == measure], best)
-    compared = ""
+    compared, winner = "", best
     beaten, others = (
         [*involved.loc[involved["significant"] == significant, "other"]]
         for significant in (True, False)
@@ -56,7 +77,9 @@ def verdict(
         compared += f" Significantly better than {_listed(beaten)}."
     if others:
         compared += f" Not significantly different from {_listed(others)}."
-    return f"{title}: {best}.", f"{name} {value}, {low} to {high}.{compared}"
+    if others and not beaten:
+        winner, name = "no significant difference", f"{best}: {name}"
+    return f"{title}: {winner}.", f"{name} {value}, {low} to {high}.{compared}"
 
 
 def detection_verdict(figures: pd.DataFrame, tests: pd.DataFrame) -> Verdict:
@@ -73,22 +96,12 @@ def detection_verdict(figures: pd.DataFrame, tests: pd.DataFrame) -> Verdict:
     if len(involved):
         ahead = (involved["significant"] & (involved["ahead"] > 0)).groupby(involved["partner"])
         above_all = [partner for partner in rows["partner"] if ahead.all()[partner]]
-        where = f"on {_listed(above_all)}" if above_all else "on no kind of outliers"
-        text += f" By this score it is significantly better than all other models {where}."
-    return f"Best out-of-distribution detection: {best} by {score}.", text
-
-
-def robustness_verdicts(curves: pd.DataFrame) -> list[Verdict]:
-    """Name the most accurate model under corruptions, and under attacks."""
-    found = []
-    for group in ("corruption", "attack") if len(curves) else ():
-        some = curves[(curves["group"] == group) & (curves["kind"] != "none")]
-        if len(some):
-            means = some.groupby("model")["accuracy"].mean().sort_values(ascending=False)
-            figures = ", ".join(f"{model} {mean:.1%}" for model, mean in means.items())
-            title = f"Most robust to {group}s: {means.index[0]}."
-            found.append((title, f"Mean accuracy: {figures}."))
-    return found
+        text += (
+            f" Significantly better than all other models by this score on {_listed(above_all)}."
+            if above_all
+            else " By this score, not significantly better than all other models on any of them."
+        )
+    return f"Best OOD detection: {best} by {score_label(score)}.", text
 
 
 def _tests_of(tests: pd.DataFrame, model: str) -> pd.DataFrame:

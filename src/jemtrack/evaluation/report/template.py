@@ -4,18 +4,24 @@ The page needs no network and no file beside it.
 """
 
 TEMPLATE = """\
-{% macro table(content, words=False) -%}
-<div class="scroll"><table{% if words %} class="words"{% endif %}>
-<thead><tr>{% for name in content.header %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+{% macro table(content, name, words=False) -%}
+<div class="scroll" role="region" aria-label="{{ name }}" tabindex="0">
+<table{% if words %} class="words"{% endif %} aria-label="{{ name }}">
+<thead><tr>
+{% for title in content.header %}<th scope="col">{{ title }}</th>{% endfor %}
+</tr></thead>
 <tbody>{% for row in content.rows %}
-<tr>{% for cell in row %}<td{% if cell.best %} class="best"{% endif %}>{{ cell.text }}
+<tr>{% for cell in row %}{% if loop.first %}<th scope="row">{{ cell.text }}</th>{% else -%}
+<td{% if cell.best %} class="best"{% endif %}>{{ cell.text }}
 {%- if cell.interval %} <span class="interval">{{ cell.interval }}</span>{% endif %}</td>
-{%- endfor %}</tr>{% endfor %}
+{%- endif %}{% endfor %}</tr>{% endfor %}
 </tbody></table></div>
+<p class="download">{{ name }}:{% for form, file, address in content.downloads(name | anchor) %}
+ <a download="{{ file }}" href="{{ address }}">{{ form }}</a>{% endfor %}</p>
 {%- endmacro %}
 
-{% macro details(summary, content, words=False) -%}
-<details><summary>{{ summary }}</summary>{{ table(content, words) }}</details>
+{% macro details(name, content, words=False) -%}
+<details><summary>{{ name }}</summary>{{ table(content, name, words) }}</details>
 {%- endmacro %}
 
 {% macro picture(panels, legend=()) -%}
@@ -28,131 +34,214 @@ TEMPLATE = """\
 
 {% macro summary() %}
 <ul>{% for title, text in verdicts %}<li><b>{{ title }}</b> {{ text }}</li>{% endfor %}</ul>
-<p>Significant: p &lt; {{ significant }} after Holm's correction for the number of tests. Intervals
-are at {{ level }}. Each model was trained once; <code>jemtrack graph --workflow seeds</code>
-measures how much trainings vary.</p>
+<p>{% if tests %}Significant: p &lt; {{ significant }} after Holm's correction for the number of
+tests. {% endif %}Intervals are at {{ level }}. Each model was trained once;
+<code>jemtrack graph --workflow seeds</code> measures how much trainings vary.</p>
 {% endmacro %}
 
 {% macro measures() %}
-{{ table(figures) }}
-{% call picture(pictures.intervals) %}Each measure with its interval at {{ level }}. Accuracy:
-higher is better; the others: lower is better.{% endcall %}
-{{ details("All measures", metrics) }}
-{% if tests %}{{ details("All tests between models", tests) }}{% endif %}
+{{ table(figures, "Main metrics") }}
+<p>{% if tests %}Bold: not significantly worse than the best. {% endif %}
+Arrows point to the better end.</p>
+{% call picture(pictures.intervals) %}Each metric with its interval at {{ level }}.{% endcall %}
+{{ details("All metrics", metrics) }}
+{% if tests %}{{ details("Tests between models", tests) }}{% endif %}
+{% endmacro %}
+
+{% macro trainings() %}
+{{ table(training, "Model size and training costs") }}
+{% if pictures.histories %}
+{% call picture(pictures.histories, page.histories) %}Training curves, by epoch. The training losses
+of different objectives cannot be compared.{% endcall %}
+{% endif %}
+{% if differing %}
+{{ table(differing, "Parameters that differ between the models", words=True) }}
+{% endif %}
 {% endmacro %}
 
 {% macro calibration() %}
-{% call picture(pictures.reliability) %}Bars: accuracy of the images in a bin of confidence, with
-its 95% interval; hatched: the gap to the mean confidence; dashed: perfect calibration; grey: the
-share of images in each bin. Below the diagonal a model is overconfident.{% endcall %}
+{% call picture(pictures.reliability) %}Reliability diagrams. Points: accuracy and mean confidence
+of the images in a bin, with the interval of the accuracy at 95%; dashed: perfect calibration; below
+it a model is overconfident. Neighbouring bins with fewer than 10 images are drawn as one; the ECE
+is that of all bins. Below: how many of the images have which confidence.{% endcall %}
 {% endmacro %}
 
 {% macro selective() %}
-{% call picture(pictures.risk_coverage) %}The error rate of a model that classifies only the images
-of which it is most confident.{% endcall %}
+{% call picture(pictures.risk_coverage) %}Risk over coverage: the error rate of a model that
+classifies only the images of which it is most confident.{% endcall %}
 {% endmacro %}
 
 {% macro confusion() %}
-{% call picture(pictures.confusion) %}Images by label and predicted class; darker: a larger share of
-the label.{% endcall %}
-{% endmacro %}
-
-{% macro energies() %}
-{% call picture(pictures.energies, image_sets) %}Distribution of the energies of images, training
-images and outliers. Outliers should lie apart, at higher energy. Energies of two models cannot be
-compared.
-{%- endcall %}
+{% call picture(pictures.confusion) %}Number of images by label and predicted class; the stronger
+the colour, the larger the share of the label.{% endcall %}
+{% for model in models if page.examples.errors.get(model) %}
+{% if loop.first %}<h3>Most confident errors</h3>{% endif %}
+<figure class="errors"><p>{{ model }}</p><ul>{% for error in page.examples.errors[model] %}
+<li><img class="pixels" alt="Image of class {{ error.label }}, classified as {{ error.predicted }}"
+src="{{ error.png | png }}">{{ error.label }} → {{ error.predicted }}
+<span class="interval">{{ "%.0f" | format(100 * error.confidence) }}%</span></li>{% endfor %}
+</ul></figure>
+{% if loop.last %}<p>Label → predicted class, and the confidence in it.</p>{% endif %}
+{% endfor %}
 {% endmacro %}
 
 {% macro outliers() %}
-<p>AUROC: the probability that an image of the data set has a higher score than an outlier; .5 is
-guessing, 1 is perfect. No score was fitted to outliers.</p>
-{{ table(auroc) }}
-{% call picture(pictures.roc, scores) %}ROC curves: images above a threshold of the score, over
-outliers above it.{% endcall %}
-{{ details("All measures", detection) }}
-{% if outlier_tests %}{{ details("All tests between models", outlier_tests) }}{% endif %}
-{% if lowest_p %}<p>With {{ page.facts.n_resamples }} resamples and this many tests no corrected
-p-value is below {{ lowest_p }}: a larger <code>EvaluateX.params.n_resamples</code> may find more.
-</p>{% endif %}
+<p>AUROC: the probability that a test image has a higher score than an outlier; .5 is guessing, 1 is
+perfect. No score was fitted to outliers.
+{% if tests %}Bold: by this score, on these outliers, not significantly worse than the best model.
+{% endif %}</p>
+{{ table(auroc, "AUROC") }}
+{{ strips(page.examples.outliers, "Outliers") }}
+{% call picture(pictures.roc, scores) %}ROC curves: true positive rate (test images) against false
+positive rate (outliers).{% endcall %}
+{{ details("All detection metrics", detection) }}
+{% if outlier_tests %}{{ details("DeLong tests between models", outlier_tests) }}{% endif %}
+{% endmacro %}
+
+{% macro energies() %}
+{% call picture(pictures.energies, image_sets) %}Distribution of the energies of test images,
+training images and outliers. Outliers should lie apart, at higher energy. Energies of two models
+cannot be compared.{% endcall %}
+{% endmacro %}
+
+{% macro strips(images, name) %}
+{% if images %}<figure class="strips">{% for kind, png in images.items() %}
+<p>{{ kind | kind }}</p>
+<img class="pixels" alt="{{ name }}: {{ kind | kind }}" src="{{ png | png }}">{% endfor %}
+</figure>{% endif %}
 {% endmacro %}
 
 {% macro robustness() %}
-{{ table(accuracies) }}
-{% call picture(pictures.robustness, page.results.models) %}Accuracy over the strength of
-a corruption (1 to 5) or the radius of an attack (pixels from 0 to 1), with its 95% interval.
-{%- endcall %}
+{{ table(accuracies, "Mean accuracy under corruptions and attacks") }}
+<p>Means over severities, or radii, of the same images for all models.
+{% if tests %}Bold: not significantly worse than the best.{% endif %}
+ The images are in another order than above, so that each has other noise: the accuracy without
+corruption may differ by an image or two.</p>
+{% call picture(pictures.robustness, models) %}Accuracy over the severity of a corruption (1 to 5)
+or the radius of an attack (pixels from 0 to 1), with its interval at 95%.{% endcall %}
+{{ strips(page.examples.corruptions, "An image without corruption and at severities 1 to 5") }}
+{% if robustness_tests %}
+{{ details("Robustness tests between models", robustness_tests) }}
+{% endif %}
 {% if not attacked %}<p>No attacks: they need the Adversarial Robustness Toolbox, which was not
 installed (<code>pip install 'jemtrack[attacks]'</code>).</p>{% endif %}
 {% endmacro %}
 
 {% macro samples() %}
-<p>Where Langevin chains end that climb the density of each class. The distance is a kernel distance
-between samples and test images on the features of this project's own classifier; it is neither FID
-nor KID, and only compares the models of this page.</p>
-{{ table(sample_metrics) }}
+<p>The ends of Langevin chains that climb the density of each class, a row for each class. Trainers
+that do not train on samples usually end in noise of which the classifier is sure: class agreement
+alone says little. The feature distance is a kernel distance between samples and test images on the
+features of this project's own classifier; it is neither FID nor KID, and only compares the models
+of this page.</p>
+{{ table(sample_metrics, "Sample quality") }}
+<div class="grids">
+{% if page.examples.real %}<figure><img class="pixels" alt="Test images, a row for each class"
+src="{{ page.examples.real | png }}"><figcaption>test images</figcaption></figure>{% endif %}
 {% for model, png in grids.items() %}
-<figure><img class="pixels" alt="Samples of {{ model }}" src="data:image/png;base64,{{ png }}">
-<figcaption>Samples of {{ model }}, a row a class.</figcaption></figure>
-{% endfor %}
+<figure><img class="pixels" alt="Samples of {{ model }}, a row for each class"
+src="{{ png | png }}"><figcaption>{{ model }}</figcaption></figure>{% endfor %}
+</div>
+{% endmacro %}
+
+{% macro data_card() %}
+{{ table(data, "Data set", words=True) }}
+{% if counts %}{{ details("Images by class and split", counts) }}{% endif %}
 {% endmacro %}
 
 {% macro provenance() %}
 <p>Code: {{ page.code }}
 {%- if page.changed_files %}, with changes in {{ page.changed_files | join(", ") }}{% endif %}.</p>
+{% if page.environment %}{{ table(environment, "Versions and hardware", words=True) }}{% endif %}
 <p>Model files by their MD5, as in <code>dvc.lock</code>; <code>git log -S MD5 --
 dvc.lock</code> finds the commits that have a model.</p>
-{{ table(md5, words=True) }}
+{{ table(md5, "Model files", words=True) }}
 {% for stage, content in parameters.items() %}
 {{ details("Parameters of " ~ stage, content, words=True) }}
 {% endfor %}
 {% endmacro %}
 
+{% macro papers() %}
+<dl>{% for name, paper in references.items() %}
+<dt>{{ name }}</dt><dd>{{ paper }}</dd>{% endfor %}
+</dl>
+{% endmacro %}
+
 {% set sections = {
-  "Summary": summary, "Measures": measures, "Calibration": calibration,
-  "Selective classification": selective, "Confusion": confusion, "Energies": energies,
-  "Out-of-distribution detection": outliers if auroc, "Robustness": robustness if accuracies,
-  "Samples": samples if grids, "Provenance": provenance} -%}
+  "Summary": summary, "Metrics": measures, "Training": trainings if page.training,
+  "Calibration": calibration, "Selective prediction": selective,
+  "Confusion matrices": confusion, "OOD detection": outliers if auroc,
+  "Energy distributions": energies, "Corruption robustness": robustness if accuracies,
+  "Samples": samples if grids, "Data": data_card if page.data, "References": papers,
+  "Provenance": provenance} -%}
 <!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{{ page.title }}</title>
 <style>
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-       margin: 0 auto; padding: 1rem; max-width: 62rem; }
-h1 { font-size: 1.7rem; margin: .5rem 0; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; padding-bottom: .15rem;
-     border-bottom: 1px solid #d5dde5; }
-p, li { max-width: 46rem; } code { font-size: .9em; overflow-wrap: anywhere; }
-.facts { color: #444; } .facts b { color: #1a1a1a; overflow-wrap: anywhere; }
+:root { color-scheme: light dark; --text: #1a1a1a; --soft: #505050; --page: #fff; --line: #d9dee4;
+        --best: #e3effa; --accent: #0b5394; --box: #f5f8fb; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6e6; --soft: #b0b0b0; --page: #16191d; --line: #3b4149; --best: #1d3a55;
+          --accent: #7db8f0; --box: #1d2228; }
+  figure svg, .legend i { filter: invert(1) hue-rotate(180deg); } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
+       margin: 0 auto; padding: 1rem; max-width: 68rem; }
+h1 { font-size: 1.7rem; margin: .5rem 0; } h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
+h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; padding-bottom: .15rem;
+     border-bottom: 1px solid var(--line); }
+p, li, dd { max-width: 46rem; } code { font-size: .9em; overflow-wrap: anywhere; }
+a { color: var(--accent); }
+.facts, figcaption, .interval, .download { color: var(--soft); }
+.facts b { color: var(--text); overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e2e2e2;
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
          white-space: nowrap; }
-th:first-child, td:first-child, .words th, .words td { text-align: left; }
-thead th { border-bottom: 2px solid #888; }
-td.best { font-weight: 700; background: #eaf3fb; }
-.interval { color: #666; font-size: .85em; font-weight: 400; }
-figure { margin: .8rem 0; } figcaption { color: #444; font-size: .9rem; max-width: 46rem; }
+th:first-child, .words th, .words td { text-align: left; }
+.words td { white-space: normal; overflow-wrap: anywhere; }
+tbody th { font-weight: 400; position: sticky; left: 0; background: var(--page); }
+thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
+td.best { font-weight: 700; background: var(--best); }
+.interval { font-size: .85em; font-weight: 400; }
+.download { font-size: .8rem; margin: .2rem 0 .8rem; } .download a { margin-left: .4rem; }
+figure { margin: .8rem 0; } figcaption { font-size: .9rem; max-width: 46rem; }
 .legend { margin: .3rem 0; font-size: .85rem; }
 .legend span { margin-right: 1rem; white-space: nowrap; }
 .legend i { display: inline-block; width: 1.1em; height: .3em; margin: 0 .4em .2em 0; }
-.panels { display: flex; flex-wrap: wrap; gap: .4rem; }
+.panels, .grids { display: flex; flex-wrap: wrap; gap: .4rem; }
 figure svg { max-width: 100%; height: auto; flex: none; }
-img.pixels { image-rendering: pixelated; width: 100%; max-width: 40rem; }
-.first { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: #f6f9fc; }
+img.pixels { image-rendering: pixelated; display: block; }
+.grids figure { flex: 1 1 13rem; max-width: 20rem; } .grids img { width: 100%; }
+.strips { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem .8rem;
+          align-items: center; } .strips p { margin: 0; font-size: .85rem; }
+.strips img { height: 2.6rem; max-width: 100%; object-fit: contain; object-position: left; }
+.errors p { margin: .4rem 0 .1rem; }
+.errors ul { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0;
+             font-size: .85rem; } .errors img { width: 3.4rem; }
+dt { font-weight: 600; font-size: .9rem; } dd { margin: 0 0 .5rem 1rem; font-size: .9rem; }
+.first { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: var(--box); }
 .first h2 { margin-top: .6rem; border: 0; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: #0b5394; }
-nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; color: #0b5394; }
+details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
+nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; }
+@page { margin: 12mm; }
 @media print { * { print-color-adjust: exact; }
-  body { font-size: 10pt; max-width: none; padding: 0; } nav { display: none; }
-  figure, table { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; }
-  .panels svg { max-width: 32%; }
+  :root { --text: #000; --soft: #444; --page: #fff; --line: #ccc; --best: #e3effa; --box: #fff; }
+  figure svg, .legend i { filter: none; }
+  body { font-size: 9.5pt; max-width: none; padding: 0; } nav, .download { display: none; }
+  .scroll { overflow: visible; } table { font-size: 6.5pt; } th, td { padding: 1pt 3pt; }
+  tr, figure, svg { break-inside: avoid; } figure:has(.panels) { break-inside: auto; }
+  h2, h3, summary, thead { break-after: avoid; }
+  td { white-space: normal; } tbody th { position: static; }
+  .panels { display: block; } .panels svg { max-width: 32%; }
+  .panels svg:only-child { max-width: 50%; } .grids figure { flex-basis: 20%; max-width: 24%; }
   details::details-content { content-visibility: visible; height: auto; } }
-@media (max-width: 40rem) { body { padding: .7rem; } h1 { font-size: 1.35rem; } }
+@media (max-width: 40rem) { body { padding: .7rem; } h1 { font-size: 1.35rem; }
+  th, td { padding: .25rem .35rem; } thead th { max-width: 5.4rem; }
+  thead th, tbody th { white-space: normal; overflow-wrap: anywhere; } tbody th { max-width: 7rem; }
+  td .interval { display: block; white-space: normal; max-width: 5rem; margin-left: auto; } }
 </style>
 </head>
 <body>
@@ -164,14 +253,15 @@ noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> ·
 outliers <b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
 {%- if not loop.last %}, {% endif %}{% else %}none{% endfor %}</b> ·
 code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></p>
-<nav>{% for name, content in sections.items() if content -%}
+<nav aria-label="Sections">{% for name, content in sections.items() if content -%}
 <a href="#{{ name | anchor }}">{{ name }}</a>
 {% endfor %}</nav>
 </header>
 <main>
 {% for name, content in sections.items() if content %}
-<section id="{{ name | anchor }}"{% if loop.first %} class="first"{% endif %}>
-<h2>{{ name }}</h2>
+<section id="{{ name | anchor }}" aria-labelledby="{{ name | anchor }}-title"
+{%- if loop.first %} class="first"{% endif %}>
+<h2 id="{{ name | anchor }}-title">{{ name }}</h2>
 {{ content() }}
 </section>
 {% endfor %}

@@ -120,8 +120,11 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def with_correction(pairs: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Make a table of tests with `p_corrected`: Holm's, for their number."""
+    """Make a table of tests with `p_corrected`: Holm's, for the number of those with a p-value."""
     columns = ["measure", "first", "second", "difference", "low", "high", "p_value", "test"]
     columns += [name for name in (pairs[0] if pairs else ()) if name not in columns]
     table = pd.DataFrame([*pairs], columns=columns)
-    return table.assign(p_corrected=holm(table["p_value"].to_numpy(dtype=float)))
+    tested = table["p_value"].notna()
+    p_corrected = pd.Series(np.nan, index=table.index)
+    p_corrected[tested] = holm(table.loc[tested, "p_value"].to_numpy(dtype=float))
+    return table.assign(p_corrected=p_corrected)

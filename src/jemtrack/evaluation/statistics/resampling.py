@@ -24,6 +24,7 @@ Figure = Callable[[np.ndarray], np.ndarray]
 Key = TypeVar("Key", bound=Hashable)
 
 N_RESAMPLES = 1000
+_RESAMPLES_PER_TEST = 40
 _COUNTS_AT_ONCE = 2**15  # these and what a figure makes of them stay in the processor's cache
 
 
@@ -32,6 +33,14 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+def enough_resamples(n_tests: int) -> int:
+    """Compute how many resamples so many tests need, for a corrected p-value to be significant.
+
+    A p-value of R resamples is at least 1 / (R + 1); the lowest corrected one is then below .025.
+    """
+    return _RESAMPLES_PER_TEST * n_tests
 
 
 def mean_of(values_N: np.ndarray) -> Figure:
