@@ -32,6 +32,9 @@ def _tuple_of(value: Any) -> Any:
 # A file has lists where a frozen object has tuples: Annotated[tuple[str, ...], FROM_LIST].
 FROM_LIST = BeforeValidator(_tuple_of)
 
+_LONGEST = 200  # characters of a value in a message
+MOST_PROBLEMS = 50  # that are told at once
+
 # Where a value is in nested mappings and lists: names, and numbers from 0.
 Place = tuple[str | int, ...]
 
@@ -93,7 +96,7 @@ def value_problems(cls: type, values: Mapping[str, Any], at: Place = ()) -> list
     except pydantic.ValidationError as error:
         return [
             ValueProblem((*at, *details["loc"]), _message(cls, details))
-            for details in error.errors(include_url=False)
+            for details in error.errors(include_url=False)[:MOST_PROBLEMS]
         ]
     return []
 
@@ -202,8 +205,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def format_value(value: object) -> str:
-    """Write a value about as params.yaml has it: null, true, 0.1, 'text'."""
-    return repr(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
+    """Write a value about as params.yaml has it: null, true, 0.1, 'text'; cut if it is long."""
+    if isinstance(value, str):
+        text = repr(value[:_LONGEST])
+    else:
+        text = json.dumps(value, default=str, skipkeys=True)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def problem_message(kind: str, bounds: Mapping[str, Any], value: object) -> str:

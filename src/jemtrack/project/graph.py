@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from jemtrack.documents import is_ambiguous, parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
 from jemtrack.parameters import format_value
 from jemtrack.project.code import source_folder
@@ -165,12 +166,15 @@ def _check_replaces_itself(node: Stage, stage: Any) -> None:
 def _read(path: Path) -> Any:
     if not path.exists():
         return CommentedMap()
-    text = path.read_text(encoding="utf-8")
-    try:
-        content = json.loads(text) if path is ZNTRACK else _yaml().load(text)
-    except (YAMLError, ValueError) as error:
-        kind = "JSON" if path is ZNTRACK else "YAML"
-        raise InputError(f"{path} is not valid {kind}: {error}") from error
+    text = read_text(path)
+    if path is ZNTRACK:
+        content = parse_json(text, path)
+    else:
+        parse_yaml(text, path)  # within its bounds, ruamel.yaml can neither recurse nor hang
+        try:
+            content = _yaml().load(text)
+        except YAMLError as error:  # the two libraries differ in what is YAML
+            raise InputError(f"{path} is not valid YAML: {error}") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"{path} must hold names and values, got {format_value(content)}")
     return content or CommentedMap()
@@ -194,11 +198,17 @@ def _yaml() -> YAML:
 
 
 class _Representer(RoundTripRepresenter):
-    """Write None as `null`; by default, ruamel.yaml writes nothing after the colon."""
+    """Write None as `null`, not as nothing, and put text like `yes` into quotes."""
 
 
 _Representer.add_representer(
     type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+_Representer.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if is_ambiguous(text) else None
+    ),
 )
 
 

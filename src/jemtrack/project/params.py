@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from jemtrack.documents import parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
 from jemtrack.parameters import format_value, problem_lines, suggestion
 from jemtrack.project.code import PACKAGE, source_folder
@@ -30,18 +28,6 @@ DECISIVE = ("numpy", "torch")
 # Under this key, a stage's entry in zntrack.json records what the graph wrote for it, so that the
 # next `write_graph` can tell a change by hand from a change of the graph.
 WRITTEN = "_written"
-
-# DVC follows YAML 1.2: it reads and writes 1e-05 as a number and `on` as text. ZnTrack reads the
-# file with PyYAML, which follows YAML 1.1, where they are text and a boolean: patch PyYAML.
-_TAG = "tag:yaml.org,2002:"
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-_BOOLEAN = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
-# libyaml is ten times as fast, if PyYAML was built with it; every stage reads these files.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-for _side in dict.fromkeys((yaml.SafeLoader, yaml.SafeDumper, _Loader)):
-    _side.add_implicit_resolver(f"{_TAG}float", _NUMBER, list("-+0123456789"))
-    for _entries in _side.yaml_implicit_resolvers.values():
-        _entries[:] = [(tag, _BOOLEAN if tag == f"{_TAG}bool" else form) for tag, form in _entries]
 
 
 @dataclass(frozen=True)
@@ -277,23 +263,27 @@ def version_problems() -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = _parsed(text, path == ZNTRACK)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: `jemtrack graph` writes it") from None
-    except (yaml.YAMLError, ValueError) as error:
-        kind = "JSON" if path is ZNTRACK else "YAML"
-        raise InputError(f"{path} is not valid {kind}: {error}") from error
+    if not path.exists():
+        raise InputError(f"{path} is missing: `jemtrack graph` writes it")
+    return read_mapping(path)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a file of the graph, of YAML or, if it is called so, JSON; its content is shared.
+
+    Raises:
+        InputError: a line for each problem, if it cannot be read or is no mapping.
+    """
+    content = _parsed(read_text(path), path)
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a mapping of stages, got {format_value(content)}")
     return content
 
 
 @functools.lru_cache(maxsize=8)
-def _parsed(text: str, is_json: bool) -> Any:
+def _parsed(text: str, path: Path) -> Any:
     """Parse the text of a file; cached, so all readers share one result and must not change it."""
-    return json.loads(text) if is_json else yaml.load(text, Loader=_Loader)
+    return parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, path)
 
 
 def _load(module: str, name: str) -> type | None:

@@ -11,7 +11,6 @@ Files that git does not track come from DVC's cache or its remote.
 """
 
 import io
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,16 @@ from typing import Any
 
 import dvc.api
 import pandas as pd
-import yaml
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
 
+from jemtrack.documents import decoded, parse_json, parse_yaml
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.model_file import load_model
+from jemtrack.project.params import PARAMS
 
 NODES = Path("nodes")
 EVALUATION = "EvaluateX"
@@ -86,12 +86,14 @@ class Revision:
 
     def metrics(self, stage: str = EVALUATION) -> dict[str, Any]:
         """Read the metrics of a stage; those of an evaluation are by model."""
-        found: dict[str, Any] = json.loads(self.read(NODES / stage / "metrics.json"))
+        path = NODES / stage / "metrics.json"
+        found: dict[str, Any] = parse_json(self.read(path), f"{path} of {self}")
         return found
 
     def params(self) -> dict[str, Any]:
         """Read the parameters of all stages."""
-        found: dict[str, Any] = yaml.safe_load(self.read("params.yaml"))
+        text = decoded(self.read(PARAMS), f"{PARAMS} of {self}")
+        found: dict[str, Any] = parse_yaml(text, Path(f"{PARAMS} of {self}"))
         return found
 
     def table(self, path: str) -> pd.DataFrame:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from jemtrack.documents import Document, read_document
 from jemtrack.errors import InputError
 from jemtrack.parameters import ValueProblem, parameters, value_problems
-from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.record.paths import RunPaths, build_tracker, location_problems
 from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.handlers import Tracker

@@ -5,11 +5,14 @@ of the step: it is left out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from jemtrack.documents import Problem, format_place
 from jemtrack.errors import InputError
 from jemtrack.parameters import (
+    MOST_PROBLEMS,
     Place,
     ValueProblem,
     format_value,
@@ -30,7 +33,6 @@ from jemtrack.recipe.read import (
     list_at,
     mapping_at,
 )
-from jemtrack.recipe.yaml_lines import Problem, format_place
 from jemtrack.train.class_path import class_problem
 from jemtrack.train.components import (
     CALLBACK,
@@ -187,9 +189,8 @@ def _is_own(entry: Mapping[str, Any]) -> bool:
 def unknown_names(values: Mapping[str, Any], known: Iterable[str], at: Place) -> Problems:
     """Name what does not belong into a mapping."""
     known = [*known]
-    for name in values:
-        if name not in known:
-            yield ValueProblem((*at, name), f"is not known here; {suggestion(name, known)}")
+    for name in islice((name for name in values if name not in known), MOST_PROBLEMS):
+        yield ValueProblem((*at, name), f"is not known here; {suggestion(name, known)}")
 
 
 def not_a_mapping(value: Any, holds: str, at: Place) -> Problems:

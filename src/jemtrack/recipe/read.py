@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from jemtrack.documents import Document, read_document
 from jemtrack.parameters import Count, Place, parameter_names, parameters
-from jemtrack.recipe.yaml_lines import Document, read_document
 from jemtrack.train.recipe import (
     FORM,
     Divergence,

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 import zntrack
 
 from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, read_tables
-from jemtrack.project.params import PARAMS
+from jemtrack.project.params import PARAMS, read_mapping
 from jemtrack.stages.stage import Stage
 
 
@@ -69,7 +68,7 @@ class Report(Stage):
             changed_files=changed_files,
             parameters={
                 stage: dict(_dotted(values))
-                for stage, values in yaml.safe_load(self.parameters.read_text()).items()
+                for stage, values in read_mapping(self.parameters).items()
             },
         )
         self.report.write_text(render(content))
