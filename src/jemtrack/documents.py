@@ -7,7 +7,8 @@ by 1.1 alone, such as `010`, `1:30` or `yes`, is refused: its writer may have me
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -207,6 +208,18 @@ def parse_document(text: str) -> Document:
     except yaml.YAMLError as error:
         return Document(form=[_syntax_problem(error, text)], broken=True)
     return document
+
+
+@contextmanager
+def refused_if_broken(where: object, wrong: str, mend: str) -> Iterator[None]:
+    """Raise an `InputError` for whatever reading a file in the block raises.
+
+    A file of foreign origin can make safetensors and torch raise nearly anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{where}: {wrong} ({error}); {mend}") from error
 
 
 def _broken(line: int, message: str) -> Document:

@@ -13,7 +13,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.evaluation.measures.feature_distance import squared_mmd
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
-from jemtrack.jem.networks.model_file import load_model
+from jemtrack.jem.networks.model_file import load_model, trained_noise
 from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
@@ -80,7 +80,7 @@ class DrawSamples(Stage):
         device = chosen_device(self.params.device)
         judge, _, notes = load_model(self.features)
         judge.to(device)
-        seen = noisy_batches(data.test.images_NCHW, float(notes["sigma"]), data.seed)
+        seen = noisy_batches(data.test.images_NCHW, trained_noise(self.features, notes), data.seed)
         test_NF = trunk_features(judge, seen)
         scale_F = test_NF.std(dim=0).clamp_min(_SMALLEST)
         self.grids.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from jemtrack.evaluation.attacks import attacks_are_there, correct_under_attack
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.networks.inference import predict
-from jemtrack.jem.networks.model_file import load_model
+from jemtrack.jem.networks.model_file import load_model, trained_noise
 from jemtrack.parameters import parameters
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.train.hardware import DeviceName, chosen_device
@@ -89,7 +89,7 @@ class MeasureRobustness(Stage):
     def _rows(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[Any]:
         model, _, notes = load_model(path)
         model.eval().to(chosen_device(self.params.device))
-        sigma, at_once = float(notes["sigma"]), self.params.images_per_pass
+        sigma, at_once = trained_noise(path, notes), self.params.images_per_pass
         for kind, strength, shown in self._corrupted(images, data.seed):
             logits_NC, _ = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
             right_N = LabelledLogits(logits_NC, images.labels_N).correct_N

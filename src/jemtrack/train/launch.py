@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
-from jemtrack.train.hardware import Hardware, chosen_device
+from jemtrack.train.hardware import Hardware, check_memory, chosen_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXPECTED = (InputError, Interrupted, TrainingDivergedError)
+_PROCESS_BYTES = 2**27  # of one that has imported torch, at least
 _PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
@@ -60,6 +61,7 @@ def check_hardware(hardware: Hardware) -> None:
         raise ParameterError(
             f"processes must be at most {torch.cuda.device_count()}, one a GPU, got {here}"
         )
+    check_memory("processes", here, here * _PROCESS_BYTES)
     started = _started_by_others()
     if started and started != hardware.processes:
         raise ParameterError(
@@ -83,7 +85,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     keep_freed_memory()
     device = chosen_device(hardware.device)
     started = _started_by_others()
-    alone = hardware.processes == 1 and hardware.strategy == "auto"
+    alone = hardware.processes == 1
     if alone and hardware.precision == "fp32" and not started:
         # Fabric would change nothing, and its import takes seconds.
         return train(Runtime(device), *arguments)
