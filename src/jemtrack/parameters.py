@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from jemtrack.errors import InputError
+from jemtrack.files import name_problem, path_problem
 
 T = TypeVar("T")
 
@@ -23,6 +24,22 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _checked(problem: Callable[[str], str]) -> AfterValidator:
+    """Make a validator of what `problem` explains."""
+
+    def check(value: str) -> str:
+        if message := problem(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+# A name of a file or folder, and a path, on every system.
+Name = Annotated[str, _checked(name_problem)]
+PathText = Annotated[str, Field(min_length=1), _checked(path_problem)]
 
 
 def _tuple_of(value: Any) -> Any:

@@ -76,7 +76,7 @@ def _prepared(file: RecipeFile) -> DataSplits:
 def _check_data(file: RecipeFile, data: DataSplits) -> None:
     """Check what only the data can tell."""
     try:
-        file.family.check_data(file.training, data)
+        file.family.check_data(file.model, file.training, data)
     except ParameterError as error:
         raise InputError(f"{file.path}: training.{error}") from error
     if len(data.valid) == 0 and (found := file_problems(file.raw, validates=False)):

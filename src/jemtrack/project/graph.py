@@ -20,6 +20,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from jemtrack.documents import is_ambiguous, parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
+from jemtrack.files import name_problem
 from jemtrack.parameters import format_value
 from jemtrack.project.code import source_folder
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
@@ -142,13 +143,25 @@ def _tell(message: str) -> None:
 
 def _check_names(nodes: list[Stage], files: Files) -> None:
     counts = Counter(node.name for node in nodes)
+    names = {*counts, *(files[DVC].get("stages") or {})}
     for node in nodes:
+        if problem := name_problem(node.name, dots=False):
+            raise InputError(f"{DVC}: the name of a stage {problem}")
+        if same := [each for each in names if _is_other_case(str(each), node.name)]:
+            raise InputError(
+                f"{DVC}: the stages {node.name!r} and {same[0]!r} have one folder on some systems: "
+                "give one of them another name"
+            )
         if counts[node.name] > 1:
             raise InputError(
                 f"{DVC}: {counts[node.name]} stages are called {node.name!r}; "
                 f"give each its own name: {type(node).__name__}(name=...)"
             )
         _check_replaces_itself(node, (files[DVC].get("stages") or {}).get(node.name))
+
+
+def _is_other_case(name: str, other: str) -> bool:
+    return name != other and name.lower() == other.lower()
 
 
 def _check_replaces_itself(node: Stage, stage: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import zntrack
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from jemtrack.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from jemtrack.data.images import DataSplits, LabelledImages
@@ -25,6 +25,16 @@ from jemtrack.train.hardware import DeviceName, chosen_device
 from jemtrack.train.launch import keep_freed_memory
 from jemtrack.train.random_streams import generator
 
+
+def _known(kind: str) -> str:
+    if kind not in CORRUPTIONS:
+        raise ValueError(f"must be one of {', '.join(CORRUPTIONS)}, got {kind!r}")
+    return kind
+
+
+# Also in the schema, so that a misspelt kind stops the first stage and not the last one.
+_KINDS = {"type": "string", "enum": [*CORRUPTIONS]}
+Kind = Annotated[str, AfterValidator(_known), WithJsonSchema(_KINDS)]
 Radii = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
@@ -44,7 +54,7 @@ class RobustnessArgs:
     """
 
     n_images: Annotated[int, Field(ge=1)] = 1000
-    corruptions: list[str] = field(default_factory=lambda: [*CORRUPTIONS])
+    corruptions: list[Kind] = field(default_factory=lambda: [*CORRUPTIONS])
     linf_radii: Radii = field(default_factory=lambda: [0.02, 0.05, 0.1, 0.2])
     l2_radii: Radii = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0])
     n_attacked: Annotated[int, Field(ge=1)] = 200

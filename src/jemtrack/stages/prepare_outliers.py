@@ -10,7 +10,7 @@ from pydantic import Field
 
 from jemtrack.data.images import DataSplits, save_outliers
 from jemtrack.data.outliers import MADE, make_outliers
-from jemtrack.parameters import parameters
+from jemtrack.parameters import Name, PathText, parameters
 from jemtrack.stages.stage import Stage
 
 
@@ -25,9 +25,9 @@ class OutlierArgs:
         data_root: the folder that holds a folder for each data set.
     """
 
-    partners: list[str] = field(default_factory=lambda: [*MADE])
+    partners: list[Name] = field(default_factory=lambda: [*MADE])
     n_images: Annotated[int, Field(ge=1)] = 1000
-    data_root: Annotated[str, Field(min_length=1)] = "data"
+    data_root: PathText = "data"
 
 
 class PrepareOutliers(Stage):

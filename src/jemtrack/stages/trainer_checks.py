@@ -51,7 +51,7 @@ def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) ->
     yield from _recipe_problems(section, data, is_running)
     try:
         check_hardware(params)
-        params.family.check_data(params, data)
+        params.family.check_data(params, params, data)
     except ParameterError as error:
         yield f"{section.where}.{error}"
     if blocker := _not_a_folder(Path(params.save_dir)):

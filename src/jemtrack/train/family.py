@@ -53,8 +53,8 @@ class Family(Protocol):
         """Return the raw values that serve steps which lack them, by the training's objective."""
         ...
 
-    def check_data(self, settings: Any, data: Any) -> None:
-        """Check the settings against the data.
+    def check_data(self, model: Any, settings: Any, data: Any) -> None:
+        """Check the model and the settings against the data.
 
         Raises:
             ParameterError: if they do not fit.

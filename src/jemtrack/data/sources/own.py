@@ -22,6 +22,7 @@ import torch
 from jemtrack.data.images import LabelledImages, SourceImages
 from jemtrack.data.sources.registry import SOURCES, Form, Source, digest
 from jemtrack.errors import InputError, ParameterError
+from jemtrack.files import name_problem
 
 _SIDES = range(8, 33)
 _CHANNELS = (1, 3)
@@ -155,7 +156,6 @@ def _checked_labels(where: str, labels: np.ndarray) -> np.ndarray:
 
 IMAGES_NAME = "images.npz"
 SUMS_NAME = "SHA256SUMS"
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # by Windows
 
 
 def find_source(name: str, data_root: Path) -> Source:
@@ -202,17 +202,10 @@ def check_name(name: str) -> None:
     """Refuse a name that is not a folder's own on every system.
 
     Raises:
-        InputError: if it has characters other than letters, digits, dash and underscore, does not
-            start with a letter or digit, is reserved, or is a known name in other case.
+        InputError: if it is none, or is a known name in other case.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise InputError(
-            f"the name of a data set must be letters, digits, dashes and underscores, got {name!r}"
-        )
-    if not name[0].isalnum():
-        raise InputError(f"the name of a data set must start with a letter or digit, got {name!r}")
-    if _RESERVED.fullmatch(name):
-        raise InputError(f"a data set cannot be called {name}: Windows has no folder of that name")
+    if problem := name_problem(name, dots=False):
+        raise InputError(f"the name of a data set {problem}")
     if name not in SOURCES and name.lower() in SOURCES:
         raise InputError(
             f"a data set of your own cannot be called {name}, did you mean {name.lower()}? "

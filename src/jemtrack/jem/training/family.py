@@ -205,10 +205,12 @@ class JemFamily:
         names = {form.path: name for name, form in OBJECTIVES.items()}
         return {"objective": {"type": names.get(path, "") if objective else ""}}
 
-    def check_data(self, settings: BatchArgs, data: DataSplits) -> None:
-        """Check that each class has as many images as are to be labelled."""
+    def check_data(self, model: NetworkShape, settings: BatchArgs, data: DataSplits) -> None:
+        """Check that the memory suffices, and each class has as many images as to be labelled."""
         from jemtrack.jem.training.batches import pick_labelled
+        from jemtrack.jem.training.phases import check_sizes, network_shape
 
+        check_sizes(network_shape(model, data), settings, data)
         pick_labelled(data.train.labels_N, max(settings.labels_per_class, 0), data.seed)
 
     def objective_problems(
