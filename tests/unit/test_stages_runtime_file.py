@@ -182,7 +182,7 @@ def test_every_fault_is_named_by_its_line():
         ),
         (
             "trackers:\n- {type: own_trackers.NoTracker}",
-            "jemtrack.yaml:2: trackers[0]: 'own_trackers.NoTracker' must be a tracker",
+            "jemtrack.yaml:2: trackers[0].type: must be a subclass of Tracker",
         ),
     ],
 )

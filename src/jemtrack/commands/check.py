@@ -74,7 +74,7 @@ def _path(entry: dict[str, Any], field: str) -> str | None:
 
 def _reads_as(section: Section, cls: type) -> bool:
     """Tell whether the class of the section is `cls` or a subclass of it."""
-    return section.loaded is not None and issubclass(section.loaded, cls)
+    return isinstance(section.loaded, type) and issubclass(section.loaded, cls)
 
 
 def _reader_problems(section: Section, data: DataSplits) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Read params.yaml, dvc.yaml and zntrack.json, and check the parameters against their classes."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import re
@@ -67,6 +68,8 @@ class Section:
         if self.schema and module not in sys.modules:
             found = schema_problems(self.schema, name, values)
             return [f"{self.where}.{problem}" for problem in found]
+        if self.loaded and not dataclasses.is_dataclass(self.loaded):  # it must not be called
+            return [f"{ZNTRACK}: {self.stage}.{self.field} must be a dataclass, got {self.cls}"]
         return problem_lines(self.loaded, values, self.where) if self.loaded else []
 
     @property

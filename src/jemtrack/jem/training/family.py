@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import is_pydantic_dataclass as has_checks
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import NetworkShape
@@ -22,7 +23,7 @@ from jemtrack.parameters import (
     by_type,
     parameters,
 )
-from jemtrack.train.class_path import ClassPath
+from jemtrack.train.class_path import OBJECTIVE, ClassPath, Role
 from jemtrack.train.components import imported
 from jemtrack.train.optimizers import Adam, OptimizerOptions
 from jemtrack.train.recipe import Recipe, Step, TrainingSettings, format_choice
@@ -100,14 +101,17 @@ class SampledJEMForm(SampledJEMOptions, ObjectiveForm):
 class OwnObjective(ClassPath, ObjectiveForm):
     """An objective of the user's own, which may emit any metric."""
 
+    role: ClassVar[Role] = OBJECTIVE
+
     def build(self) -> Objective:
         """Import and make the objective.
 
         Raises:
             InputError: naming each option that does not fit.
         """
-        made: Objective = build(self.imported(), self.options, self.type)
-        return made
+        cls = self.imported()
+        made = build(cls, self.options, self.type) if has_checks(cls) else self.instantiate()
+        return cast("Objective", made)
 
 
 OBJECTIVES: dict[str, type[ObjectiveForm]] = {
