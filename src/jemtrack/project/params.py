@@ -77,6 +77,10 @@ class Section:
         """The class, imported; None if the import fails, which the stage itself will report."""
         return _load(*self.cls.rpartition(".")[::2])
 
+    def reads_as(self, cls: type) -> bool:
+        """Return whether the class of the section is `cls` or a subclass of it."""
+        return isinstance(self.loaded, type) and issubclass(self.loaded, cls)
+
     def build(self) -> Any:
         """Construct the object; the values must have no problems."""
         return self.loaded(**{name: self.values[name] for name in self.values if name != "_cls"})

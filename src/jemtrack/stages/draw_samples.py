@@ -14,12 +14,12 @@ from jemtrack.evaluation.measures.feature_distance import squared_mmd
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model, trained_noise
-from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
+from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts, check_each_class
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, chosen_device
+from jemtrack.train.hardware import DeviceName, check_memory, chosen_device
 from jemtrack.train.launch import keep_freed_memory
 from jemtrack.train.random_streams import generator
 
@@ -75,6 +75,7 @@ class DrawSamples(Stage):
         """Run each model's chains from the same starts, and measure where they end."""
         keep_freed_memory()
         data = DataSplits.load(self.data)
+        check_samples(data, self.params)
         labels_N = torch.arange(data.n_classes).repeat_interleave(self.params.n_per_class)
         start_NCHW = self._starts(data, labels_N)
         device = chosen_device(self.params.device)
@@ -108,6 +109,18 @@ class DrawSamples(Stage):
             starts = GaussianStarts(data.train, data.n_classes)
         drawn: Tensor = starts(labels_N, stream)
         return drawn
+
+
+def check_samples(data: DataSplits, params: SampleArgs) -> None:
+    """Check that the chains can be in memory, and that there are classes to start from.
+
+    Raises:
+        ParameterError: if they cannot.
+    """
+    n_bytes = 4 * params.n_per_class * data.n_classes * data.train.images_NCHW[0].numel()
+    check_memory("n_per_class", params.n_per_class, n_bytes)
+    if params.start == "class_gaussians":
+        check_each_class(data.train, data.n_classes)
 
 
 @torch.inference_mode()

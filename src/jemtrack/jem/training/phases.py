@@ -15,6 +15,7 @@ from jemtrack.jem.networks.inference import predict, validation_metrics
 from jemtrack.jem.networks.model_file import load_weights_into
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
+from jemtrack.jem.sampling.chain_starts import check_each_class
 from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
 from jemtrack.jem.training.options import NETWORK
@@ -138,6 +139,8 @@ def check_objective(objective: Objective | None, settings: BatchArgs, data: Data
     """
     size = getattr(objective, "buffer_size", 0)
     check_memory("buffer_size", size, 4 * size * data.train.images_NCHW[0].numel())
+    if getattr(objective, "start", None) == "class_gaussians":
+        check_each_class(data.train, data.n_classes)
     if objective is not None and hasattr(objective, "check_training"):
         objective.check_training(**_training(settings, data))
 
