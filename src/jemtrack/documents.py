@@ -219,7 +219,7 @@ def refused_if_broken(where: object, wrong: str, mend: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise InputError(f"{where}: {wrong} ({error}); {mend}") from error
+        raise InputError(f"{where} {wrong} ({error}); {mend}") from error
 
 
 def _broken(line: int, message: str) -> Document:

@@ -89,7 +89,7 @@ def test_own_data_are_prepared(tmp_path):
     assert (splits.flip, splits.n_classes) == (True, 4)
     assert [len(part) for part in (splits.train, splits.valid, splits.test)] == [12, 8, 3]
     np.testing.assert_array_equal(splits.test.images_NCHW.numpy(), images[:3].transpose(0, 3, 1, 2))
-    with pytest.raises(ParameterError, match="n_classes must be 4 for mine, .* got 10"):
+    with pytest.raises(ParameterError, match="n_classes must be 4 for mine"):
         prepared(tmp_path / "data", "mine", n_classes=10, n_valid=8)
 
 

@@ -1,7 +1,10 @@
 """Files that are broken, or made to harm: a line for each problem; nothing hangs or crashes."""
 
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from jemtrack.documents import LARGEST_FILE, parse_document, parse_json
+import jemtrack
+from jemtrack.documents import LARGEST_FILE, parse_document, parse_json, read_document
 from jemtrack.errors import InputError
 
 QUICK_S = 5  # on a busy machine; each takes less than 2 on an idle one
@@ -59,8 +63,6 @@ def test_what_no_file_of_a_project_needs_is_a_problem_with_its_line(text, proble
 
 
 def test_a_file_that_is_too_long_or_no_text_is_not_read(tmp_path):
-    from jemtrack.documents import read_document
-
     (tmp_path / "long.yaml").write_text("#" * (LARGEST_FILE + 1))
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
 
@@ -102,3 +104,30 @@ def test_a_value_is_what_dvc_and_zntrack_read_or_it_is_refused(text):
 def test_broken_json_is_a_problem(text):
     with pytest.raises(InputError, match=r"any\.json is not valid JSON"):
         parse_json(text, "any.json")
+
+
+WHERE_FROM = "import jemtrack; print(jemtrack.__file__)"
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_taken"),
+    [(".", False), ("sub/folder", False), (".dvc/tmp/exps/temp", True)],
+)
+def test_only_a_copy_that_dvc_made_takes_the_place_of_the_installed_package(
+    tmp_path, folder, is_taken
+):
+    here = tmp_path / folder
+    here.mkdir(parents=True, exist_ok=True)
+    source = (here if is_taken else tmp_path) / "src/jemtrack/__init__.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("")
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WHERE_FROM],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert Path(done.stdout.strip()).samefile(source if is_taken else jemtrack.__file__)

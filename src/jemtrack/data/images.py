@@ -115,7 +115,7 @@ class DataSplits:
         """
         mend = "make it again with `dvc repro PrepareData`"
         with (
-            refused_if_broken(path, "is not a whole prepared data set", mend),
+            refused_if_broken(f"{path}:", "is not a whole prepared data set", mend),
             safe_open(path, framework="pt") as file,
         ):
             notes = parse_json((file.metadata() or {})[_HEADER_KEY], "its metadata")
@@ -162,7 +162,7 @@ def load_outliers(path: Path) -> dict[str, Tensor]:
         InputError: if the file is missing or broken.
     """
     mend = f"make it again with `dvc repro {path.parent.name}`"
-    with refused_if_broken(path, "is not a whole file of outliers", mend):
+    with refused_if_broken(f"{path}:", "is not a whole file of outliers", mend):
         found: dict[str, Tensor] = load_file(path)
         for name, images in found.items():
             if images.dtype != torch.uint8 or images.ndim != 4:

@@ -95,7 +95,7 @@ def load_outputs(content: bytes, where: str) -> StoredOutputs:
     Raises:
         InputError: when it is broken or something else.
     """
-    with refused_if_broken(where, "is not a whole file of models' outputs", "make it again"):
+    with refused_if_broken(f"{where}:", "is not a whole file of models' outputs", "make it again"):
         tensors = load(content)
         labels_N = tensors.pop(_LABELS)
         models = sorted({name.partition("/")[0] for name in tensors})
