@@ -135,5 +135,9 @@ class FluxFamily:
     shape = FluxShape
     settings = FluxSettings
 
+    def recipe_problems(self, recipe: Any, model: Any, objective: Any) -> Iterator[ValueProblem]:
+        """Yield nothing: `own_problems` says it all."""
+        yield from ()
+
 
 FAMILY = FluxFamily()

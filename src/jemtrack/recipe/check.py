@@ -67,8 +67,13 @@ def load_recipe(path: Path) -> RecipeFile:
 def checked_recipe(path: Path) -> tuple[RecipeFile | None, list[Problem]]:
     """Read a recipe file once; return what it holds if it is sound, and its problems by line."""
     raw = RawFile(path)
-    problems = file_problems(raw)
-    return (None if problems else raw.build()), problems
+    if problems := file_problems(raw):
+        return None, problems
+    file = raw.build()
+    found = file.family.recipe_problems(file.recipe, file.model, None)
+    at = ("training", "pipeline")
+    problems = raw.document.problems(each._replace(place=(*at, *each.place)) for each in found)
+    return (None if problems else file), problems
 
 
 def mapping_problems(raw: RawRecipe, where: str, *, validates: bool = True) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jemtrack.data.images import DataSplits
+from jemtrack.documents import format_place
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.project.params import (
     DVC,
@@ -94,6 +95,8 @@ def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> It
         chosen = trainer_recipe(recipe, params, own, where)
     except InputError:
         return  # it is among the parameters' problems
+    for place, text in params.family.recipe_problems(chosen, params, own):
+        yield f"{where}.{format_place(place)} {text}"
     if len(data.valid) == 0:
         for problem in recipe_problems(recipe, params, own, where, validates=False):
             yield f"{problem}; the data were prepared with n_valid 0"

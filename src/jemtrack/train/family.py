@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from jemtrack.parameters import ValueProblem
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.components import CALLBACK, load_components
 from jemtrack.train.handlers import Callback, Tracker, build_callback
@@ -51,6 +52,10 @@ class Family(Protocol):
 
     def usual_values(self, objective: Any) -> dict[str, Any]:
         """Return the raw values that serve steps which lack them, by the training's objective."""
+        ...
+
+    def recipe_problems(self, recipe: Recipe, model: Any, objective: Any) -> Iterator[ValueProblem]:
+        """Yield what is wrong between the steps of a recipe and the model's parameters."""
         ...
 
     def check_data(self, model: Any, settings: Any, data: Any) -> None:
