@@ -69,6 +69,16 @@ def path_problem(path: str) -> str:
     return ""
 
 
+def find_root(here: Path) -> Path:
+    """Return the folder of the graph that `here` is in: the nearest with a dvc.yaml or a `.dvc`.
+
+    It is `here` itself outside of any project.
+    """
+    folders = (here, *here.parents)
+    is_root = ((each / "dvc.yaml").is_file() or (each / ".dvc").is_dir() for each in folders)
+    return next((each for each, found in zip(folders, is_root, strict=True) if found), here)
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
