@@ -379,16 +379,23 @@ def test_parameters_are_named_and_do_not_change():
 @pytest.mark.parametrize(
     ("values", "lines"),
     [
-        ({"Stage": {"params": {}, "scale": 2}}, []),
+        ({"Stage": {"params": {"lr": 1.0}, "scale": 2}}, []),
         ({}, ["Stage is missing: `jemtrack graph` writes it"]),
         ({"Stage": None}, ["Stage must hold the stage's params, scale, got null"]),
-        ({"Stage": {"params": {}}}, ["Stage.scale is missing: `jemtrack graph` writes it"]),
+        (
+            {"Stage": {"params": {"lr": 1.0}}},
+            ["Stage.scale is missing: `jemtrack graph` writes it"],
+        ),
+        (
+            {"Stage": {"params": {}, "scale": 2}},
+            ["Stage.params must hold names and values, got {}"],
+        ),
         (
             {"Stage": {"params": 3, "scale": 2}},
             ["Stage.params must hold names and values, got 3"],
         ),
         (
-            {"Stage": {"params": {}, "scale": 2, "scales": 3, 4: 5}},
+            {"Stage": {"params": {"lr": 1.0}, "scale": 2, "scales": 3, 4: 5}},
             [
                 "Stage.scales is not a field of the stage; did you mean scale?",
                 "Stage.4 is not a field of the stage; it has params, scale",

@@ -18,6 +18,7 @@ from jemtrack.project.params import (
     sections,
     stage_class,
     structure_problems,
+    unknown_stages,
     version_problems,
 )
 from jemtrack.project.runtime import runtime_problems
@@ -36,6 +37,7 @@ def check() -> None:
     # Only parameters that are valid by themselves can be checked against the data.
     valid = [section for section in sections(graph, values) if not section.problems]
     found = [
+        *unknown_stages(values),
         *parameter_problems(graph, values),
         *_data_problems(graph, valid),
         *_missing_deps(graph, values),

@@ -31,6 +31,8 @@ from jemtrack.project.params import (
     WRITTEN,
     ZNTRACK,
     Section,
+    checked_entries,
+    checked_stages,
     installed_versions,
     own_problems,
     structure_problems,
@@ -190,7 +192,12 @@ def _read(path: Path) -> Any:
             raise InputError(f"{path} is not valid YAML: {error}") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"{path} must hold names and values, got {format_value(content)}")
-    return content or CommentedMap()
+    content = content or CommentedMap()
+    if path is DVC:
+        checked_stages(content)
+    if path is ZNTRACK:
+        checked_entries(content)
+    return content
 
 
 def _write(path: Path, content: Any) -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.data.images import LabelledImages, SourceImages
@@ -56,6 +57,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is not a zip archive")
+        with zipfile.ZipFile(path) as members:
+            unpacked = sum(member.file_size for member in members.infolist())
+        if unpacked > psutil.virtual_memory().total:
+            raise ValueError(f"unpacked it takes {unpacked} bytes, more than this machine has")
         with np.load(path, allow_pickle=False) as archive:
             counts = Counter(archive.files)
             arrays = {name: archive[name] for name in counts}
