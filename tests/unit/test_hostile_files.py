@@ -1,5 +1,6 @@
 """Files that are broken, or made to harm: a line for each problem; nothing hangs or crashes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,14 +8,39 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 import jemtrack
+from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.documents import LARGEST_FILE, parse_document, parse_json, read_document
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, ParameterError
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.jem.networks.model_file import (
+    load_model,
+    load_weights_into,
+    save_model,
+    trained_noise,
+)
+from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
+from jemtrack.jem.objectives.max_entropy import MaxEntropyObjective
+from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
+from jemtrack.jem.scores import run_models
+from jemtrack.jem.training.batches import Batch
+from jemtrack.jem.training.family import FAMILY
+from jemtrack.jem.training.phases import check_objective
+from jemtrack.parameters import problem_lines
+from jemtrack.stages.draw_samples import SampleArgs, check_samples
+from jemtrack.stages.prepare_outliers import OutlierArgs, check_outliers
+from jemtrack.stages.train_args import TrainArgs
+from jemtrack.train.hardware import Hardware
+from jemtrack.train.launch import check_hardware
 
 QUICK_S = 5  # on a busy machine; each takes less than 2 on an idle one
 
@@ -131,3 +157,185 @@ def test_only_a_copy_that_dvc_made_takes_the_place_of_the_installed_package(
     )
 
     assert Path(done.stdout.strip()).samefile(source if is_taken else jemtrack.__file__)
+
+
+SHAPE = WideResNetShape(depth=10, width=1, channels=1, n_classes=3)
+
+
+def header_of(path):
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def with_header(path, change):
+    header, weights = header_of(path)
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + weights)
+
+
+def with_shape(**values):
+    def change(header):
+        kept = json.loads(header["__metadata__"]["jemtrack"])
+        kept["shape"] |= values
+        header["__metadata__"]["jemtrack"] = json.dumps(kept)
+
+    return lambda path: with_header(path, change)
+
+
+def with_notes(notes):
+    def change(header):
+        kept = json.loads(header["__metadata__"]["jemtrack"])
+        header["__metadata__"]["jemtrack"] = json.dumps({**kept, "metadata": notes})
+
+    return lambda path: with_header(path, change)
+
+
+def with_entry(**values):
+    return lambda path: with_header(path, lambda header: header["class_head.bias"].update(values))
+
+
+def with_weights(change):
+    def rewrite(path):
+        metadata = header_of(path)[0]["__metadata__"]
+        save_file(change(load_file(path)), path, metadata)
+
+    return rewrite
+
+
+def with_nested_notes(path):
+    with_header(path, lambda header: header["__metadata__"].update(jemtrack="[" * 100_000))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (with_entry(shape=[2**63, 0], data_offsets=[0, 0]), "do not fit its own shape"),
+        (with_entry(shape=[2**62, 2**62]), "do not fit its own shape"),
+        (with_entry(shape=["x"]), "do not fit its own shape"),
+        (with_entry(dtype="F99"), "do not fit its own shape"),
+        (with_entry(data_offsets=[0, 2**62]), "is damaged"),
+        (with_entry(data_offsets=None), "is damaged"),
+        (with_shape(width=1000, depth=1000), "shape.width must be smaller, .* takes at least"),
+        (with_shape(n_classes=10**15), "shape.width must be smaller, .* takes at least"),
+        (with_shape(width=100_000_000), "shape.width must be <= 1000"),
+        (with_shape(depth=60_004), "shape.depth must be <= 1000"),
+        (with_shape(width=2), r"do not fit its own shape \(.* and \d+ more\)"),
+        (with_notes({"sigma": 0.1}), "is a safetensors file, but not a jemtrack model"),
+        (with_notes([1]), "is a safetensors file, but not a jemtrack model"),
+        (with_nested_notes, "is a safetensors file, but not a jemtrack model"),
+        (
+            with_weights(lambda weights: {n: each.double() for n, each in weights.items()}),
+            "do not fit its own shape",
+        ),
+        (
+            with_weights(lambda weights: {n: each * torch.nan for n, each in weights.items()}),
+            "its weights must be finite",
+        ),
+        (lambda path: path.write_bytes(b"\xff" * 100), "is damaged"),
+        (lambda path: path.write_bytes((2**40).to_bytes(8, "little") + b"{}"), "is damaged"),
+    ],
+)
+def test_a_model_of_foreign_origin_is_refused_before_it_is_loaded(tmp_path, damage, message):
+    path = tmp_path / "Trainer" / "model.safetensors"
+    save_model(path, build_model(SHAPE), SHAPE, {"sigma": "0.1"})
+    damage(path)
+    images = LabelledImages(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2, 0]))
+    began = time.monotonic()
+
+    for read in (
+        lambda: load_model(path),
+        lambda: load_weights_into(build_model(SHAPE), SHAPE, path),
+        lambda: run_models(
+            [path], {}, images, noise=True, seed=1, batch_size=2, device=torch.device("cpu")
+        ),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            read()
+        assert len(str(caught.value).splitlines()) == 1
+    assert time.monotonic() - began < QUICK_S
+
+
+@pytest.mark.parametrize("sigma", ["loud", "nan", "inf", "-1", "", None])
+def test_notes_that_are_no_numbers_are_refused(sigma):
+    with pytest.raises(InputError, match="its metadata must have `sigma`, a number >= 0"):
+        trained_noise(Path("model"), {} if sigma is None else {"sigma": sigma})
+
+
+def data_of(side=8, n_images=4):
+    parts = [
+        LabelledImages(
+            torch.zeros(n_images, 1, side, side, dtype=torch.uint8), torch.arange(n_images) % 2
+        )
+        for _ in range(3)
+    ]
+    return DataSplits("digits", 2, False, 1, *parts)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (
+            lambda: FAMILY.check_data(TrainArgs(width=1000, depth=1000), TrainArgs(), data_of()),
+            "width must be smaller, got 1000: it takes at least",
+        ),
+        (lambda: check_hardware(Hardware(processes=100_000, device="cpu")), "processes must be"),
+        (
+            lambda: check_samples(data_of(), SampleArgs(n_per_class=10**15)),
+            "n_per_class must be smaller, got 1000000000000000: it takes at least",
+        ),
+        (
+            lambda: check_outliers(data_of(), OutlierArgs(n_images=10**15)),
+            "n_images must be smaller",
+        ),
+        (
+            lambda: check_objective(
+                SampledJEMObjective(buffer_size=10**15), TrainArgs(), data_of()
+            ),
+            "buffer_size must be smaller",
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_machine_holds_is_refused_with_its_bytes(check, message):
+    began = time.monotonic()
+
+    with pytest.raises(ParameterError, match=message) as caught:
+        check()
+
+    assert re.search(r"at least [\d.e+]+ bytes \([\d.]+ GiB\)", str(caught.value))
+    assert time.monotonic() - began < QUICK_S
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"width": 100_000_000}, "width must be <= 1000, got 100000000"),
+        ({"depth": 60_004}, "depth must be <= 1000, got 60004"),
+        ({"strategy": "ddp"}, "strategy must be auto for one process, got 'ddp'"),
+        ({"load_path": ""}, "load_path must not be empty"),
+        ({"save_dir": "a\0b"}, "save_dir must not contain the character NUL"),
+        ({"save_dir": "n" * 300}, "save_dir must be shorter"),
+        ({"experiment": "n" * 300}, "experiment must be at most 100 letters"),
+        ({"experiment": "CON"}, "experiment must be another name, got 'CON'"),
+    ],
+)
+def test_a_value_that_no_run_can_use_is_refused(values, problem):
+    (line,) = problem_lines(TrainArgs, values, "x")
+
+    assert line.startswith(f"x.{problem}")
+
+
+@pytest.mark.parametrize(
+    "spread", [lambda d: d.square().mean(), lambda d: d[:1], lambda d: d[None]]
+)
+def test_a_spread_that_is_no_number_an_image_is_refused(spread):
+    class Wrong(MaxEntropyObjective):
+        def spread(self, deviation_B):
+            return spread(deviation_B)
+
+    network = JointEnergyModel(nn.Flatten(), n_features=4, n_classes=3)
+    batch = Batch(torch.randn(6, 4, 1, 1), torch.tensor([0, 1, 2, 0, 1, 2]))
+
+    with pytest.raises(InputError, match=r"Wrong\.spread must return one number an image"):
+        Wrong()({"network": network}, batch)
