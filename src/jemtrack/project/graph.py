@@ -20,7 +20,6 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from jemtrack.documents import is_ambiguous, parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
-from jemtrack.files import name_problem
 from jemtrack.parameters import format_value
 from jemtrack.project.code import source_folder
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
@@ -147,8 +146,6 @@ def _check_names(nodes: list[Stage], files: Files) -> None:
     counts = Counter(node.name for node in nodes)
     names = {*counts, *(files[DVC].get("stages") or {})}
     for node in nodes:
-        if problem := name_problem(node.name, dots=False):
-            raise InputError(f"{DVC}: the name of a stage {problem}")
         if same := [each for each in names if _is_other_case(str(each), node.name)]:
             raise InputError(
                 f"{DVC}: the stages {node.name!r} and {same[0]!r} have one folder on some systems: "

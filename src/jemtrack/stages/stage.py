@@ -15,6 +15,7 @@ import znflow
 import zntrack
 
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError, exit_status
+from jemtrack.files import name_problem
 from jemtrack.project.params import PARAMS, check_parameter_file
 
 # ZnTrack reserves "_" for its groups, which jemtrack does not use.
@@ -31,6 +32,16 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         super().__post_init__()
         if "nwd" not in self.__dict__ and znflow.get_graph() is znflow.empty_graph:
             self.name = type(self).__name__
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        """Set a field.
+
+        Raises:
+            InputError: for a name that cannot be that of a folder and of a stage on every system.
+        """
+        if attribute == "name" and value and (problem := name_problem(value, dots=False)):
+            raise InputError(f"the name of a stage {problem}")
+        super().__setattr__(attribute, value)
 
     def compute(self) -> None:
         """Read the deps, do the work, write the outs."""
