@@ -11,6 +11,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
 from jemtrack.files import file_digest
+from jemtrack.parameters import parameter_names
 from jemtrack.project.runtime import checkpoint_seconds
 from jemtrack.project.scratch import locked, remove_old, scratch_folder, scratch_key
 from jemtrack.recipe.check import file_problems, load_recipe
@@ -78,7 +79,9 @@ def _check_data(file: RecipeFile, data: DataSplits) -> None:
     try:
         file.family.check_data(file.model, file.training, data)
     except ParameterError as error:
-        raise InputError(f"{file.path}: training.{error}") from error
+        is_of_model = str(error).split()[0] in parameter_names(file.family.shape)
+        section = "model" if is_of_model else "training"
+        raise InputError(f"{file.path}: {section}.{error}") from error
     if len(data.valid) == 0 and (found := file_problems(file.raw, validates=False)):
         lines = (f"{problem.of(file.path)}; data.n_valid is 0" for problem in found)
         raise InputError("\n".join(lines))
