@@ -182,8 +182,7 @@ def parse_yaml(text: str, path: Path) -> Any:
     """
     document = parse_document(text)
     if document.form:
-        lines = (problem.of(path) for problem in document.form[:MOST_PROBLEMS])
-        raise InputError("\n".join(lines))
+        raise InputError("\n".join(problem.of(path) for problem in document.form))
     return document.content
 
 
@@ -342,4 +341,5 @@ class _Reader:
     def _note(self, node: Node, place: Place, message: str) -> None:
         line = node.start_mark.line + 1
         problem = Problem(line, format_place(place), message[:_LONGEST_MESSAGE])
-        self._document.form.append(problem)
+        if len(self._document.form) < MOST_PROBLEMS:
+            self._document.form.append(problem)

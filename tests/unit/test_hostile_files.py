@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import jemtrack
+from jemtrack.commands.main import main
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.documents import LARGEST_FILE, parse_document, parse_json, read_document
 from jemtrack.errors import InputError, ParameterError
@@ -36,6 +37,8 @@ from jemtrack.jem.training.batches import Batch
 from jemtrack.jem.training.family import FAMILY
 from jemtrack.jem.training.phases import check_objective
 from jemtrack.parameters import problem_lines
+from jemtrack.project.code import code_rules
+from jemtrack.project.notebooks import export
 from jemtrack.stages.draw_samples import SampleArgs, check_samples
 from jemtrack.stages.prepare_outliers import OutlierArgs, check_outliers
 from jemtrack.stages.train_args import TrainArgs
@@ -339,3 +342,31 @@ def test_a_spread_that_is_no_number_an_image_is_refused(spread):
 
     with pytest.raises(InputError, match=r"Wrong\.spread must return one number an image"):
         Wrong()({"network": network}, batch)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "tool = 3", "[tool.jemtrack]\ncode = 3", "\0", "="]
+)
+def test_a_broken_pyproject_is_named(tmp_path, text):
+    (tmp_path / "pyproject.toml").write_text(text)
+
+    with pytest.raises(InputError, match=r"pyproject\.toml"):
+        code_rules(tmp_path / "pyproject.toml")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "{", ""])
+def test_results_that_are_broken_are_named(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "nodes" / "EvaluateX"
+    folder.mkdir(parents=True)
+    (folder / "resources.json").write_text(text)
+
+    assert main(["show"]) == 1
+    assert "nodes/EvaluateX/resources.json" in capsys.readouterr().err
+
+
+def test_a_notebook_that_is_nested_too_deeply_is_none(root):
+    Path("deep.ipynb").write_text("[" * 100_000)
+
+    with pytest.raises(InputError, match="is not a Jupyter notebook"):
+        export(Path("deep.ipynb"))

@@ -1,6 +1,5 @@
 """Print the metrics of the models side by side, and the run time and memory of each stage."""
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jemtrack.documents import parse_json, read_text
 from jemtrack.errors import InputError
 
 _WITHOUT_TERMINAL = 120
@@ -75,5 +75,7 @@ def _cell(value: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
+    content = parse_json(read_text(path), path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold names and values: `dvc checkout` restores it")
     return content
