@@ -62,6 +62,9 @@ CALLBACK = Role("a subclass of Callback", ("jemtrack.train.handlers.Callback",))
 TRACKER = Role("a subclass of Tracker", ("jemtrack.train.handlers.Tracker",))
 
 
+_NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+
+
 def class_problem(path: str, role: Role | None = None) -> str:
     """Explain why `path`, such as `mine.PseudoHuber`, names no class of that `role`; or return "".
 
@@ -75,7 +78,7 @@ def class_problem(path: str, role: Role | None = None) -> str:
         return f"{wrong}: there is no module {module!r}"
     try:
         tree = _tree(file)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except _NOT_PYTHON as error:
         return f"{wrong}: {module!r} is not valid Python: {error}"
     if name not in _names(tree):
         return f"{wrong}: {file.name} defines no {name!r}"
@@ -121,7 +124,7 @@ def _class_at(path: str, seen: tuple[str, ...] = ()) -> _Class | None:
         return None
     try:
         tree = _tree(file)
-    except (SyntaxError, ValueError, RecursionError):
+    except _NOT_PYTHON:
         return None
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
@@ -159,8 +162,12 @@ def _dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else "?"
 
 
-@functools.lru_cache(maxsize=32)
 def _tree(file: Path) -> ast.Module:
+    return _parsed(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(file: Path, written: int) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
