@@ -117,7 +117,7 @@ def check_samples(data: DataSplits, params: SampleArgs) -> None:
     Raises:
         ParameterError: if they cannot.
     """
-    n_bytes = 4 * params.n_per_class * data.n_classes * data.train.images_NCHW[0].numel()
+    n_bytes = 4 * params.n_per_class * data.n_classes * data.train.images_NCHW.shape[1:].numel()
     check_memory("n_per_class", params.n_per_class, n_bytes)
     if params.start == "class_gaussians":
         check_each_class(data.train, data.n_classes)

@@ -66,6 +66,6 @@ def check_outliers(data: DataSplits, params: OutlierArgs) -> None:
         ParameterError: if a partner is not known, or has images of another shape.
         InputError: if a file of another data set is missing or altered.
     """
-    n_bytes = params.n_images * data.test.images_NCHW[0].numel()
+    n_bytes = params.n_images * data.test.images_NCHW.shape[1:].numel()
     check_memory("n_images", params.n_images, n_bytes)
     check_partners(data, params.partners, Path(params.data_root))

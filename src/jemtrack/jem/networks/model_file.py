@@ -128,6 +128,12 @@ def _described(path: Path) -> ModelFile:
     # On the meta device, no initial weights are drawn that would be overwritten at once.
     with torch.device("meta"):
         model = build_model(shape)
+    _check_entries(header, model, path)
+    return ModelFile(model, shape, metadata)
+
+
+def _check_entries(header: dict[str, Any], model: JointEnergyModel, path: Path) -> None:
+    """Raise an `InputError` unless names, types and shapes in the header are the model's."""
     expected = {
         name: (_DTYPES[weight.dtype], [*weight.shape])
         for name, weight in model.state_dict().items()
@@ -143,7 +149,6 @@ def _described(path: Path) -> ModelFile:
             f"{path}: its weights do not fit its own shape ({', '.join(wrong[:5])}{more}); "
             "the file was changed or written by another version: write it again"
         )
-    return ModelFile(model, shape, metadata)
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def check_objective(objective: Objective | None, settings: BatchArgs, data: Data
         ParameterError: if it does not fit the training.
     """
     size = getattr(objective, "buffer_size", 0)
-    check_memory("buffer_size", size, 4 * size * data.train.images_NCHW[0].numel())
+    check_memory("buffer_size", size, 4 * size * data.train.images_NCHW.shape[1:].numel())
     if getattr(objective, "start", None) == "class_gaussians":
         check_each_class(data.train, data.n_classes)
     if objective is not None and hasattr(objective, "check_training"):
