@@ -200,7 +200,7 @@ def unknown_stages(values: dict[str, Any]) -> list[str]:
     mentioned = json.dumps(_read(DVC), default=str)
     unknown = (name for name in values if name not in stages and name not in mentioned)
     return [
-        f"{PARAMS}: {name} is no stage of {DVC}, which mentions it nowhere; "
+        f"{PARAMS}: {name} is no stage of {DVC}, which mentions it nowhere: remove it; "
         f"{suggestion(name, stages)}"
         for name in islice(unknown, MOST_PROBLEMS)
     ]
