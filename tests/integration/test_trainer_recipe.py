@@ -250,7 +250,7 @@ def test_what_a_later_step_s_own_optimizer_does_not_take_is_named_before_anythin
 
 def test_check_runs_no_code_of_one_s_own_objective(project, monkeypatch):
     (project / "my_objectives.py").write_text(
-        "class Mine:\n    def __call__(self, models, batch): ...\nraise RuntimeError('it was run')\n"
+        "class Mine:\n    def __call__(self, models, batch): ...\nraise RuntimeError('it ran')\n"
     )
     monkeypatch.syspath_prepend(project)
     step = {**ALL, "objective": {"type": "my_objectives.Mine", "delta": 1}}
@@ -258,7 +258,7 @@ def test_check_runs_no_code_of_one_s_own_objective(project, monkeypatch):
 
     check()
 
-    with pytest.raises(InputError, match="cannot be imported: RuntimeError: it was run"):
+    with pytest.raises(InputError, match="cannot be imported: RuntimeError: it ran"):
         described(trainer({"steps": [step]}))
 
 
