@@ -1,5 +1,6 @@
 """The errors whose messages are meant for users, and the exit status after a signal."""
 
+import shutil
 import signal
 from collections.abc import Mapping
 
@@ -31,3 +32,13 @@ class Interrupted(KeyboardInterrupt):
 def exit_status(interrupt: KeyboardInterrupt) -> int:
     """Return the exit status of an interrupted process: 128 plus the signal, as in shells."""
     return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+
+
+def problem_text(error: Exception) -> str:
+    """Describe an error to a user; of one that the system reports, with the path it is about."""
+    if isinstance(error, shutil.Error):  # of the files of a folder, each with its error
+        path, _, text = error.args[0][0]
+        return f"{path}: {text}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

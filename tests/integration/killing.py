@@ -32,6 +32,7 @@ def train_longer(project: Project) -> None:
         project.set(f"{STAGE}.params.{name}", value)
     steps = [_WARM_UP, {**_JOINT, "freeze": ["network.energy_head"]}]
     project.set(f"{STAGE}.recipe", {"steps": steps})
+    project.run("jemtrack", "graph")
     project.commit("a longer training")
 
 
@@ -69,7 +70,9 @@ def killed(process: Process) -> Iterator[Process]:
 
 def trainings(project: Project) -> list[Path]:
     """Find the folders of trainings that are not done."""
-    return [*(project.path / ".jemtrack").glob("*-*")]
+    folders = (project.path / ".jemtrack").glob("*-*")
+    # A finished one is kept until the next stage finds that DVC has recorded it.
+    return [folder for folder in folders if not (folder / "finished.json").exists()]
 
 
 def training_of(project: Project) -> psutil.Process:

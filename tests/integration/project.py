@@ -39,9 +39,12 @@ WITHOUT_MLFLOW = {"PYTHONPATH": str(Path(__file__).parent / "without_mlflow")}
 COPIED = ["src", "notebooks", "pyproject.toml", ".gitignore", ".dvcignore"]
 
 # The least that trains: a stage is over in a few seconds, most of them imports.
-SMALL = {"width": 1, "n_epochs": 1, "batch_size": 256, "n_steps": 1}
+SMALL = {"width": 1, "n_epochs": 1, "batch_size": 256, "n_steps": 1, "threads": 1}
 SMALL_EVALUATION = {
     "PrepareOutliers.params.n_images": 40,
+    "MeasureRobustness.params.threads": 1,
+    "DrawSamples.params.threads": 1,
+    "EvaluateX.params.threads": 1,
     "MeasureRobustness.params.corruptions": ["blur"],
     "MeasureRobustness.params.n_images": 40,
     "MeasureRobustness.params.linf_radii": [],

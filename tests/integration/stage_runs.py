@@ -13,7 +13,7 @@ from jemtrack.project import graph as files
 from jemtrack.stages.stage import Stage
 
 N_CLASSES = 4
-SMALL = {"width": 1, "n_epochs": 1, "batch_size": 16, "n_steps": 0, "sigma": 0.1}
+SMALL = {"width": 1, "n_epochs": 1, "batch_size": 16, "n_steps": 0, "sigma": 0.1, "threads": 1}
 
 Weights = dict[str, torch.Tensor]
 

@@ -104,7 +104,7 @@ def test_a_training_that_was_interrupted_goes_on_as_if_it_was_not(capsys):
 
     train("--out", "cut", status=130)
     said = capsys.readouterr().err
-    assert "`jemtrack train --config mine.yaml --out cut` resumes it" in said
+    assert "`jemtrack train --config mine.yaml --out cut` resumes there" in said
     assert not Path("cut/metrics.json").exists()
     train("--out", "cut")
     assert "resumes at phase joint (2/2), epoch 1, batch 2" in capsys.readouterr().err
@@ -126,6 +126,47 @@ def test_another_file_or_folder_is_another_training(capsys):
 
     assert "resumes at" not in capsys.readouterr().err
     assert len([*Path(".jemtrack/recipes").iterdir()]) == 1
+
+
+EDITING = """
+from pathlib import Path
+
+from jemtrack.train.events import BatchEnd
+from jemtrack.train.handlers import Callback
+
+
+class Editing(Callback):
+    def __call__(self, event, state):
+        if isinstance(event, BatchEnd) and event.step == 5 and not Path("edited").exists():
+            Path("edited").touch()
+            for path in PATHS:
+                Path(path).write_text(Path(path).read_text() + "# edited")
+"""
+
+
+@pytest.mark.parametrize("edited", ["mine.yaml", "editing_{}.py"])
+def test_an_edit_during_the_training_is_noticed(edited, folder, monkeypatch, capsys):
+    """Be it of the file itself or of one's own code that it names."""
+    module = f"editing_{len(edited)}"
+    edited = edited.format(len(edited))
+    code = Path(f"{module}.py")
+    code.write_text(EDITING.replace("PATHS", repr([edited])))
+    monkeypatch.syspath_prepend(folder)
+    write_config(callbacks=[{"type": f"{module}.Editing"}])
+    before = Path(edited).read_text()
+
+    train("--out", "out", status=1)
+    assert f"{edited} changed during the training, which is kept" in capsys.readouterr().err
+    main(["scratch"])
+    listed = capsys.readouterr().out
+    assert listed.startswith("mine-")
+    assert listed.endswith(f"not resumable: {folder / edited if edited == code.name else edited}\n")
+
+    Path(edited).write_text(before)
+    train("--out", "out")
+    assert "epoch 3, batch 1; done before" in capsys.readouterr().err
+    train("--out", "whole")
+    assert outs("out") == outs("whole")
 
 
 def test_the_seed_of_the_training_is_not_that_of_the_split():

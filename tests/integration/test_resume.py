@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,10 +56,19 @@ def kill_dvc(project: Project, process: Process) -> None:
     training_of(project).kill()
 
 
+def fill_the_disk(project: Project, process: Process) -> None:
+    """Let the training write no more bytes, as on a full disk."""
+    resource.prlimit(training_of(project).pid, resource.RLIMIT_FSIZE, (0, 0))
+    output = process.communicate()[0]
+    assert re.search(r"File too large; step \d+ is saved: `dvc repro`", output), output
+
+
 def press_ctrl_c(project: Project, process: Process) -> None:
     os.killpg(process.pid, signal.SIGINT)
     # Such a shell is interrupted, too: -2.
-    assert re.search(r"exited with (130|-2)$", process.communicate()[0], re.M)
+    output = process.communicate()[0]
+    assert re.search(r"exited with (130|-2)$", output, re.M)
+    assert re.search(r"ended by SIGINT; step \d+ is saved: `dvc repro`", output)
 
 
 def terminate_training(project: Project, process: Process) -> None:
@@ -116,7 +126,7 @@ def ends_as_one_that_was_not(project: Project, ways: Mapping[int, Way]) -> None:
 
 def test_a_training_killed_in_every_way_ends_as_one_that_was_not(long):
     """At random, and by the dozen: `make soak`."""
-    ways = {20: kill_training, 55: kill_dvc, 90: press_ctrl_c, 120: kill_all}
+    ways = {20: kill_training, 55: kill_dvc, 75: fill_the_disk, 90: press_ctrl_c, 120: kill_all}
 
     ends_as_one_that_was_not(long, ways)
 
@@ -156,6 +166,7 @@ def test_other_parameters_data_or_code_start_afresh_and_the_first_still_goes_on(
     long.run("git", "checkout", "--", "params.yaml", "src")
     assert reached(first) == before
     assert "resumes at" in long.run("dvc", "repro", STAGE)
-    assert not first.exists()
+    assert first not in trainings(long)
     assert "removed" in long.run("jemtrack", "scratch", "prune")
+    assert not first.exists()
     assert not trainings(long)

@@ -16,7 +16,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.project import graph as files
-from jemtrack.project.scratch import determinants
+from jemtrack.project.provenance import determinants
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer

@@ -1,6 +1,8 @@
 """Edits by hand in the real files, over several writings of the graph."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -315,3 +317,62 @@ def test_the_graph_is_written_in_the_project_s_root_alone(tmp_path, monkeypatch)
         Made().write_graph()
 
     assert list(tmp_path.iterdir()) == []
+
+
+class EditsMeanwhile(MaxEntropyL1):
+    """A stage that a person edits the parameters beside, while its graph is made."""
+
+    @classmethod
+    def code_modules(cls, parameters):
+        Path("params.yaml").write_text(Path("params.yaml").read_text() + "# my words\n")
+        return []
+
+
+def test_an_edit_while_the_graph_is_made_is_kept(root):
+    write_graph([trainer()])
+    before = texts()
+
+    with pytest.raises(InputError, match=r"params.yaml was edited while the graph was made"):
+        write_graph([EditsMeanwhile(name="Edited", data=IMAGES)])
+
+    assert texts() == [before[0], before[1] + "# my words\n", before[2]]
+
+
+@pytest.mark.parametrize("n_written", range(4))
+def test_on_a_full_disk_no_file_is_written(n_written, root, monkeypatch):
+    write_graph([trainer()])
+    before, flush = texts(), os.fsync
+    calls = iter(range(99))
+
+    def full(descriptor: int) -> None:
+        if next(calls) == n_written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(descriptor)
+
+    Path("versions.yaml").unlink()  # so that all four are written
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_graph([trainer(), trainer("Another")])
+
+    assert texts() == before
+    assert not [*Path().glob("*unfinished*")]
+
+
+def test_a_graph_that_is_killed_before_it_renames_its_files_changes_none(root, monkeypatch):
+    write_graph([trainer()])
+    before = texts()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path: Path, target: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", kill)
+        with pytest.raises(Killed):
+            write_graph([trainer(), trainer("Third")])
+
+    assert texts() == before
+    write_graph([trainer(), trainer("Third")])
+    assert "Third" in read("params.yaml")

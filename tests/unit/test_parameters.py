@@ -169,6 +169,7 @@ FIELDS = {
         "precision": choice("fp32", "bf16-mixed"),
         "processes": whole(1),
         "strategy": (st.just("auto"), choice("auto", "ddp")[1]),  # ddp: only of several processes
+        "threads": whole(1, 1024),
     },
     EvalArgs: {
         "split": choice("test", "train", "valid"),
@@ -178,6 +179,7 @@ FIELDS = {
         "n_resamples": whole(100),
         "level": LEVEL,
         "device": choice("auto", "cpu", "cuda"),
+        "threads": whole(1, 1024),
     },
     OutlierArgs: {
         "partners": listed(NAME),
@@ -193,11 +195,13 @@ FIELDS = {
         "n_steps": whole(1),
         "images_per_pass": whole(1),
         "device": choice("auto", "cpu", "cuda"),
+        "threads": whole(1, 1024),
     },
     SampleArgs: {
         "n_per_class": whole(1),
         "start": choice("uniform", "class_gaussians"),
         "device": choice("auto", "cpu", "cuda"),
+        "threads": whole(1, 1024),
     },
     SummaryArgs: {"runs": choice("seeds", "folds")},
     CalibrationMeasures: {"n_bins": whole(1), "top_k": whole(1)},

@@ -92,5 +92,7 @@ def test_a_stage_imports_neither_trainers_nor_evaluation_code_of_others():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     others = ("jemtrack.stages.trainer", "jemtrack.jem", "jemtrack.evaluation", "jemtrack.train.")
+    light = ["jemtrack.train.checkpoint", "jemtrack.train.hardware"]  # they import torch in use
 
-    assert [name for name in done.stdout.split() if name.startswith(others)] == []
+    found = [name for name in done.stdout.split() if name.startswith(others)]
+    assert sorted(found) == light

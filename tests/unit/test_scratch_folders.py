@@ -1,8 +1,8 @@
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
-import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import yaml
 from jemtrack.commands.main import main
 from jemtrack.commands.scratch import prune, unfinished_trainings
 from jemtrack.errors import InputError
-from jemtrack.project.scratch import locked, resumable
+from jemtrack.project.provenance import determinants
+from jemtrack.project.scratch import locked, mark_finished, resumable
 
 DAY = 24 * 60 * 60
 
@@ -34,7 +35,7 @@ def in_project(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("DVC_STAGE", raising=False)
     for name in ("data.npz", "code.py"):
         Path(name).write_text(name)
-    stage = {"cmd": "train", "deps": ["data.npz", "code.py"]}
+    stage = {"cmd": "train", "deps": ["data.npz", "code.py"], "outs": ["model"]}
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"A": stage, "A-B": stage}}))
     set_parameters()
     return tmp_path
@@ -49,7 +50,10 @@ def set_parameters(lr: float = 0.1) -> None:
 def break_off(stage: str = "A", lr: float = 0.1, step: int = 7) -> Path:
     """Begin a training that an exception ends after `step` steps; give its folder."""
     set_parameters(lr)
-    with contextlib.suppress(KeyError), resumable(stage, {"params": Training(lr)}) as kept:
+    with (
+        contextlib.suppress(KeyError),
+        resumable(determinants(stage, {"params": Training(lr)}), 0) as kept,
+    ):
         state = {"position": (1, 4, step - 1), "weights": torch.zeros(2**18)}
         kept.save({"state": state}, step)
         raise KeyError
@@ -85,7 +89,7 @@ def test_what_keeps_a_training_from_serving_is_named():
     assert training.changed == ("params.lr", "code.py", "data.npz")
     assert training.line.endswith("not resumable: params.lr, code.py, data.npz")
     Path("dvc.yaml").write_text("stages: {}")
-    assert unfinished_trainings()[0].changed == ("the stage is not in dvc.yaml",)
+    assert unfinished_trainings()[0].changed == ("the stage A of dvc.yaml",)
 
 
 def test_by_default_what_no_longer_serves_is_removed_and_said(capsys):
@@ -142,56 +146,49 @@ def test_two_weeks_later_a_training_that_a_process_holds_is_left():
     assert folder.exists()
 
 
-TRAIN = """
-    import time
-    from pathlib import Path
-
-    from jemtrack.project.scratch import resumable
-    from test_scratch_folders import Training
-
-    with resumable("A", {"params": Training()}) as checkpoints:
-        checkpoints.save({}, 1)
-        Path("begun").touch()
-        while not Path("end").exists():
-            time.sleep(0.01)
-    Path("ended").touch()
-"""
-STARTER = """
-    import os, subprocess, sys
-
-    # A shell that stays between the two, as it does where a stage has several commands.
-    command = [sys.executable, "-c", sys.argv[1]]
-    shell = ["sh", "-c", '"$@"; true', "sh", *command]
-    subprocess.run(shell, env={**os.environ, "DVC_STAGE": "A"})
-"""
+def finish(stage: str = "A") -> Path:
+    """Train to the end under DVC, which then is to record the outs; give the folder."""
+    inputs = determinants(stage, {"params": Training()})
+    with resumable(inputs, 0) as kept:
+        kept.save({}, 1)
+        Path("model").write_text("weights")
+    mark_finished(inputs)
+    return kept.folder
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_finished_orphan_leaves_its_training_to_the_next(killed):
-    """DVC, which is to record the outs, was killed: the stage runs again."""
-    code = [textwrap.dedent(text) for text in (STARTER, TRAIN)]
-    starter = subprocess.Popen([sys.executable, "-c", *code], env=with_this_code())
-    wait_for(Path("begun"))
-    if killed:
-        starter.kill()
-        starter.wait()
-    Path("end").touch()
-    wait_for(Path("ended"))
-    starter.wait()
+def record(digest: str, seconds: float = 1) -> None:
+    """Write dvc.lock as DVC does, so long after the training's end."""
+    out = {"path": "model", "md5": digest}
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"A": {"outs": [out]}}}))
+    os.utime("dvc.lock", (time.time() + seconds,) * 2)
 
-    assert len(unfinished_trainings()) == killed
+
+WEIGHTS = hashlib.md5(b"weights").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("write_lock", "kept"),
+    [
+        (lambda: None, True),
+        (lambda: record("of another model"), True),
+        (lambda: record(WEIGHTS, seconds=-9), True),  # of an equal run before
+        (lambda: record(WEIGHTS), False),
+    ],
+)
+def test_a_finished_training_is_kept_until_dvc_has_recorded_it(write_lock, kept, monkeypatch):
+    """DVC that is killed before that runs the stage again."""
+    monkeypatch.setenv("DVC_STAGE", "A")
+    folder = finish()
+
+    write_lock()
+    assert len(unfinished_trainings()) == kept
+
+    assert folder.exists() == kept
 
 
 def with_this_code() -> dict[str, str]:
     """Let a process elsewhere import what this one does."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_command_needs_no_training_library():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError
@@ -72,7 +73,7 @@ def _path(entry: dict[str, Any], field: str) -> str | None:
 
 
 def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
-    """Yield a problem for each stage that uses code, or a recipe file, that dvc.yaml lacks."""
+    """Yield a problem for each stage that uses code, or reads a file, that dvc.yaml lacks."""
     stages = read_stages()
     for name, entry in graph.items():
         # The command is `zntrack run <module>.<class> ...`.
@@ -86,9 +87,10 @@ def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str
         written = entry.get(WRITTEN, {}).get("params", {})
         # What its section lacks, `parameter_problems` reports.
         is_whole = not structure_problems(name, written, values)
-        chosen, recipe = _chosen(name, values.get(name)) if is_whole else ([], "")
-        if recipe and recipe not in deps:
-            yield f"{DVC}: {name} does not depend on {recipe}: type `jemtrack graph`"
+        chosen, inputs = _chosen(name, values.get(name)) if is_whole else ([], [])
+        for path in inputs:
+            if path not in deps and Path(path).exists():
+                yield f"{DVC}: {name} does not depend on {path}: type `jemtrack graph`"
         if missing := sorted({*code_deps([*modules, *chosen])} - deps):
             yield (
                 f"{DVC}: {name}.deps lacks {', '.join(missing)}, which the stage imports: "
@@ -96,14 +98,12 @@ def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str
             )
 
 
-def _chosen(stage: str, given: Any) -> tuple[list[str], str]:
-    """Return the modules and the recipe file that the stage's parameters choose."""
-    cls = stage_class(stage)
+def _chosen(name: str, given: Any) -> tuple[list[str], list[str]]:
+    """Return the modules and the input files that the stage's parameters choose."""
+    cls = stage_class(name)
     if cls is None or not isinstance(given, dict):
-        return [], ""
+        return [], []
     try:
-        modules: list[str] = cls.code_modules(given)
+        return cls.code_modules(given), cls.input_paths(given)
     except InputError:  # `parameter_problems` reports it
-        return [], ""
-    recipe = given.get("recipe")
-    return modules, recipe if isinstance(recipe, str) else ""
+        return [], []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jemtrack.errors import InputError, exit_status
+from jemtrack.errors import InputError, exit_status, problem_text
 from jemtrack.files import find_root, path_problem
 
 Commands = Any  # argparse has no public name for the class
@@ -27,9 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _rebase(options, here, root)
     try:
         with contextlib.chdir(root):
-            return options.command(options) or 0
-    except InputError as error:
-        print(f"jemtrack: {error}", file=sys.stderr)
+            status: int = options.command(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as in `jemtrack show | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (InputError, OSError) as error:
+        print(f"jemtrack: {problem_text(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"jemtrack: {interrupt or 'interrupted'}", file=sys.stderr)

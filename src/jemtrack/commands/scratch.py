@@ -3,22 +3,19 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jemtrack.errors import InputError
-from jemtrack.project.params import read_parameters, read_stages
+from jemtrack.project.provenance import RECIPES, read_determinants, scratch_folder
 from jemtrack.project.scratch import (
-    dep_digests,
     files_in,
     last_written,
     lock_holder,
-    read_determinants,
     remove_leftovers,
+    remove_recorded,
     remove_unless_locked,
-    scratch_folder,
     stage_of,
     trainings,
 )
@@ -26,7 +23,6 @@ from jemtrack.train.checkpoint import FORMAT, CheckpointFile, newest_first
 
 _MIB = 2**20
 _MOST_NAMES = 3  # of what has changed, in a line
-_ABSENT: Any = object()
 
 
 @dataclass(frozen=True)
@@ -66,26 +62,25 @@ class UnfinishedTraining:
 def unfinished_trainings() -> list[UnfinishedTraining]:
     """List the project's unfinished trainings, sorted by stage, the most recent first.
 
+    Those of recipe files, trained outside of DVC, are `recipes/<name>`.
+
     Raises:
         InputError: if dvc.yaml or params.yaml is missing or broken.
     """
-    stages, parameters, now = read_stages(), read_parameters(), time.time()
-    digests: dict[str, dict[str, str]] = {}
+    remove_recorded()
+    now = time.time()
     found = []
-    for folder in trainings(scratch_folder()):
-        stage = stage_of(folder)
-        if stage in stages and stage not in digests:
-            digests[stage] = dep_digests(stage)
+    for folder in trainings(scratch_folder()) + trainings(scratch_folder() / RECIPES):
         newest = newest_first(folder)
         found.append(
             UnfinishedTraining(
                 folder=folder,
-                stage=stage,
+                stage=stage_of(folder),
                 idle_seconds=now - last_written(folder),
                 n_bytes=sum(file.st_size for file in files_in(folder)),
                 progress=_progress(newest[0]) if newest else "no checkpoint yet",
                 holder=lock_holder(folder),
-                changed=_changed(folder, digests.get(stage), parameters.get(stage)),
+                changed=_changed(folder),
             )
         )
     return sorted(found, key=lambda training: (training.stage, training.idle_seconds))
@@ -122,40 +117,19 @@ def prune(stages: Sequence[str] = (), every: bool = False) -> Iterator[str]:
             yield f"removed {training.folder.name} ({training.n_bytes / _MIB:.1f} MiB)"
         elif chosen:
             yield f"left {training.folder.name}: locked by process {training.holder}"
-    remove_leftovers(scratch_folder())
+    for parent in (scratch_folder(), scratch_folder() / RECIPES):
+        remove_leftovers(parent)
     yield f"{n_bytes / _MIB:.1f} MiB freed"
 
 
-def _changed(
-    folder: Path, digests: dict[str, str] | None, values: Mapping[str, Any] | None
-) -> tuple[str, ...]:
+def _changed(folder: Path) -> tuple[str, ...]:
     """Name the parameters and files that differ from those at the training's start."""
     before = read_determinants(folder)
     if before is None:
         return ("no record of its parameters",)
-    if digests is None:
-        return ("the stage is not in dvc.yaml",)
     if before.format != FORMAT:
         return ("another version of jemtrack wrote it",)
-    paths = sorted({*digests, *before.contents})
-    return (
-        *_changed_values(before.values, values or {}),
-        *(path for path in paths if digests.get(path) != before.contents.get(path)),
-    )
-
-
-def _changed_values(
-    before: Mapping[str, Any], now: Mapping[str, Any], where: str = ""
-) -> list[str]:
-    """Name the parameters that were changed, added or removed."""
-    found = []
-    for name in {**now, **before}:
-        old, value = before.get(name, _ABSENT), now.get(name, _ABSENT)
-        if isinstance(value, dict) and isinstance(old, dict):
-            found += _changed_values(old, value, f"{where}{name}.")
-        elif value != old:
-            found.append(f"{where}{name}")
-    return found
+    return tuple(before.changes())
 
 
 # What a header that is none of a checkpoint makes its reader raise.

@@ -4,23 +4,25 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from jemtrack.data.images import DataSplits
 from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
-from jemtrack.files import file_digest
 from jemtrack.parameters import parameter_names
+from jemtrack.project.params import DECISIVE
+from jemtrack.project.provenance import RECIPES, Determinants, content_digests, own_code
 from jemtrack.project.runtime import checkpoint_seconds
-from jemtrack.project.scratch import locked, remove_old, scratch_folder, scratch_key
+from jemtrack.project.scratch import locked, remove_old
 from jemtrack.recipe.check import file_problems, load_recipe
 from jemtrack.recipe.read import RecipeFile
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.record.plain import plain
 from jemtrack.trackers.console import default_trackers, run_log
-from jemtrack.train.checkpoint import FORMAT, Checkpoints
+from jemtrack.train.checkpoint import Checkpoints, newest_first
 from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.family import Training
@@ -48,9 +50,9 @@ def train(path: Path, out: Path | None = None) -> Path:
     data = _prepared(file)
     _check_data(file, data)
     _make_folder(out)
-    folder = _scratch(file, out)
-    with _explained(path, out):
-        launch(file.training, _train, PickleByFactory((file, data), _with_data, path), out, folder)
+    inputs = _inputs(file, out)
+    with _explained(path, out, inputs.folder):
+        launch(file.training, _train, PickleByFactory((file, data), _with_data, path), out, inputs)
     return out
 
 
@@ -96,14 +98,20 @@ def _make_folder(out: Path) -> None:
         raise InputError(f"{out} cannot be made a folder: {error.strerror}") from error
 
 
-def _scratch(file: RecipeFile, out: Path) -> Path:
-    """Name the folder of the checkpoints of this training: by all that determines it."""
-    package = Path(__file__).parents[1]
+def _inputs(file: RecipeFile, out: Path) -> Determinants:
+    """Collect all that determines this training."""
     data = Path(file.data.data_root, file.data.dataset)
-    files = [*sorted(package.rglob("*.py")), *(p for p in sorted(data.rglob("*")) if p.is_file())]
-    contents = [file_digest(each) for each in files]
-    key = scratch_key([FORMAT, plain(_chosen(file)), contents, str(out.resolve())])
-    return scratch_folder() / "recipes" / f"{file.path.stem}-{key}"
+    paths = [path for step in file.recipe.steps for path in step.class_paths]
+    paths += [str(each["type"]) for each in file.recipe.callbacks if "." in str(each["type"])]
+    package = Path(__file__).parents[1]
+    code = [*sorted(package.rglob("*.py")), *own_code(paths)]
+    versions = {name: version(name) for name in DECISIVE}
+    return Determinants(
+        stage=f"{RECIPES}{file.path.stem}",
+        parameters={**plain(_chosen(file)), "out": str(out.resolve()), "versions": versions},
+        values={},
+        contents=content_digests(map(str, [file.path, data, *code])),
+    )
 
 
 def _chosen(file: RecipeFile) -> dict[str, object]:
@@ -124,7 +132,7 @@ def _train(
     runtime: Runtime,
     handed: PickleByFactory[tuple[RecipeFile, DataSplits]],
     out: Path,
-    folder: Path,
+    inputs: Determinants,
 ) -> None:
     """Train in one of the processes; the first one writes."""
     file, data = handed.value
@@ -132,10 +140,16 @@ def _train(
     if not is_rank_zero():
         training.train([], None)
         return
-    with locked(folder), run_log(None, on_screen=not sys.stderr.isatty()):
-        remove_old(file.path.stem, folder.parent)
-        checkpoints = Checkpoints(folder, every_seconds=checkpoint_seconds())
+    with locked(inputs.folder), run_log(None, on_screen=not sys.stderr.isatty()):
+        inputs.write()
+        remove_old(inputs.stage, inputs.folder.parent)
+        checkpoints = Checkpoints(inputs.folder, every_seconds=checkpoint_seconds())
         metrics = training.train(_trackers(file, out), checkpoints)
+        if changed := inputs.changes():
+            raise InputError(
+                f"{', '.join(changed)} changed during the training, which is kept: undo the "
+                "change and type the command again for its results"
+            )
         training.save(out / "model.safetensors")
         (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
 
@@ -167,15 +181,19 @@ def _trackers(file: RecipeFile, out: Path) -> list[Tracker]:
 
 
 @contextmanager
-def _explained(path: Path, out: Path) -> Iterator[None]:
-    """Print how to resume after an interruption; name the file in what is raised."""
+def _explained(path: Path, out: Path, folder: Path) -> Iterator[None]:
+    """Print how to resume from what `folder` has; name the file in what is raised."""
     try:
         yield
-    except KeyboardInterrupt:
-        command = f"jemtrack train --config {path} --out {out}"
-        print(f"the training is kept: `{command}` resumes it", file=sys.stderr)
+    except (KeyboardInterrupt, OSError):
+        if saved := newest_first(folder):
+            command = f"jemtrack train --config {path} --out {out}"
+            print(f"step {saved[0].step} is saved: `{command}` resumes there", file=sys.stderr)
         raise
     except TrainingDivergedError as error:
         raise InputError(f"{path}: {error}") from error
     except ParameterError as error:
         raise InputError(f"{path}: training.{error}") from error
+    finally:
+        with suppress(OSError):  # it is not empty
+            out.rmdir()

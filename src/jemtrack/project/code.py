@@ -58,6 +58,19 @@ def code_deps(modules: Iterable[str], package: str = PACKAGE) -> list[str]:
     return sorted({path.as_posix() for module in reached for path in _paths(module, source, rules)})
 
 
+def listed_paths(modules: Iterable[str]) -> list[str]:
+    """List the source file or folder of each module, as `code_deps` does, without their imports."""
+    source = source_folder()
+    rules = code_rules(source.parent / _CONFIG)
+    found = [
+        path
+        for module in modules
+        if not _enclosing(f"{module}.__init__", rules.watchers)
+        for path in _paths(module, source, rules)
+    ]
+    return sorted({path.as_posix() for path in found if path.exists()})
+
+
 def code_rules(path: Path) -> CodeRules:
     """Read `[tool.jemtrack.code]` of the pyproject.toml at `path`; no rules if it has none.
 

@@ -20,6 +20,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from jemtrack.documents import is_ambiguous, parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
+from jemtrack.files import atomic_write_texts
 from jemtrack.parameters import format_value
 from jemtrack.project.code import source_folder
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
@@ -52,20 +53,29 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
 
     Raises:
         InputError: if two stages have the same name, a node's class cannot be imported, a file
-            is broken, or the working directory is not in a project: then nothing is written. Also
-            if a stage fails.
+            is broken or is edited meanwhile, or the working directory is not in a project: then
+            nothing is written. Also if a stage fails.
+        OSError: if the disk is full: then, too, nothing is written.
     """
     nodes = [*nodes]
     source_folder()
-    files = {path: _read(path) for path in (DVC, PARAMS, ZNTRACK, VERSIONS)}
+    # zntrack.json records what was written: it comes last, so that after a power cut between two
+    # of them the next `write_graph` takes nothing for an edit by hand.
+    paths = (VERSIONS, PARAMS, DVC, ZNTRACK)
+    before = {path: _bytes(path) for path in paths}
+    files = {path: _read(path) for path in paths}
     files[VERSIONS] |= installed_versions(files[VERSIONS])
     _check_names(nodes, files)
     for node in nodes:
         _merge_node(node, files)
-    for path, content in files.items():
-        # A file with the same content keeps its formatting, to the last space.
-        if content != _read(path):
-            _write(path, content)
+    # A file with the same content keeps its formatting, to the last space.
+    changed = [path for path, content in files.items() if content != _read(path)]
+    if edited := [str(path) for path in paths if _bytes(path) != before[path]]:
+        raise InputError(
+            f"{', '.join(edited)} was edited while the graph was made; nothing is written: "
+            "run it again"
+        )
+    atomic_write_texts({path: _dumped(path, files[path]) for path in changed})
     if run if no_exec is None else not no_exec:
         _reproduce([node.name for node in nodes])
 
@@ -197,13 +207,16 @@ def _read(path: Path) -> Any:
     return content
 
 
-def _write(path: Path, content: Any) -> None:
-    text = io.StringIO()
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _dumped(path: Path, content: Any) -> str:
     if path is ZNTRACK:
-        text.write(json.dumps(content, indent=4) + "\n")
-    else:
-        _yaml().dump(content, text)
-    path.write_text(text.getvalue(), encoding="utf-8")
+        return json.dumps(content, indent=4) + "\n"
+    text = io.StringIO()
+    _yaml().dump(content, text)
+    return text.getvalue()
 
 
 def _yaml() -> YAML:

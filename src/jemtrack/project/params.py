@@ -24,6 +24,7 @@ DVC = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 ZNTRACK = Path("zntrack.json")
 VERSIONS = Path("versions.yaml")
+LOCK = Path("dvc.lock")
 
 # The packages whose version can change a result: their versions are parameters of every stage.
 DECISIVE = ("numpy", "torch")
@@ -300,19 +301,28 @@ def _is_entry(entry: dict[str, Any]) -> bool:
     )
 
 
-def listed_inputs(stage: str) -> list[Path]:
-    """Return the dependencies of `stage` in dvc.yaml, without its code."""
-    deps = [Path(dep) for dep in read_stages().get(stage, {}).get("deps", [])]
-    return [path for path in deps if path.parts[0] != "src"]
-
-
 def maker(path: Path) -> str | None:
     """Return the stage of dvc.yaml whose output contains `path`; None if there is none."""
-    for stage, entry in read_stages().items():
-        for out in entry.get("outs", []):
-            if path.is_relative_to(out if isinstance(out, str) else next(iter(out))):
-                return str(stage)
+    for stage in read_stages():
+        if any(path.is_relative_to(out) for out in stage_outs(stage)):
+            return str(stage)
     return None
+
+
+def stage_outs(stage: str) -> list[Path]:
+    """Return the outs of a stage of dvc.yaml, metrics and plots included."""
+    entry = read_stages().get(stage, {})
+    outs = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
+    return [Path(out if isinstance(out, str) else next(iter(out))) for out in outs]
+
+
+def read_lock() -> dict[str, Any]:
+    """Read the stages of dvc.lock; empty if DVC has written none.
+
+    Raises:
+        InputError: if it is not a YAML mapping.
+    """
+    return _read(LOCK).get("stages") or {} if LOCK.exists() else {}
 
 
 def installed_versions(listed: Iterable[str] = ()) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from jemtrack.documents import Document, read_document
 from jemtrack.errors import InputError
 from jemtrack.parameters import Place, ValueProblem, parameters, value_problems
+from jemtrack.project.provenance import project_root
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.handlers import Tracker
@@ -30,19 +31,6 @@ class RuntimeSettings:
     """
 
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-
-
-def project_root() -> Path:
-    """Return the folder of dvc.yaml in the user's project, even if DVC runs a copy of the project.
-
-    It is the root of the project, or the folder of another graph in it.
-    """
-    here = Path.cwd()
-    if "DVC_ROOT" not in os.environ:
-        return Path()
-    # In a temporary copy, DVC sets this variable to the root of the original project.
-    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
-    return Path(os.environ["DVC_ROOT"]) / here.relative_to(root)
 
 
 def checkpoint_seconds() -> float:

@@ -4,9 +4,7 @@ DVC deletes the outs of a stage before it runs the stage, so checkpoints cannot 
 """
 
 import contextlib
-import dataclasses
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -14,28 +12,19 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-import psutil  # type: ignore[import-untyped]
+from typing import IO
 
 from jemtrack.files import atomic_write, file_digest
-from jemtrack.project.params import read_parameters, read_stages
-from jemtrack.project.runtime import checkpoint_seconds, project_root
-from jemtrack.record.plain import plain
-from jemtrack.train.checkpoint import FORMAT, Checkpoints
+from jemtrack.project.params import LOCK, read_lock, stage_outs
+from jemtrack.project.provenance import RECIPES, Determinants, project_root, scratch_folder
+from jemtrack.train.checkpoint import Checkpoints, newest_first
 
 log = logging.getLogger("jemtrack")
 
 _LOCK, _WAITING, _REMOVED = "lock", "waiting", ".removed"
-
-
-def scratch_key(determining: Any) -> str:
-    """Compute the key of a training: a digest of all that determines it, serialised as JSON."""
-    text = json.dumps(determining, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass
@@ -49,19 +38,24 @@ class FolderLock:
 def locked(folder: Path) -> Iterator[FolderLock]:
     """Lock `folder` for this process; wait while another process has locked it.
 
-    When the block ends without an exception, the folder is removed, unless it is to be kept or
-    another process waits for it: that process will find the finished training in it. The kernel
-    releases the lock of a process that is killed.
+    When the block ends, the folder is removed, unless it is to be kept or another process waits
+    for it: that process will find the finished training in it. After an exception it is kept if
+    it has a checkpoint. The kernel releases the lock of a process that is killed.
     """
     lock = FolderLock()
     with _open_lock(folder) as lock_file:
-        yield lock
-        with (folder / _WAITING).open("a") as waiting:
-            # Waiting processes hold shared locks on this file: an exclusive one proves there are
-            # none.
-            if not lock.keep and _try_lock(waiting, fcntl.LOCK_EX):
-                _remove(folder)
-        lock_file.close()
+        try:
+            yield lock
+        except BaseException:
+            lock.keep = lock.keep or bool(newest_first(folder))
+            raise
+        finally:
+            with (folder / _WAITING).open("a") as waiting:
+                # Waiting processes hold shared locks on this file: an exclusive one proves there
+                # are none.
+                if not lock.keep and _try_lock(waiting, fcntl.LOCK_EX):
+                    _remove(folder)
+            lock_file.close()
 
 
 def lock_holder(folder: Path) -> int | None:
@@ -151,87 +145,6 @@ def _is_same_file(file: IO[str], path: Path) -> bool:
         return False
 
 
-_FOLDER = ".jemtrack"
-_RECORD = "determined_by.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Determinants:
-    """All that a training of `stage` depends on.
-
-    Attributes:
-        stage: name of the stage.
-        parameters: the parameters as the trainer reads them.
-        values: the stage's section of params.yaml, to name differences to a person.
-        contents: digests of the stage's dependencies, by path.
-        format: version of the checkpoints' format.
-    """
-
-    stage: str
-    parameters: Mapping[str, Any]
-    values: Mapping[str, Any]
-    contents: Mapping[str, str]
-    format: int = FORMAT
-
-    @property
-    def folder(self) -> Path:
-        """The folder of such a training, and of no other."""
-        key = scratch_key([self.format, self.stage, self.parameters, self.contents])
-        return scratch_folder() / f"{self.stage}-{key}"
-
-    def write(self) -> None:
-        """Write this to the folder, so that `jemtrack scratch` can name what has changed."""
-        text = json.dumps(dataclasses.asdict(self), indent=1, default=str)
-        atomic_write(self.folder / _RECORD, lambda unfinished: unfinished.write_text(text))
-
-
-def determinants(stage: str, chosen: Mapping[str, Any]) -> Determinants | None:
-    """Collect what determines a training with the `chosen` parameters; None without such a stage.
-
-    Raises:
-        InputError: if dvc.yaml or params.yaml is missing or broken.
-    """
-    if stage not in read_stages():
-        return None
-    values = read_parameters().get(stage) or {}
-    return Determinants(stage, plain(chosen), values, dep_digests(stage))
-
-
-def read_determinants(folder: Path) -> Determinants | None:
-    """Read the determinants in a training's folder; return None if there are none to read."""
-    try:
-        return Determinants(**json.loads((folder / _RECORD).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-
-
-def dep_digests(stage: str) -> dict[str, str]:
-    """Compute the digest of each dependency of the stage in dvc.yaml, code included.
-
-    The digest of a folder covers the names and contents of its files except `__pycache__`.
-    """
-    deps = [Path(dep) for dep in read_stages()[stage]["deps"]]
-    return {path.as_posix(): _digest(path) for path in deps if path.exists()}
-
-
-def _digest(path: Path) -> str:
-    if path.is_file():
-        return file_digest(path)
-    files = [each for each in sorted(path.rglob("*")) if each.is_file()]
-    return scratch_key(
-        [
-            (each.relative_to(path).as_posix(), file_digest(each))
-            for each in files
-            if "__pycache__" not in each.parts
-        ]
-    )
-
-
-def scratch_folder() -> Path:
-    """Return the folder of all unfinished trainings of the project."""
-    return project_root() / _FOLDER
-
-
 def trainings(parent: Path, stage: str | None = None) -> list[Path]:
     """List the folders of unfinished trainings, of one stage or of all."""
     found = sorted(path for path in parent.glob("*-*") if path.is_dir())
@@ -239,8 +152,9 @@ def trainings(parent: Path, stage: str | None = None) -> list[Path]:
 
 
 def stage_of(folder: Path) -> str:
-    """Return the name of the stage that a training's folder belongs to."""
-    return folder.name.rpartition("-")[0]
+    """Return the name of the stage, or of the recipe, that a training's folder belongs to."""
+    name = folder.name.rpartition("-")[0]
+    return f"{RECIPES}{name}" if folder.parent.name == RECIPES.rstrip("/") else name
 
 
 def files_in(folder: Path) -> list[os.stat_result]:
@@ -259,27 +173,86 @@ def last_written(folder: Path) -> float:
 
 _KEPT_DAYS = 14
 _SHORT_KEY = 8  # digits of a training's key in the name of a tracker's folder
+_FINISHED, _OUTS = "finished.json", "outs"
 
 
 @contextlib.contextmanager
-def resumable(stage: str, chosen: Mapping[str, Any]) -> Iterator[Checkpoints | None]:
+def resumable(found: Determinants | None, every_seconds: float) -> Iterator[Checkpoints | None]:
     """Lock the folder of this training and yield its checkpoints; None outside of a DVC project.
 
-    When the block ends without an exception, the checkpoints are removed, unless DVC was killed
-    meanwhile: DVC then does not know that the stage ended, runs it again, and the stage finds
-    its training done. Checkpoints of the stage's other trainings are removed two weeks after
-    their last use.
+    Under DVC they are kept until dvc.lock has the stage's outs: if DVC is killed before that, it
+    runs the stage again, which finds its training done. Checkpoints of the stage's other
+    trainings are removed two weeks after their last use.
     """
-    found = determinants(stage, chosen)
     if found is None:
         yield None
         return
-    dvc = _dvc_process()
     with locked(found.folder) as lock:
         found.write()
-        remove_old(stage, found.folder.parent)
-        yield Checkpoints(found.folder, every_seconds=checkpoint_seconds())
-        lock.keep = dvc is not None and not dvc.is_running()
+        remove_old(found.stage, found.folder.parent)
+        yield Checkpoints(found.folder, every_seconds)
+        lock.keep = "DVC_STAGE" in os.environ
+
+
+def mark_finished(found: Determinants) -> None:
+    """Note the outs of a finished training, so that its folder is removed once DVC has them."""
+    if not found.folder.exists():
+        return
+    # ZnTrack writes its metadata once more, after the stage.
+    outs = (path for path in stage_outs(found.stage) if path.name != "node-meta.json")
+    digests = {path.as_posix(): file_digest(path, "md5") for path in outs if path.is_file()}
+    atomic_write(
+        found.folder / _FINISHED, lambda unfinished: unfinished.write_text(json.dumps(digests))
+    )
+
+
+def remove_recorded() -> None:
+    """Remove finished trainings whose outs are in dvc.lock: DVC does not run them again."""
+    for mark in scratch_folder().glob(f"*/{_FINISHED}"):
+        if _is_recorded(mark):
+            remove_unless_locked(mark.parent)
+
+
+def _is_recorded(mark: Path) -> bool:
+    outs = read_lock().get(stage_of(mark.parent), {}).get("outs", [])
+    locked_outs = {out["path"]: out.get("md5") for out in outs}
+    finished = json.loads(mark.read_text())
+    # An older dvc.lock has the same digests if a stage that ran by force gave the same result.
+    is_newer = LOCK.exists() and LOCK.stat().st_mtime >= mark.stat().st_mtime
+    return is_newer and finished.items() <= locked_outs.items()
+
+
+def keep_outs(found: Determinants) -> None:
+    """Move the stage's outs into the folder of what they were made from, for `restore_outs`."""
+    with locked(found.folder) as lock:
+        lock.keep = True
+        found.write()
+        kept, unfinished = found.folder / _OUTS, found.folder / f"{_OUTS}.unfinished"
+        for folder in (kept, unfinished):
+            shutil.rmtree(folder, ignore_errors=True)
+        for out in (path for path in stage_outs(found.stage) if path.exists()):
+            (unfinished / out).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(out, unfinished / out)
+        unfinished.rename(kept)
+
+
+def restore_outs(found: Determinants) -> bool:
+    """Copy outs that were kept for the stage as it is now; tell whether there are any."""
+    kept = found.folder / _OUTS
+    if not kept.exists():
+        return False
+    with locked(found.folder) as lock:
+        lock.keep = True
+        shutil.copytree(kept, Path(), dirs_exist_ok=True)
+    return True
+
+
+def resume_hint(found: Determinants | None) -> str:
+    """Say what is saved of a training that was broken off, and what resumes it."""
+    saved = newest_first(found.folder) if found else []
+    if not saved:
+        return ""
+    return f"; step {saved[0].step} is saved: `dvc repro`, or the same `dvc exp run`, resumes there"
 
 
 def remove_old(stage: str, parent: Path) -> None:
@@ -289,18 +262,6 @@ def remove_old(stage: str, parent: Path) -> None:
         idle_days = (time.time() - last_written(folder)) / (24 * 60 * 60)
         if idle_days > _KEPT_DAYS and remove_unless_locked(folder):
             log.info(f"removed {folder.name}: it was not resumed for {idle_days:.0f} days")
-
-
-def _dvc_process() -> psutil.Process | None:
-    """Find the DVC process that runs this stage; None if the stage was started without DVC."""
-    if "DVC_STAGE" not in os.environ:
-        return None
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.Process().parents():
-            # DVC sets the variable for the stage, and for a shell that may be between the two.
-            if "DVC_STAGE" not in process.environ():
-                return process
-    return None
 
 
 @contextlib.contextmanager
@@ -316,10 +277,17 @@ def persistent_output(out: Path, checkpoints: Checkpoints | None) -> Iterator[Pa
     folder = checkpoints.folder / out.name
     try:
         yield folder
-    finally:
-        if folder.exists():
-            shutil.rmtree(out, ignore_errors=True)
-            shutil.copytree(folder, out)
+    except BaseException:
+        with contextlib.suppress(OSError):  # on a full disk, what was raised says so already
+            _replace_folder(out, folder)
+        raise
+    _replace_folder(out, folder)
+
+
+def _replace_folder(out: Path, source: Path) -> None:
+    if source.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(source, out)
 
 
 def tracked_folder(run_folder: Path, checkpoints: Checkpoints | None) -> Path:

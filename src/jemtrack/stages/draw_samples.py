@@ -19,7 +19,13 @@ from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, check_memory, chosen_device
+from jemtrack.train.hardware import (
+    DEFAULT_THREADS,
+    DeviceName,
+    Threads,
+    check_memory,
+    chosen_device,
+)
 from jemtrack.train.launch import keep_freed_memory
 from jemtrack.train.random_streams import generator
 
@@ -37,11 +43,13 @@ class SampleArgs:
         start: uniform noise in [-1, 1], or class_gaussians: draws from a Gaussian that has the
             mean and covariance of the class's training images.
         device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.train.hardware.Hardware`.
     """
 
     n_per_class: Annotated[int, Field(ge=1)] = 10
     start: Literal["uniform", "class_gaussians"] = "uniform"
     device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
 
 
 class DrawSamples(Stage):

@@ -20,7 +20,7 @@ from jemtrack.jem.scores import run_models
 from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, chosen_device
+from jemtrack.train.hardware import DEFAULT_THREADS, DeviceName, Threads, chosen_device
 from jemtrack.train.launch import keep_freed_memory
 from jemtrack.train.random_streams import generator
 
@@ -39,6 +39,7 @@ class EvalArgs:
         n_resamples: of the bootstrap.
         level: of confidence, of all intervals.
         device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.train.hardware.Hardware`.
     """
 
     split: Literal["test", "train", "valid"] = "test"
@@ -48,6 +49,7 @@ class EvalArgs:
     n_resamples: Annotated[int, Field(ge=100)] = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
 
 
 class EvaluateX(Stage):

@@ -21,7 +21,7 @@ from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model, trained_noise
 from jemtrack.parameters import parameters
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DeviceName, chosen_device
+from jemtrack.train.hardware import DEFAULT_THREADS, DeviceName, Threads, chosen_device
 from jemtrack.train.launch import keep_freed_memory
 from jemtrack.train.random_streams import generator
 
@@ -51,6 +51,7 @@ class RobustnessArgs:
         n_steps: of an attack. Attacks need the extra `attacks`, and are skipped without it.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.
         device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.train.hardware.Hardware`.
     """
 
     n_images: Annotated[int, Field(ge=1)] = 1000
@@ -61,6 +62,7 @@ class RobustnessArgs:
     n_steps: Annotated[int, Field(ge=1)] = 20
     images_per_pass: Annotated[int, Field(ge=1)] = 500
     device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
 
 
 class MeasureRobustness(Stage):

@@ -12,7 +12,7 @@ from jemtrack.data.sources.registry import SOURCES
 from jemtrack.data.splits import ChosenFold, prepare
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.parameters import Name, PathText, parameters
-from jemtrack.project.params import DVC, PARAMS, listed_inputs
+from jemtrack.project.params import PARAMS
 from jemtrack.stages.stage import Stage
 
 
@@ -61,13 +61,18 @@ class PrepareData(Stage):
         params = parameters["params"]
         return [Path(str(params["data_root"]), str(params["dataset"])).as_posix()]
 
+    @classmethod
+    def unpinned_paths(cls, parameters: Mapping[str, Any]) -> list[str]:
+        """Return the folder of the user's own data set: of known ones, the code has checksums."""
+        is_known = parameters["params"]["dataset"] in SOURCES
+        return [] if is_known else cls.input_paths(parameters)
+
 
 def prepared(stage: str, params: DataArgs) -> DataSplits:
     """Read and split the data set that the parameters of `stage` choose.
 
     Raises:
-        InputError: if a file is missing or altered, a parameter does not fit the data, or
-            dvc.yaml does not list the folder of a user's own data set.
+        InputError: if a file is missing or altered, or a parameter does not fit the data.
     """
     try:
         fold = ChosenFold(params.n_folds, params.fold) if params.n_folds else None
@@ -75,16 +80,4 @@ def prepared(stage: str, params: DataArgs) -> DataSplits:
         data = prepare(params.dataset, root, params.n_classes, n_valid, params.seed, fold)
     except ParameterError as error:
         raise InputError(f"{PARAMS}: {stage}.params.{error}") from error
-    listed = listed_inputs(stage)
-    if not any(params.folder.is_relative_to(path) for path in listed):
-        if params.dataset not in SOURCES:
-            raise InputError(
-                f"{DVC}: {stage} does not depend on {params.folder}: type `jemtrack graph`"
-            )
-        # The checksums of known data sets are in the code, so a change of their files is an error
-        # in any case: a reminder is enough.
-        print(
-            f"{DVC}: {stage} still depends on {', '.join(map(str, listed))}, not on "
-            f"{params.folder}: `jemtrack graph` updates it"
-        )
     return data

@@ -11,7 +11,8 @@ import zntrack
 from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.project.params import PARAMS
-from jemtrack.project.runtime import runtime_trackers
+from jemtrack.project.provenance import Determinants
+from jemtrack.project.runtime import checkpoint_seconds, runtime_trackers
 from jemtrack.project.scratch import persistent_output, resumable, tracked_folder
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.stages.stage import Stage, plot
@@ -60,10 +61,13 @@ class Trainer(Stage):
         data = DataSplits.load(self.data)
         check_trainers(self.name, data)
         handed = PickleByFactory((self, data), _with_data, type(self), self.name)
-        launch(self.params, _compute, handed)
+        launch(self.params, _compute, handed, self.inputs)
 
-    def train(self, data: DataSplits, runtime: Runtime) -> None:
-        """Train in this process; the first of several writes the results."""
+    def train(self, data: DataSplits, runtime: Runtime, inputs: Determinants | None = None) -> None:
+        """Train in this process; the first of several writes the results.
+
+        Checkpoints are kept by `inputs`, on which the result depends; without, there are none.
+        """
         training = self.training(data, runtime)
         if not is_rank_zero():
             training.train((), None)
@@ -71,7 +75,7 @@ class Trainer(Stage):
         log_file = self.run_folder / "train.log" if self.params.print_to_log else None
         with (
             run_log(log_file, on_screen=not sys.stderr.isatty()),
-            resumable(self.name, training.parameters) as checkpoints,
+            resumable(inputs, checkpoint_seconds()) as checkpoints,
             persistent_output(self.record, checkpoints) as record,
         ):
             trackers = [
@@ -144,6 +148,10 @@ def _with_data(cls: type[Trainer], name: str) -> tuple[Trainer, DataSplits]:
     return trainer, DataSplits.load(trainer.data)
 
 
-def _compute(runtime: Runtime, handed: PickleByFactory[tuple[Trainer, DataSplits]]) -> None:
+def _compute(
+    runtime: Runtime,
+    handed: PickleByFactory[tuple[Trainer, DataSplits]],
+    inputs: Determinants | None,
+) -> None:
     trainer, data = handed.value
-    trainer.train(data, runtime)
+    trainer.train(data, runtime, inputs)

@@ -10,12 +10,12 @@ from jemtrack.project.params import (
     DVC,
     PARAMS,
     Section,
-    listed_inputs,
     load_classes,
     maker,
     parameter_problems,
     read_graph,
     read_parameters,
+    read_stages,
     sections,
 )
 from jemtrack.stages.draw_samples import SampleArgs, check_samples
@@ -83,8 +83,6 @@ def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> It
     """Yield what the trainer's recipe and its objectives ask of data and parameters in vain."""
     values, params = read_parameters(), section.build()
     recipe, where = values[section.stage].get("recipe"), f"{PARAMS}: {section.stage}.recipe"
-    if isinstance(recipe, str) and Path(recipe) not in listed_inputs(section.stage) and is_running:
-        print(f"{DVC}: {section.stage} does not depend on {recipe}: type `jemtrack graph`")
     sound = (
         found.build()
         for found in sections(read_graph(), values)
@@ -112,12 +110,9 @@ def _start_problems(
     if made_by == section.stage:
         yield f"{where} must be no output of its own stage, got '{start}': copy it elsewhere first"
         return
-    if start not in listed_inputs(section.stage):
-        advice = f"{DVC}: {section.stage} does not depend on {start}: type `jemtrack graph`"
-        if made_by:  # which may not have run yet: DVC must know the order
-            yield advice
-        elif is_running:
-            print(advice)
+    if made_by and str(start) not in read_stages()[section.stage].get("deps", []):
+        # That stage may not have run yet: DVC must know the order.
+        yield f"{DVC}: {section.stage} does not depend on {start}: type `jemtrack graph`"
     # What another stage makes is the one that is meant when this stage's turn has come.
     if made_by and not is_running:
         return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from jemtrack.errors import ParameterError
 from jemtrack.parameters import AtLeastOne, parameters
@@ -19,9 +21,14 @@ Precision = Literal["fp32", "bf16-mixed"]
 Strategy = Literal["auto", "ddp"]
 
 
+# More is of use on a large CPU alone. The same number everywhere makes results comparable.
+Threads = Annotated[int, Field(ge=1, le=1024)]
+DEFAULT_THREADS = 2
+
+
 @parameters
 class Hardware:
-    """The device, precision and processes of a training.
+    """The device, precision, processes and threads of a training.
 
     Attributes:
         device: `auto` is a GPU if there is one, else the CPU.
@@ -29,12 +36,15 @@ class Hardware:
         processes: number of processes among which each batch is sharded; on GPUs, one GPU each.
         strategy: `auto` is `ddp` if there are several processes: each has the whole model, and
             gradients are averaged by an all-reduce (gloo on CPUs, NCCL on GPUs).
+        threads: threads of the CPU for each process. Sums over more threads are rounded otherwise,
+            so their number is a parameter of the result.
     """
 
     device: DeviceName = "auto"
     precision: Precision = "fp32"
     processes: AtLeastOne = 1
     strategy: Strategy = "auto"
+    threads: Threads = DEFAULT_THREADS
 
     @field_validator("strategy")
     @classmethod
@@ -42,6 +52,21 @@ class Hardware:
         if value == "ddp" and info.data.get("processes") == 1:
             raise ValueError("must be auto for one process, got 'ddp'")
         return value
+
+
+@contextmanager
+def cpu_threads(n_threads: int) -> Iterator[None]:
+    """Let PyTorch, and what NumPy and SciPy compute with, use so many threads in the block."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    with threadpool_limits(n_threads):
+        torch.set_num_threads(n_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def chosen_device(name: DeviceName) -> torch.device:

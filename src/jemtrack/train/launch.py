@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
-from jemtrack.train.hardware import Hardware, check_memory, chosen_device
+from jemtrack.train.hardware import Hardware, check_memory, chosen_device, cpu_threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -88,7 +88,8 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     alone = hardware.processes == 1
     if alone and hardware.precision == "fp32" and not started:
         # Fabric would change nothing, and its import takes seconds.
-        return train(Runtime(device), *arguments)
+        with cpu_threads(hardware.threads):
+            return train(Runtime(device), *arguments)
     from lightning_fabric import Fabric
 
     strategy = "auto" if alone and not started else "ddp" if started else "ddp_spawn"
@@ -100,9 +101,10 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
         precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
     if "LT_CLI_USED" in os.environ:
-        return train(Runtime(fabric.device, fabric.autocast), *arguments)
+        with cpu_threads(hardware.threads):
+            return train(Runtime(fabric.device, fabric.autocast), *arguments)
     with _signals_pass_to_children() if strategy == "ddp_spawn" else nullcontext():
-        result = fabric.launch(_run_in_process, train, arguments)
+        result = fabric.launch(_run_in_process, hardware.threads, train, arguments)
     if isinstance(result, _EXPECTED):
         raise result
     trained: T = result
@@ -110,10 +112,11 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
 
 
 def _run_in_process(fabric: "Fabric", *work: Any) -> Any:
-    train, arguments = work
+    n_threads, train, arguments = work
     keep_freed_memory()  # in a process that Fabric started, too
     try:
-        return train(Runtime(fabric.device, fabric.autocast), *arguments)
+        with cpu_threads(n_threads):
+            return train(Runtime(fabric.device, fabric.autocast), *arguments)
     except _EXPECTED as error:
         # An error would reach the parent process as text, and an interrupt not at all.
         return error
