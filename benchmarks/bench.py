@@ -14,7 +14,7 @@ from benchmarks.rows import BOTH, Row, chosen_rows
 from benchmarks.step_profile import profile_lines
 from benchmarks.tables import Result, table_lines
 from benchmarks.turns import take_turns
-from jemtrack.train.hardware import Precision
+from jemtrack.shared.hardware import Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16-mixed": torch.bfloat16}
 

@@ -1,10 +1,12 @@
-"""Measure the overhead of the engine's loop over a bare PyTorch loop.
+"""Measure the overhead of the engine's loop over a hand-written PyTorch loop.
 
     python benchmarks/engine_overhead.py
 
-trains one network three times on the same batches, which are drawn beforehand: with
+trains the same networks three times on the same batches, which are drawn beforehand: with
 `train.run.Run` and the JSONL record as its only tracker, with a bare loop (zero_grad, forward,
-loss, backward, step), and with a bare loop that also reads the loss of each step. They alternate in
+loss, backward, step), and with one that guards its weights as the engine does: it reads the losses
+and the norm of the gradients, and steps only if they are finite. An ordinary step has one network,
+an alternating one a generator and a critic that take turns. The loops alternate in
 one process, a few steps each: the bare loops train inside the engine's iterator of batches. A ratio
 compares a turn of the engine with the mean of a bare loop's turns before and after it, so that
 other work of the machine affects both. It is printed for wall-clock time and for CPU time, which
@@ -12,43 +14,50 @@ other work affects less. At the end, all three must have the same weights, bit f
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
-from torch.nn.functional import cross_entropy, interpolate
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate, softplus
+from torch.nn.utils import get_total_norm
 
-from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.training.batches import Batch
 from jemtrack.record.jsonl import JsonLines
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.events import BatchEnd, Position
 from jemtrack.train.loop import gradient_norms
 from jemtrack.train.optimizers import Adam
-from jemtrack.train.phase import Phase
+from jemtrack.train.phase import Objective, Phase, Turn
 from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
-from jemtrack.train.state import TrainState
+from jemtrack.train.state import TrainState, trained_weights
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+N_BATCHES = 16
+LR = 1e-4
 WARM_UP = 3  # turns that are not counted
 LEAST = WARM_UP + 3  # quartiles need at least two ratios
-SILENT, READING = "bare", "bare, reads the loss"
+BARE, GUARDED = "bare", "bare, guarded"
+Models = Mapping[str, nn.Module]
+Losses = Iterator[tuple[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Case:
-    """A network and its batches; `turn` is the number of steps in a turn."""
+class Ordinary:
+    """A residual network and its batches; `turn` is the number of steps in a turn."""
 
     depth: int
     width: int
@@ -63,50 +72,118 @@ class Case:
         shape = f"{self.batch_size}x{self.channels}x{self.side}x{self.side}"
         return f"WideResNet-{self.depth}-{self.width}, {shape}"
 
-    def network(self) -> JointEnergyModel:
+    @property
+    def objective(self) -> Objective:
+        """The engine's form of `losses`."""
+        return CrossEntropy()
+
+    def models(self) -> dict[str, nn.Module]:
         """Build the network, always with the same weights."""
         torch.manual_seed(0)
         shape = WideResNetShape(
             depth=self.depth, width=self.width, channels=self.channels, n_classes=10
         )
-        return build_model(shape)
+        return {"network": build_model(shape)}
 
-    def batches(self, n_batches: int = 16) -> list[Batch]:
+    def batches(self) -> list[Batch]:
         """Draw batches of digits, enlarged to the images' size."""
-        digits = load_digits()
-        images_NCHW = torch.from_numpy(digits.images).float()[:, None] / 8 - 1
-        labels_N = torch.from_numpy(digits.target)
-        rows = torch.randperm(len(labels_N))[: n_batches * self.batch_size]
-        images_NCHW = interpolate(images_NCHW[rows], size=self.side).repeat(1, self.channels, 1, 1)
-        images = images_NCHW.split(self.batch_size)
-        return [
-            Batch(*pair) for pair in zip(images, labels_N[rows].split(self.batch_size), strict=True)
-        ]
+        images_NCHW, labels_N = digits(N_BATCHES * self.batch_size)
+        images_NCHW = interpolate(images_NCHW, size=self.side).repeat(1, self.channels, 1, 1)
+        pairs = zip(
+            images_NCHW.split(self.batch_size), labels_N.split(self.batch_size), strict=True
+        )
+        return [Batch(*pair) for pair in pairs]
+
+    def losses(self, models: Models, batch: Batch) -> Losses:
+        """Yield the loss of each turn with the model that minimises it."""
+        yield "network", cross_entropy(models["network"](batch.images_BCHW), batch.labels_B)
 
 
-CASES = {
-    "digits": Case(depth=10, width=2, side=8, channels=1, batch_size=64, turn=8),
-    "large": Case(depth=16, width=2, side=32, channels=3, batch_size=32, turn=1),
+@dataclass(frozen=True)
+class Alternating:
+    """A generator of digits and its critic, which take turns; `turn` is as above."""
+
+    width: int
+    batch_size: int
+    turn: int
+
+    @property
+    def name(self) -> str:
+        """The size of the networks and of a batch."""
+        return f"GAN of two perceptrons, {self.width} wide, {self.batch_size}x64"
+
+    @property
+    def objective(self) -> Objective:
+        """The engine's form of `losses`."""
+        return self._turns
+
+    def _turns(self, models: Models, batch: tuple[Tensor, Tensor]) -> Iterator[Turn]:
+        for name, loss in self.losses(models, batch):
+            yield Turn({"loss": loss}, (name,))
+
+    def models(self) -> dict[str, nn.Module]:
+        """Build both, always with the same weights."""
+        torch.manual_seed(0)
+        return {
+            name: nn.Sequential(
+                *(nn.Linear(64, self.width), nn.ReLU(), nn.Linear(self.width, self.width)),
+                *(nn.ReLU(), nn.Linear(self.width, n_outputs)),
+            )
+            for name, n_outputs in (("generator", 64), ("critic", 1))
+        }
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Draw batches of digits and of noise."""
+        images_NF = digits(N_BATCHES * self.batch_size)[0].flatten(1)
+        noise = torch.randn(images_NF.shape)
+        return [*zip(images_NF.split(self.batch_size), noise.split(self.batch_size), strict=True)]
+
+    def losses(self, models: Models, batch: tuple[Tensor, Tensor]) -> Losses:
+        """Yield the loss of each turn with the model that minimises it."""
+        (real, noise), generate, judge = batch, models["generator"], models["critic"]
+        fake = generate(noise).detach()
+        yield "critic", softplus(-judge(real)).mean() + softplus(judge(fake)).mean()
+        yield "generator", softplus(-judge(generate(noise))).mean()
+
+
+def digits(n_images: int) -> tuple[Tensor, Tensor]:
+    """Pick images (N, 1, 8, 8) around [-1, 1] and their labels, always the same ones."""
+    found = load_digits()
+    rows = torch.randperm(len(found.target), generator=generator(0, "digits"))[:n_images]
+    images_NCHW = torch.from_numpy(found.images).float()[:, None] / 8 - 1
+    return images_NCHW[rows], torch.from_numpy(found.target)[rows]
+
+
+Case = Ordinary | Alternating
+CASES: dict[str, Case] = {
+    "digits": Ordinary(depth=10, width=2, side=8, channels=1, batch_size=64, turn=8),
+    "large": Ordinary(depth=16, width=2, side=32, channels=3, batch_size=32, turn=1),
+    "alternating": Alternating(width=768, batch_size=96, turn=8),
 }
 
 
 class BareLoop:
-    """A minimal training loop, one step per call."""
+    """A training loop as one writes it by hand, one step per call."""
 
-    def __init__(self, network: JointEnergyModel, *, reads: bool) -> None:
-        self.network = network.train()
-        self.optimizer = Adam(lr=1e-3).make(network.parameters())
-        self.reads = reads
-        self.losses: list[float] = []
+    def __init__(self, case: Case, *, guards: bool) -> None:
+        self.case = case
+        self.models = {name: model.train() for name, model in case.models().items()}
+        # As the engine does: the gradient of a turn reaches the weights of its model alone.
+        self.weights = {name: [*model.parameters()] for name, model in self.models.items()}
+        self.optimizers = {name: Adam(lr=LR).make(each) for name, each in self.weights.items()}
+        self.guards = guards
 
-    def step(self, batch: Batch) -> None:
+    def step(self, batch: Any) -> None:
         """Train on one batch."""
-        self.optimizer.zero_grad()
-        loss = cross_entropy(self.network(batch.images_BCHW), batch.labels_B)
-        loss.backward()
-        self.optimizer.step()
-        if self.reads:
-            self.losses.append(loss.item())
+        alone = len(self.models) == 1
+        for name, loss in self.case.losses(self.models, batch):
+            self.optimizers[name].zero_grad()
+            loss.backward(inputs=None if alone else self.weights[name])
+            if self.guards:
+                gradients = [each.grad for each in self.weights[name] if each.grad is not None]
+                read = torch.stack([loss.detach(), get_total_norm(gradients)]).tolist()
+                assert all(map(math.isfinite, read)), "the loops diverge"
+            self.optimizers[name].step()
 
 
 @dataclass
@@ -116,7 +193,7 @@ class TakingTurns:
     `seconds` has the times of all turns, by clock and by name of the loop.
     """
 
-    batches: Sequence[Batch]
+    batches: Sequence[Any]
     turn: int
     n_turns: int
     bare: dict[str, BareLoop]
@@ -128,7 +205,7 @@ class TakingTurns:
         """Return the number of the engine's batches."""
         return self.turn * self.n_turns
 
-    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Any]:
         """Yield the engine's batches; the time of the bare loops is not counted as the engine's."""
         for number in range(self.n_turns):
             first = number * self.turn
@@ -165,28 +242,30 @@ def measured(case: Case, n_turns: int) -> str:
     Raises:
         AssertionError: if the loops end with different weights.
     """
-    bare = {name: BareLoop(case.network(), reads=name == READING) for name in (SILENT, READING)}
+    bare = {name: BareLoop(case, guards=name == GUARDED) for name in (BARE, GUARDED)}
     turns = TakingTurns(case.batches(), case.turn, n_turns, bare)
-    state = TrainState({"network": case.network()})
-    step = Step(name="train", n_epochs=1, optimizers={"network": Adam(lr=1e-3)})
-    phase = Phase(step, CrossEntropy(), turns)
+    state = TrainState(case.models())
+    step = Step(name="train", n_epochs=1, optimizers=dict.fromkeys(state.models, Adam(lr=LR)))
+    phase = Phase(step, case.objective, turns)
     with tempfile.TemporaryDirectory() as folder:
         record = JsonLines(folder=folder)
         Run("overhead", {}, state, [phase], [record]).train()
         parts = part_seconds(state, record)
     for loop in bare.values():
-        for mine, theirs in zip(state_of(state), loop.network.parameters(), strict=True):
-            assert torch.equal(mine, theirs), "the loops end with different weights"
+        for name, model in state.models.items():
+            for mine, theirs in zip(model.parameters(), loop.weights[name], strict=True):
+                assert torch.equal(mine, theirs), "the loops end with different weights"
     return table(case, turns, parts)
 
 
 def part_seconds(state: TrainState, record: JsonLines) -> dict[str, float]:
     """Time each part of a step that the engine has and the bare loop has not."""
     losses = dict.fromkeys(("loss", "cross_entropy"), torch.tensor(0.5))
+    weights = {name: trained_weights(each) for name, each in state.optimizers.items()}
     event = BatchEnd(Position(0, 1, 2), dict.fromkeys(losses, 0.123456789), 3, 0.1)
     parts: dict[str, Callable[[], object]] = {
         "reading the losses": lambda: torch.stack([*losses.values()]).tolist(),
-        "the gradient's norm": lambda: gradient_norms(state.optimizers),
+        "the gradient's norm": lambda: gradient_norms(weights),
         "a line of the record": lambda: record(event),
     }
     found = {name: seconds_of(part) for name, part in parts.items()}
@@ -204,11 +283,6 @@ def seconds_of(part: Callable[[], object], times: int = 200) -> float:
     return statistics.median(samples)
 
 
-def state_of(state: TrainState) -> Iterator[Tensor]:
-    """Return the weights that the engine trained."""
-    return state.models["network"].parameters()
-
-
 def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
     """Format the ratios with their quartiles, and the times of the parts."""
     lines = [
@@ -216,7 +290,7 @@ def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
         f"{turns.n_turns} turns of {case.turn} steps",
         f"  {'engine /':24}{'clock':>10}  {'ratio':6}  {'quartiles':16}  ms per step",
     ]
-    for name in (SILENT, READING):
+    for name in (BARE, GUARDED):
         for clock in CLOCKS:
             low, middle, high = statistics.quantiles(turns.ratios(clock, name), n=4)
             mine, theirs = (turns.step(clock, each) * 1e3 for each in ("engine", name))
@@ -225,14 +299,14 @@ def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
                 f"{mine:.2f} / {theirs:.2f}"
             )
     for name, seconds in parts.items():
-        share = seconds / turns.step("processor", SILENT)
+        share = seconds / turns.step("processor", BARE)
         lines.append(f"  {name:24}{seconds * 1e6:6.0f} us per step, {share:.2%} of a bare step")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure each case and print its table."""
-    parser = argparse.ArgumentParser(description="Overhead of the engine over a bare loop.")
+    parser = argparse.ArgumentParser(description="Overhead of the engine over a hand-written loop.")
     parser.add_argument("--case", choices=CASES, action="append", help="the case to measure (all)")
     parser.add_argument("--turns", type=int, default=150, help="turns of each loop (150)")
     parser.add_argument("--steps", type=int, help="steps per turn (depends on the case)")

@@ -10,13 +10,13 @@ import torch
 from jemtrack.data.images import DataSplits
 from jemtrack.jem.training.batches import Batch
 from jemtrack.jem.training.family import FAMILY, NETWORK
+from jemtrack.shared.hardware import Hardware, Precision
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.train.family import Training
-from jemtrack.train.hardware import Hardware, Precision
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.loop import set_modes, update
 from jemtrack.train.phase import Batches, Objective
 from jemtrack.train.recipe import Recipe
+from jemtrack.train.run import Training
 
 
 def runtime_for(device: torch.device, precision: Precision) -> Runtime:

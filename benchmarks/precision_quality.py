@@ -18,12 +18,12 @@ from jemtrack.data.sources.fetch import fetch
 from jemtrack.data.splits import prepare
 from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.jem.networks.inference import predict
+from jemtrack.shared.hardware import Precision
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.train.hardware import Precision
 from jemtrack.train.launch import Runtime, launch
 
 TRAINERS: dict[str, type[Trainer]] = {

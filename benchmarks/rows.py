@@ -8,7 +8,7 @@ from benchmarks.options import BenchOptions
 from benchmarks.sides import Sides
 from benchmarks.sizes import TINY, Size
 from jemtrack.errors import InputError
-from jemtrack.train.hardware import Precision
+from jemtrack.shared.hardware import Precision
 from jemtrack.train.launch import Runtime
 
 BOTH: tuple[Precision, ...] = ("fp32", "bf16-mixed")

@@ -13,8 +13,8 @@ from benchmarks.reference.images import AugmentedImages, cycle, loader
 from benchmarks.reference.network import Classifier
 from jemtrack.data.augment import crop_padding
 from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.shared.random_streams import generator
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.train.random_streams import generator
 
 N_CLASSES = 10
 SEED = 1

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from jemtrack.train.launch import keep_freed_memory, set_thresholds
+from jemtrack.shared.hardware import keep_freed_memory, set_thresholds
 
 Step = Callable[[], object]
 

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from jemtrack.errors import InputError
-from jemtrack.recipe.pipeline_file import load_pipeline
-from jemtrack.train.components import Option, component
-from jemtrack.train.metrics import Metric
-from jemtrack.train.pipeline import Pipeline
+from jemtrack.loops.pipeline import Pipeline
+from jemtrack.loops.pipeline_file import load_pipeline
+from jemtrack.shared.components import Option, component
+from jemtrack.shared.metrics import Metric
 
 
 @component("dummy")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jemtrack.loops.pipeline import Pipeline
 from jemtrack.record.jsonl import read_lines
+from jemtrack.shared.metrics import Metric
 from jemtrack.trackers.performance import Performance
-from jemtrack.train.metrics import Metric
-from jemtrack.train.pipeline import Pipeline
 
 INTERVAL = 0.05  # seconds between two samples; the default is one second
 

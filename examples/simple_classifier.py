@@ -21,11 +21,11 @@ from torch.nn.functional import cross_entropy
 from jemtrack.callbacks.best_weights import BestWeights
 from jemtrack.callbacks.early_stopping import EarlyStopping
 from jemtrack.record.jsonl import JsonLines
+from jemtrack.shared.random_streams import EpochSampler
 from jemtrack.trackers.console import Lines
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.optimizers import AdamW
 from jemtrack.train.phase import Phase, Validation
-from jemtrack.train.random_streams import EpochSampler
 from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState

@@ -28,6 +28,10 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"ended by {signal.Signals(number).name}")
         self.number = number
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
+        """Pickle the number: another process may raise what this one was ended by."""
+        return type(self), (self.number,)
+
 
 def exit_status(interrupt: KeyboardInterrupt) -> int:
     """Return the exit status of an interrupted process: 128 plus the signal, as in shells."""

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform
 
 import pydantic
@@ -189,6 +190,27 @@ def type_problems(
         return []
     hint = suggestion(str(name), known).replace("it has", "there are")
     return [ValueProblem((*at, "type"), f"must be {kind}, got {format_value(name)}; {hint}")]
+
+
+def unknown_names(
+    values: Mapping[str, Any], known: Iterable[str], at: Place
+) -> Iterator[ValueProblem]:
+    """Name what does not belong into a mapping."""
+    known = [*known]
+    for name in islice((name for name in values if name not in known), MOST_PROBLEMS):
+        yield ValueProblem((*at, name), f"is not known here; {suggestion(name, known)}")
+
+
+def not_a_mapping(value: Any, holds: str, at: Place) -> Iterator[ValueProblem]:
+    """Check that a value is a mapping; `holds` is what it must hold."""
+    if not isinstance(value, Mapping):
+        yield ValueProblem(at, f"must hold {holds}, got {format_value(value)}")
+
+
+def section_problems(cls: type, value: Any, at: Place) -> Iterator[ValueProblem]:
+    """Check that a value is a mapping of the parameters of `cls`."""
+    yield from not_a_mapping(value, "names and values", at)
+    yield from value_problems(cls, value if isinstance(value, Mapping) else {}, at)
 
 
 def _made(cls: type, values: Any) -> Any:

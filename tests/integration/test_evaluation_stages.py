@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -296,3 +297,21 @@ def test_chains_may_start_where_the_class_is():
         distances[start] = metrics_in(ran(node))["XEntropyAugmented"]["feature_distance"]
 
     assert distances["class_gaussians"] < distances["uniform"] / 2
+
+
+def test_the_results_of_an_evaluation_reach_the_trackers():
+    made = models(n_epochs=1)
+    Path("jemtrack.yaml").write_text("trackers: [{type: sql}, {type: jsonl}, {type: lines}]")
+
+    evaluated = EvaluateX(data=prepared_file(), models=made, params=EvalArgs(**FEW))
+    metrics = metrics_in(ran(evaluated))
+
+    connection = sqlite3.connect("runs.db")
+    ((name, status),) = connection.execute("SELECT name, status FROM run").fetchall()
+    assert (name, status) == ("EvaluateX", "success")
+    found = dict(connection.execute("SELECT name, value FROM metric WHERE level = 'run'"))
+    for model, measures in metrics.items():
+        assert found[f"{model}/accuracy"] == measures["accuracy"]
+    paths = {path for (path,) in connection.execute("SELECT path FROM artifact")}
+    assert paths == {str(evaluated.metrics), str(evaluated.facts)}
+    connection.close()

@@ -34,6 +34,7 @@ from jemtrack.jem.networks.norms import ActNorm
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch
+from jemtrack.shared.hardware import chosen_device
 from jemtrack.stages.draw_samples import SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
@@ -45,7 +46,6 @@ from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.train.hardware import chosen_device
 from jemtrack.train.launch import Runtime
 from jemtrack.workflows.default import write_graph
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jemtrack.commands.main import main
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.record.jsonl import read_record
-from jemtrack.train.components import Option
+from jemtrack.shared.components import Option
 from jemtrack.train.events import BatchEnd
 from jemtrack.train.handlers import Callback
 
@@ -191,6 +192,23 @@ def test_the_trackers_of_the_file_take_the_place_of_those_that_every_training_ha
 
     assert (Path("runs/mine/elsewhere/run.jsonl")).exists()
     assert not Path("runs/mine/record").exists()
+
+
+def test_the_record_is_sent_to_the_trackers_of_the_file_afterwards():
+    content = write_config()
+    content["trackers"] = [{"type": "jsonl"}, {"type": "sql", "url": "sqlite:///lost.db"}]
+    save(content)
+    train()
+    Path("lost.db").unlink()
+
+    assert main(["replay", "--config", str(CONFIG), "runs/mine/record"]) == 0
+
+    record = read_record(Path("runs/mine/record"))
+    connection = sqlite3.connect("lost.db")
+    where = "level = 'epoch' AND name = 'train_loss'"
+    values = connection.execute(f"SELECT step, value FROM metric WHERE {where}")
+    assert dict(values) == {epoch: found["train_loss"] for epoch, found in record.epoch.items()}
+    connection.close()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:

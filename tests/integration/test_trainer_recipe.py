@@ -17,15 +17,15 @@ from jemtrack.errors import InputError
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.project import graph as files
 from jemtrack.project.provenance import determinants
+from jemtrack.shared.hardware import chosen_device
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.trainer import Trainer
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.train.family import Training
-from jemtrack.train.hardware import chosen_device
 from jemtrack.train.launch import Runtime
 from jemtrack.train.phase import Phase
 from jemtrack.train.recipe import Transition
+from jemtrack.train.run import Training
 
 HEAD = {
     "name": "head",

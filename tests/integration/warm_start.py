@@ -147,7 +147,8 @@ def finish(
     selector.unregister(connection)
     os.close(ended)
     if found:
-        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        with contextlib.suppress(BrokenPipeError):  # the program was killed as its child ended
+            connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
     connection.close()
 
 

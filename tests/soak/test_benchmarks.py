@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,17 +19,19 @@ def told(*options: str, name: str = "engine_overhead") -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_the_engines_overhead_is_shown_beside_both_bare_loops_and_in_parts():
-    ended = told("--case", "digits", "--turns", "6", "--steps", "1")
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [("digits", "WideResNet-10-2, 64x1x8x8"), ("alternating", "GAN of two perceptrons")],
+)
+def test_the_engines_overhead_is_shown_beside_both_bare_loops_and_in_parts(case, name):
+    ended = told("--case", case, "--turns", "6", "--steps", "1")
 
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert lines[0].startswith("WideResNet-10-2, 64x1x8x8, 1 threads")
+    assert lines[0].startswith(name)
     row = re.compile(r" +(bare.*?) +(wall|processor) +(\d\.\d+) +\S+ to \S+ +\S+ / \S+")
     assert [row.fullmatch(line).groups()[:2] for line in lines[2:6]] == [
-        (loop, clock)
-        for loop in ("bare", "bare, reads the loss")
-        for clock in ("wall", "processor")
+        (loop, clock) for loop in ("bare", "bare, guarded") for clock in ("wall", "processor")
     ]
     assert [line.strip().rpartition("  ")[0].strip() for line in lines[6:]] == [
         "reading the losses", "the gradient's norm", "a line of the record",
@@ -42,10 +46,11 @@ def test_too_few_turns_are_refused():
 
 
 def test_the_trackers_costs_are_shown_by_batch_and_sample():
-    found = json.loads(told("--rounds", "1", "--json", name="trackers").stdout)
+    found = json.loads(told("--rounds", "1", "--steps", "20", "--json", name="trackers").stdout)
 
     assert [row["tracker"] for row in found] == [
         "jsonl, a batch", "performance, a sample", "performance light, a sample",
+        "all trackers, a step", "their processes, a step",
     ]  # fmt: skip
     assert all(row["microseconds"] > 0 and row["percent"] > 0 for row in found)
 

@@ -21,6 +21,7 @@ from tracker_readers import (
     mlflow_run,
     single,
     sql_record,
+    tensorboard_expected,
     tensorboard_points,
     wandb_points,
     wandb_records,
@@ -121,14 +122,14 @@ def test_all_trackers_agree_on_a_stage_that_was_killed_and_went_on(tracked: Proj
     if WITH_AIM:
         assert_same_record(aim_record(aim_run(tracked.path, starts[0]["run_id"])), record)
 
-    shown = tensorboard_points(run / "tensorboard" / "epochs")
-    assert_same(shown, single(epoch))
-    shown = tensorboard_points(run / "tensorboard" / "batches")
-    assert_same(shown, single(curves(record.batch, "batch/")))
+    (logs,) = (run / "tensorboard").iterdir()
+    epochs = read_lines(node / "record" / "epochs.jsonl")
+    by_step = tensorboard_expected(record, {line["epoch"]: line["global_step"] for line in epochs})
+    assert_same(tensorboard_points(logs), single(by_step))
 
     client, logged = mlflow_run(f"sqlite:///{tracked.path}/mlflow.db", starts[0]["run_id"])
-    by_batch = curves(record.batch, "batch.")
-    assert_same(mlflow_points(client, logged), epoch | by_batch | curves({0: record.run}, "run."))
+    by_batch = curves(record.batch, "batch/")
+    assert_same(mlflow_points(client, logged), epoch | by_batch | curves({0: record.run}, "run/"))
 
     assert_same(dvclive_points(run / "dvclive"), epoch)
     assert dvc_plots(tracked, run / "dvclive", "valid_nll") == epoch["valid_nll"]

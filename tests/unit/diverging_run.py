@@ -11,7 +11,7 @@ from small_run import (
 )
 from torch import Tensor
 
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.recipe import Divergence
 from jemtrack.train.run import Run
 

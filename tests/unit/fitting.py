@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.events import Event
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.lifecycle import Lifecycle
 from jemtrack.train.loop import fit
@@ -27,7 +27,7 @@ class CutOff(Callback):
             raise Cut
 
 
-class Recorder(Tracker):
+class Watch(Recorder):
     def __init__(self) -> None:
         self.events: list[Event] = []
 
@@ -52,7 +52,7 @@ def fitted(
     state: TrainState, phase: Phase, cut: Callable[[Event, TrainState], bool] | None = None
 ) -> list[Event]:
     """Train the phase, which the state has entered, to its end or to where it is cut."""
-    record, callbacks = Recorder(), [CutOff(cut)] if cut else []
+    record, callbacks = Watch(), [CutOff(cut)] if cut else []
     dispatcher = EventDispatcher([record], callbacks, state)
     manager = CheckpointManager(None, state, phases=[phase])
     try:

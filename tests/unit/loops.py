@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import torch
 
-from jemtrack.train.components import Option
+from jemtrack.loops.pipeline import Pipeline
+from jemtrack.shared.components import Option
 from jemtrack.train.events import BatchEnd, EpochEnd, RunStart
-from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.pipeline import Pipeline
+from jemtrack.train.handlers import Callback, Recorder
 
 N_EPOCHS = 3
 
 
-class Record(Tracker):
+class Record(Recorder):
     def __init__(self) -> None:
         self.events, self.closed = [], 0
 

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, EpochEnd, Event
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Phase, Validation
-from jemtrack.train.random_streams import generator
 from jemtrack.train.recipe import Divergence, Step
 from jemtrack.train.run import Run
 from jemtrack.train.serialization import to_bytes
@@ -60,7 +60,7 @@ class Loss:
         return {"loss": loss * self.bad.pop(self.calls, 1.0)}
 
 
-class Record(Tracker):
+class Record(Recorder):
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.n_closed = 0

@@ -17,7 +17,7 @@ from jemtrack.callbacks.ema import Ema
 from jemtrack.callbacks.learning_rate import LearningRate
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.errors import InputError
-from jemtrack.train.components import CALLBACK, load_components
+from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
@@ -97,7 +97,7 @@ def test_a_callback_that_raises_ends_the_run_as_failed(tmp_path, name, kind, fir
 
 OWN = '''
 from jemtrack.train.handlers import Callback
-from jemtrack.train.components import Component, Option
+from jemtrack.shared.components import Component, Option
 from jemtrack.train.events import EpochEnd
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jemtrack.recipe.pipeline_file import load_pipeline
+from jemtrack.loops.pipeline_file import load_pipeline
 from jemtrack.record.jsonl import read_record
 from jemtrack.train.checkpoint import newest_first
 from jemtrack.train.events import Status

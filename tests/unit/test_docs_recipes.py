@@ -11,8 +11,8 @@ from jemtrack.jem.training.family import FAMILY, OBJECTIVES, JemSettings, JemSte
 from jemtrack.parameters import build, parameter_names
 from jemtrack.recipe.check import checked_recipe, step_names
 from jemtrack.recipe.read import DataSettings
+from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.stages.train_args import TrainArgs, trainer_recipe
-from jemtrack.train.components import CALLBACK, load_components
 from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS
 from jemtrack.train.recipe import Divergence, Transition
 

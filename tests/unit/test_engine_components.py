@@ -3,8 +3,8 @@ import re
 import pytest
 
 from jemtrack.errors import InputError
-from jemtrack.train import components
-from jemtrack.train.components import (
+from jemtrack.shared import components
+from jemtrack.shared.components import (
     Component,
     Option,
     build,

@@ -15,6 +15,7 @@ from small_run import (
 )
 
 from jemtrack.callbacks.learning_rate import LearningRate
+from jemtrack.shared.random_streams import random_state, restore_random_state, turn_random_state
 from jemtrack.train.events import BatchEnd, Diverged, Measured
 from jemtrack.train.optimizers import (
     SCHEDULERS,
@@ -24,7 +25,6 @@ from jemtrack.train.optimizers import (
     ReduceLROnPlateau,
     StepLR,
 )
-from jemtrack.train.random_streams import random_state, restore_random_state, turn_random_state
 
 VALUES = [1.0, 2.0, 0.5, 0.75] * 2
 SCHEDULES = {

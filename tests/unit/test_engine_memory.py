@@ -8,7 +8,7 @@ import pytest
 PAGES = """
 import resource
 import torch
-from jemtrack.train.launch import keep_freed_memory
+from jemtrack.shared.hardware import keep_freed_memory
 
 {call}
 for _ in range(3):

@@ -14,8 +14,8 @@ from torch import nn
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import parameters
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.events import BatchEnd, BatchStart, EpochEnd, EpochStart, PhaseEnd
-from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import (
     OPTIMIZERS,
     SGD,

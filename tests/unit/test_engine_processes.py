@@ -25,14 +25,14 @@ from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.objectives.max_entropy_l2 import MaxEntropyL2Objective
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch, TrainingBatches
+from jemtrack.shared.hardware import Hardware
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train import distributed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import all_gather, is_rank_zero, local_shard, rank
 from jemtrack.train.events import BatchEnd, EpochEnd, Event, RunStart
-from jemtrack.train.handlers import Tracker
-from jemtrack.train.hardware import Hardware
+from jemtrack.train.handlers import Recorder
 from jemtrack.train.launch import Runtime, launch
-from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Models, Phase, Validation
 from jemtrack.train.recipe import Step
@@ -52,7 +52,7 @@ FEW_LABELS = torch.arange(0, 42, 3)
 declare_metric("valid_process")
 
 
-class Seen(Tracker):
+class Seen(Recorder):
     """Keeps the metrics of every batch and epoch."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Seen(Tracker):
         self.batches, self.epochs = state["batches"], state["epochs"]
 
 
-class BreakOff(Tracker):
+class BreakOff(Recorder):
     """Sends the process a signal after a step."""
 
     def __init__(self, step: int, number: int) -> None:
@@ -129,7 +129,9 @@ def train_all(runtime: Runtime, file: Path) -> None:
     keep(file, {f"{name}, {few=}": train(runtime, name, few) for name, few in CASES})
 
 
-def train_with_dropout(runtime: Runtime, folder: Path, more: list[Tracker]) -> tuple[Seen, Weights]:
+def train_with_dropout(
+    runtime: Runtime, folder: Path, more: list[Recorder]
+) -> tuple[Seen, Weights]:
     seen, network = Seen(), make_network(dropout_rate=0.3)
     run = Run(
         "run",
@@ -168,7 +170,7 @@ TORCHRUN = """
     import sys
     from pathlib import Path
 
-    from jemtrack.train.hardware import Hardware
+    from jemtrack.shared.hardware import Hardware
     from jemtrack.train.launch import launch
     from test_engine_processes import train_all
 

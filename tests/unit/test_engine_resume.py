@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jemtrack.shared.metrics import declare_metric
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.optimizers import (
     SGD,
     Adam,
@@ -24,7 +26,6 @@ from jemtrack.train.optimizers import (
     StepLR,
 )
 from jemtrack.train.phase import Phase
-from jemtrack.train.random_streams import generator
 from jemtrack.train.recipe import Step, Transition
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
@@ -79,7 +80,7 @@ class Averages(Callback):
         self.mean = state["mean"]
 
 
-class Record(Tracker):
+class Record(Recorder):
     """Keeps the steps as a file would: a checkpoint knows how long it was."""
 
     def __init__(self) -> None:
@@ -246,3 +247,53 @@ def test_a_threshold_ends_a_phase_and_survives_a_break(tmp_path):
     run = phases(make_run(tmp_path, callbacks=[BreakOff(-1, power_cut)]))
     run.train()
     assert_same(run, whole)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A batch that knows its step, as any family's may."""
+
+    points: Tensor
+    step: int = -1
+
+
+class PlacedPoints(Points):
+    def epoch(self, epoch: int, start: int = 0, retry: int = 0) -> Iterator[Placed]:
+        return map(Placed, super().epoch(epoch, start, retry))
+
+
+def warmed_up(models, batch: Placed) -> dict[str, Tensor]:
+    """A reconstruction, and a penalty whose weight rises over the phase's first ten steps."""
+    outputs = models["net"](batch.points)
+    weight = torch.tensor(min(1.0, batch.step / 10))
+    return {
+        "loss": (outputs - batch.points[:, :2]).square().mean() + weight * outputs.square().mean(),
+        "kl_weight": weight,
+    }
+
+
+@pytest.mark.parametrize("at", [2, 7, N_STEPS - 1])
+def test_what_warms_up_by_the_step_of_a_batch(tmp_path, at):
+    declare_metric("kl_weight")
+
+    def make(folder: Path | None, cut: int) -> Run:
+        run = make_run(folder, callbacks=[BreakOff(cut, power_cut)])
+        run.phases = [
+            replace(phase, objective=warmed_up, batches=PlacedPoints()) for phase in run.phases
+        ]
+        return run
+
+    whole = make(None, -1)
+    whole.train()
+    broken = make(tmp_path, at)
+    with pytest.raises(MemoryError):
+        broken.train()
+    run = make(tmp_path, -1)
+    run.train()
+
+    assert_same(run, whole)
+    # The steps are those of the phase, through its epochs, of which a quick look has fewer.
+    sizes = [phase.n_epochs * phase.n_batches for phase in whole.phases]
+    weights = [min(1.0, step / 10) for size in sizes for step in range(size)]
+    events = [event for event in whole.trackers[0].events if isinstance(event, BatchEnd)]
+    assert [event.metrics["kl_weight"] for event in events] == pytest.approx(weights)

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jemtrack.train.random_streams import EpochSampler, generator, stream_seed
+from jemtrack.shared.random_streams import EpochSampler, generator, stream_seed
 
 samplers = st.builds(EpochSampler, st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32))
 

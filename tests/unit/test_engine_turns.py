@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
 from jemtrack.errors import InputError
+from jemtrack.shared.hardware import Hardware
+from jemtrack.shared.metrics import declare_metric
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.events import BatchEnd, Event
-from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.hardware import Hardware
+from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.launch import Runtime, launch
-from jemtrack.train.metrics import declare_metric
 from jemtrack.train.optimizers import SGD, Adam
 from jemtrack.train.phase import Phase, Turn
-from jemtrack.train.random_streams import generator
 from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
@@ -93,7 +93,7 @@ def make_phases() -> list[Phase]:
     ]
 
 
-class Seen(Tracker):
+class Seen(Recorder):
     def __init__(self) -> None:
         self.metrics: list[dict[str, float]] = []
 

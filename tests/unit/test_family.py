@@ -5,11 +5,11 @@ from torch import nn
 
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.jem.training.family import FAMILY
+from jemtrack.shared.hardware import chosen_device
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.train.family import Family, Training, initial_models
-from jemtrack.train.hardware import chosen_device
 from jemtrack.train.launch import Runtime
 from jemtrack.train.recipe import Recipe
+from jemtrack.train.run import Family, Training, initial_models
 
 
 def made(*names):

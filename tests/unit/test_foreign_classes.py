@@ -10,12 +10,12 @@ from recipe_files import WARM_UP
 
 from jemtrack.errors import InputError
 from jemtrack.jem.training.family import JemStep, OwnObjective
+from jemtrack.loops.pipeline_file import pipeline_problems
 from jemtrack.parameters import value_problems
 from jemtrack.project.params import Section
 from jemtrack.recipe.check import checked_recipe
-from jemtrack.recipe.pipeline_file import pipeline_problems
 from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.train.class_path import (
+from jemtrack.shared.class_path import (
     CALLBACK,
     OBJECTIVE,
     OPTIMIZER,
@@ -23,7 +23,7 @@ from jemtrack.train.class_path import (
     TRACKER,
     class_problem,
 )
-from jemtrack.train.components import imported
+from jemtrack.shared.components import imported
 from jemtrack.train.optimizers import OwnOptimizer, OwnScheduler
 
 RECIPE = WARM_UP.partition("trackers:")[0]

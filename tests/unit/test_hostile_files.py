@@ -39,10 +39,10 @@ from jemtrack.jem.training.phases import check_objective
 from jemtrack.parameters import problem_lines
 from jemtrack.project.code import code_rules
 from jemtrack.project.notebooks import export
+from jemtrack.shared.hardware import Hardware
 from jemtrack.stages.draw_samples import SampleArgs, check_samples
 from jemtrack.stages.prepare_outliers import OutlierArgs, check_outliers
 from jemtrack.stages.train_args import TrainArgs
-from jemtrack.train.hardware import Hardware
 from jemtrack.train.launch import check_hardware
 
 QUICK_S = 5  # on a busy machine; each takes less than 2 on an idle one

@@ -7,7 +7,7 @@ from torch import nn
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.sampling.generation import N_RECORDED, class_samples, joint_log_density
 from jemtrack.jem.sampling.langevin import LangevinSampler
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
 
 LABELS = torch.arange(6) % 3
 

@@ -13,7 +13,7 @@ from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import problem_lines
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.serialization import from_bytes, to_bytes
 
 N_CLASSES = 3

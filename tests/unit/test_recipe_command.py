@@ -123,7 +123,7 @@ def test_the_components_are_listed_with_their_options(capsys):
 
 def test_the_modules_of_callbacks_and_trackers_import_nothing_heavy(root):
     script = (
-        "import sys; from jemtrack.train.components import *; "
+        "import sys; from jemtrack.shared.components import *; "
         "load_components(CALLBACK), load_components(TRACKER); "
         f"sys.exit(' '.join(name for name in {HEAVY} if name in sys.modules) or 0)"
     )

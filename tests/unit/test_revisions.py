@@ -1,6 +1,7 @@
 """Files of a commit, read where they lie."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from jemtrack.errors import InputError
 from jemtrack.project.revisions import Revision
 
 GRAPH = Path("workflows", "mnist")
+FAMILY = """
+from torch import nn
+
+class Family:
+    def load(self, path):
+        return {name: nn.Threshold(float(path.read_text()), 0.0) for name in ("vae", "flow")}
+
+class Args:
+    family = Family()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +72,24 @@ def test_what_cannot_be_read_is_named(revision, said, project):
 
     with pytest.raises(InputError, match=said):
         revision.metrics()
+
+
+def test_models_are_loaded_by_the_family_that_the_parameters_name(project, monkeypatch):
+    monkeypatch.syspath_prepend(project)
+    (project / "family_of_two.py").write_text(FAMILY)
+    Path("params.yaml").write_text("{Two: {params: {_cls: family_of_two.Args}}, Other: {}}")
+    model = Path("nodes", "Two", "model.safetensors")
+    model.parent.mkdir()
+    model.write_text("0.5")
+
+    models = Revision().models("Two")
+
+    assert [(name, each.threshold, each.training) for name, each in models.items()] == [
+        ("vae", 0.5, False),
+        ("flow", 0.5, False),
+    ]
+    assert Revision().model("Two").threshold == 0.5
+    for name in ("Other", "EvaluateX"):
+        shutil.copytree(model.parent, Path("nodes", name), dirs_exist_ok=True)
+        with pytest.raises(InputError, match=f"{name} is no stage that trains a family"):
+            Revision().models(name)

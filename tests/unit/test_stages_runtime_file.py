@@ -45,7 +45,7 @@ jemtrack.yaml:6: trackers[2].type: is missing
 jemtrack.yaml:7: trackers[3]: must hold `type` and its options, got 'wandb'
 """
 OWN = """
-from jemtrack.train.components import Component, Option
+from jemtrack.shared.components import Component, Option
 from jemtrack.train.handlers import Tracker
 from jemtrack.record.paths import RunPath
 

@@ -22,9 +22,9 @@ from tracked_run import (
 )
 from tracker_readers import aim_record, aim_run
 
-from jemtrack.record.plain import plain
 from jemtrack.trackers.aim import Aim
 from jemtrack.train.events import ArtifactSaved
+from jemtrack.train.plain import plain
 
 if sys.version_info >= (3, 13):
     pytest.skip("Aim is not published for this Python", allow_module_level=True)
@@ -53,7 +53,7 @@ def test_aim_holds_the_run(folder):
     tell_to_end(Aim(folder=str(folder), every=1), events)
 
     run = assert_shown(folder, "whole", whole_run())
-    assert (run.name, run.experiment, run["status"]) == ("test/Trainer", "jemtrack", "success")
+    assert (run.name, run.experiment, run["status"]) == ("Trainer whole", "jemtrack", "success")
     assert run["parameters"] == plain(PARAMETERS)
     assert run["artifacts", "epoch_001.safetensors", "path"] == str(saved.path)
 

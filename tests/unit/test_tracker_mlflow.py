@@ -1,4 +1,5 @@
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from tracked_run import (
 from tracker_readers import mlflow_points, mlflow_run
 
 from jemtrack.errors import InputError
-from jemtrack.record.plain import plain
 from jemtrack.trackers.mlflow import Mlflow
 from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status
+from jemtrack.train.plain import plain
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def last_of_each_step(points: dict) -> dict:
 
 def wanted(events) -> dict:
     record = expected(events)
-    by_step = curves(record.batch, "batch.") | curves(record.measured, "measured.")
-    return by_step | curves(record.epoch) | curves({0: record.run}, "run.")
+    by_step = curves(record.batch, "batch/") | curves(record.measured, "measured/")
+    return by_step | curves(record.epoch) | curves({0: record.run}, "run/")
 
 
 def of_run(events, run_id) -> list:
@@ -67,7 +68,7 @@ def test_mlflow_holds_the_run_each_step_once_and_what_came_last_after_a_divergen
     client, run = mlflow_run(uri, "whole")
     assert_same(mlflow_points(client, run), wanted(whole))
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "test/Trainer"
+    assert run.info.run_name == "Trainer whole"
     assert run.data.params.keys() == FLAT.keys()
     assert run.data.params["params.lr"] == "0.1"
     assert run.data.params["text"] == "x" * 6000
@@ -97,18 +98,18 @@ def test_mlflow_holds_the_run_each_step_once_and_what_came_last_after_a_divergen
     client, run = mlflow_run(uri, "broken")
     assert run.info.status == "FAILED"
     assert run.data.tags["jemtrack.status"] == "failed"
-    assert not [name for name in run.data.metrics if name.startswith("batch.")]
+    assert not [name for name in run.data.metrics if name.startswith("batch/")]
 
     aborted = [start(), *steps(1, 4), end(Status.ABORTED)]
     tell_to_end(Mlflow(uri=uri, every=3), of_run(aborted, "aborted"))
     client, run = mlflow_run(uri, "aborted")
     assert run.info.status == "KILLED"
-    assert mlflow_points(client, run)["batch.loss"] == [(3, 1 / 9)]
+    assert mlflow_points(client, run)["batch/loss"] == [(3, 1 / 9)]
 
     tell_to_end(Mlflow(uri=uri, every=1), of_run([start(), *steps(1, 5)], "untold"))
     client, run = mlflow_run(uri, "untold")
     assert run.info.status == "FAILED"
-    assert len(mlflow_points(client, run)["batch.loss"]) == 5
+    assert len(mlflow_points(client, run)["batch/loss"]) == 5
 
 
 def test_what_is_measured_of_the_machine_has_the_names_and_units_of_mlflows_own_monitor(uri):
@@ -133,8 +134,8 @@ def test_what_is_measured_of_the_machine_has_the_names_and_units_of_mlflows_own_
         "system/gpu_0_utilization_percentage": 40.0,
         "system/gpu_0_memory_usage_megabytes": 2000 * 2**20 / 1e6,
     }
-    assert found["measured.cpu_percent"] == [(3, 150.0)]
-    assert found["measured.machine_memory_mib.peak"] == [(3, 1500.0)]
+    assert found["measured/cpu_percent"] == [(3, 150.0)]
+    assert found["measured/machine_memory_mib.peak"] == [(3, 1500.0)]
     monitor = CPUMonitor()
     monitor.collect_metrics()
     assert {f"system/{name}" for name in monitor.aggregate_metrics()} >= {
@@ -151,10 +152,39 @@ def test_values_that_differ_in_a_later_session_are_those_that_count(uri):
 
     found = mlflow_points(*mlflow_run(uri, "run-1", "again"))
     assert_same(last_of_each_step(found), wanted(whole_run()))
-    assert len(found["batch.loss"]) > len(expected(whole_run()).batch)
+    assert len(found["batch/loss"]) > len(expected(whole_run()).batch)
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns"])
 def test_plain_files_are_refused(uri):
     with pytest.raises(InputError, match=r"Mlflow\.uri must name a database or a server"):
         Mlflow(uri=uri)
+
+
+def test_a_run_tells_its_commit_and_the_experiment_of_dvc(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_EXP_NAME", "group-toms")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0" * 40)
+    identity = ("-c", "user.name=N", "-c", "user.email=n@example.org")
+    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", *command], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+
+    tell_to_end(Mlflow(uri=uri), of_run([start(), end()], "origin"))
+
+    _, run = mlflow_run(uri, "origin")
+    assert run.info.run_name == "Trainer group-toms"
+    assert run.data.tags["mlflow.source.name"] == "test/Trainer"
+    assert run.data.tags["mlflow.source.git.commit"] == commit.strip()
+    assert run.data.tags["dvc.experiment"] == "group-toms"
+    assert run.data.tags["dvc.baseline"] == "0" * 40
+
+
+def test_outside_of_a_repository_a_run_has_no_commit(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+
+    tell_to_end(Mlflow(uri=uri), of_run([start(), end()], "alone"))
+
+    _, run = mlflow_run(uri, "alone")
+    assert not [name for name in run.data.tags if "commit" in name or name.startswith("dvc.")]

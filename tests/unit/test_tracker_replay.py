@@ -33,7 +33,6 @@ from jemtrack.record.jsonl import (
     event_to_line,
     read_record,
 )
-from jemtrack.record.plain import plain
 from jemtrack.trackers.console import Lines
 from jemtrack.trackers.replay import recorded_events, replay
 from jemtrack.trackers.sql import SqlDatabase
@@ -51,6 +50,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
+from jemtrack.train.plain import plain
 
 
 def record(folder: Path, events) -> Path:
@@ -65,12 +65,11 @@ def test_tensorboard_made_again_is_tensorboard_as_it_was(tmp_path, events):
 
     replay(record(tmp_path / "record", events), [TensorBoard(folder=str(again))])
 
-    for name in ("batches", "epochs", "run"):
-        assert_same(tensorboard_points(again / name), tensorboard_points(live / name))
-    for tag in event_files(live / "run").Tags()["tensors"]:
+    assert_same(tensorboard_points(again / "run-1"), tensorboard_points(live / "run-1"))
+    for tag in event_files(live / "run-1").Tags()["tensors"]:
         (found,), (wanted,) = (
-            event_files(again / "run").Tensors(tag),
-            event_files(live / "run").Tensors(tag),
+            event_files(again / "run-1").Tensors(tag),
+            event_files(live / "run-1").Tensors(tag),
         )
         assert found.tensor_proto == wanted.tensor_proto
 
@@ -219,5 +218,23 @@ def test_the_command_tells_the_trackers_of_the_file(tmp_path, monkeypatch, capsy
 
     assert main(["replay", "record"]) == 0
 
+    again = tmp_path / "experiment" / "test" / "Trainer" / "again"
+    assert_same_record(read_record(again), expected(whole_run()))
+
+
+def test_a_tracker_that_fails_is_told_of_in_a_line_and_the_others_get_the_record(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    record(tmp_path / "record", whole_run())
+    (tmp_path / "runs.db").mkdir()
+    Path("jemtrack.yaml").write_text("trackers: [{type: sql}, {type: jsonl, folder: again}]")
+
+    assert main(["replay", "record"]) == 1
+
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("jemtrack: record: SqlDatabase failed: OperationalError: ")
     again = tmp_path / "experiment" / "test" / "Trainer" / "again"
     assert_same_record(read_record(again), expected(whole_run()))

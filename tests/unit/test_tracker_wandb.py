@@ -19,9 +19,9 @@ from tracked_run import (
 )
 from tracker_readers import wandb_points, wandb_records
 
-from jemtrack.record.plain import plain
 from jemtrack.trackers.wandb import WeightsAndBiases
 from jemtrack.train.events import ArtifactSaved
+from jemtrack.train.plain import plain
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def rows(folder) -> list[dict]:
 def assert_shown(found: list[dict], events) -> None:
     record = expected(events)
     assert_same(wandb_points(found, "epoch"), curves(record.epoch))
-    by_step = curves(record.batch, "batch.") | curves(record.measured, "measured.")
+    by_step = curves(record.batch, "batch/") | curves(record.measured, "measured/")
     assert_same(wandb_points(found, "step"), by_step)
 
 
@@ -63,7 +63,7 @@ def test_wandb_holds_the_run(folder):
     assert [row["item"]["_step"] for row in history] == [*range(N_STEPS + 1)]
     run = last(found, "run")
     assert (run["run_id"], run["display_name"], run["project"]) == (
-        "run-1", "test/Trainer", "jemtrack",
+        "run-1", "Trainer run-1", "jemtrack",
     )  # fmt: skip
     config = {name: value for name, value in run["config"]["update"].items() if name != "_wandb"}
     assert config == plain(PARAMETERS)
@@ -73,8 +73,8 @@ def test_wandb_holds_the_run(folder):
         if each["type"] == "metric" and "step_metric" in each["metric"]
     }
     assert axes["train_loss"] == "epoch"
-    assert axes["batch.loss"] == axes["measured.learning_rate.network"] == "step"
-    assert json.dumps(found).count('"run.train_loss": 0.0357') == 1
+    assert axes["batch/loss"] == axes["measured/learning_rate.network"] == "step"
+    assert json.dumps(found).count('"run/train_loss": 0.0357') == 1
     assert "epoch_001.safetensors" in json.dumps(found)
     assert last(found, "exit").get("exit_code", 0) == 0
 
@@ -102,8 +102,8 @@ def test_a_later_session_is_of_the_same_run_and_says_the_same(folder):
     # W&B refuses a step that it has: what stands twice must have the same one.
     by_step = {}
     for row in rows:
-        if "batch.loss" in row["item"]:
-            by_step.setdefault(row["item"]["_step"], set()).add(row["item"]["batch.loss"])
+        if "batch/loss" in row["item"]:
+            by_step.setdefault(row["item"]["_step"], set()).add(row["item"]["batch/loss"])
     assert by_step.keys() == {*range(1, N_STEPS + 1)}
     assert {len(values) for values in by_step.values()} == {1}
     assert last(first, "exit")["exit_code"] == 1
@@ -144,5 +144,5 @@ def test_epochs_alone_are_logged_by_default_and_a_failed_run_is_marked(folder):
     assert wandb_points(
         [each["history"] for each in found if each["type"] == "history"], "epoch"
     ) == {"train_loss": [(1, 1 / 7)]}
-    assert not any("batch.loss" in json.dumps(each) for each in found)
+    assert not any("batch/loss" in json.dumps(each) for each in found)
     assert last(found, "exit")["exit_code"] == 1

@@ -29,7 +29,6 @@ from tracked_run import (
 
 from jemtrack.record.history import HistoryCsv
 from jemtrack.record.jsonl import JsonLines, Record, read_record
-from jemtrack.record.plain import flat, plain
 from jemtrack.trackers.base import CurveTracker
 from jemtrack.trackers.sql import SqlDatabase
 from jemtrack.train.checkpoint import Checkpoints
@@ -37,6 +36,7 @@ from jemtrack.train.events import BatchEnd
 from jemtrack.train.handlers import Callback
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Phase
+from jemtrack.train.plain import flat, plain
 from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState
@@ -60,7 +60,7 @@ for package in {packages!r}:
     sys.modules[package] = None
 
 import jemtrack.trackers
-from jemtrack.train.components import build, registered
+from jemtrack.shared.components import build, registered
 from jemtrack.errors import InputError
 
 for module in iter_modules(jemtrack.trackers.__path__):

@@ -131,7 +131,8 @@ def test_an_exception_in_a_tracker_is_a_warning(folder, caplog):
         folder.run().train()
 
     assert [record.message for record in caplog.records] == [
-        "Unwell failed and may lack a part of the run: ConnectionError('no server')"
+        "Unwell gets nothing of the run after step 0: ConnectionError: no server; when the "
+        "training has ended, `jemtrack replay` sends it the whole record"
     ]
     assert folder.ends[-1] == ("run_end", "success")
 

@@ -8,13 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tracked_run import Points
+from tracked_run import Points, curves
 
 from jemtrack.record.jsonl import Record
 
@@ -29,6 +29,18 @@ def tensorboard_points(folder: Path) -> Points:
     return {
         tag: [(point.step, point.value) for point in found.Scalars(tag)]
         for tag in found.Tags()["scalars"]
+    }
+
+
+def tensorboard_expected(record: Record, steps: Mapping[int, int]) -> Points:
+    """What TensorBoard is to show of a record; `steps` are the ends of its epochs."""
+    epochs = {steps[epoch]: {"epoch": epoch, **each} for epoch, each in record.epoch.items()}
+    run = {max(record.batch): record.run}
+    return {
+        **curves(epochs),
+        **curves(record.batch, "batch/"),
+        **curves(record.measured, "measured/"),
+        **curves(run, "run/"),
     }
 
 
@@ -119,7 +131,7 @@ def wandb_points(rows: Iterable[dict], axis: str) -> Points:
     shown: dict[str, dict[int, float]] = {}
     for row in rows:
         for name, value in row["item"].items():
-            by_step = name.startswith(("batch.", "measured."))
+            by_step = name.startswith(("batch/", "measured/"))
             is_metric = not name.startswith("_") and name not in {"epoch", "step"}
             if axis in row["item"] and is_metric and by_step == (axis == "step"):
                 # W&B's JSON has NaN as text.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
 from jemtrack.record.paths import RunPath
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
 from jemtrack.train.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
 
 if TYPE_CHECKING:

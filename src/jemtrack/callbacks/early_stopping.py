@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
 from jemtrack.train.events import EpochEnd, Event, PhaseEnd
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
 from jemtrack.train.events import BatchEnd, Event, PhaseEnd, RunStart, Status
 from jemtrack.train.handlers import Callback
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jemtrack.record.paths import RunPath
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
 from jemtrack.train.events import ArtifactSaved, EpochEnd, Event
 from jemtrack.train.handlers import Callback
 

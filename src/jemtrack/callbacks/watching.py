@@ -6,7 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.train.components import Option
+from jemtrack.shared.components import Option
 from jemtrack.train.events import EpochEnd, Event, PhaseEnd, PhaseStart
 from jemtrack.train.handlers import Callback
 

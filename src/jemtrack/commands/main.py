@@ -152,6 +152,9 @@ def _add_trainings(commands: Commands) -> None:
 
     replay = commands.add_parser("replay", help="send a record to the trackers of jemtrack.yaml")
     replay.add_argument("records", nargs="+", type=_path, metavar="RECORD")
+    replay.add_argument(
+        "--config", type=_path, metavar="FILE", help="send it to the trackers of this recipe file"
+    )
     replay.set_defaults(command=_replay)
 
 
@@ -237,7 +240,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _components(options: argparse.Namespace) -> None:
-    from jemtrack.train.components import component_lines
+    from jemtrack.shared.components import component_lines
 
     print(*component_lines(), sep="\n")
 
@@ -256,14 +259,10 @@ def _prune(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from jemtrack.project.runtime import RUNTIME, runtime_trackers
-    from jemtrack.trackers.replay import replay, run_folder
+    from jemtrack.commands.replay import replay_record
 
     for record in options.records:
-        trackers = runtime_trackers(run_folder(record), live=False)
-        if not trackers:
-            raise InputError(f"{RUNTIME} must list trackers to send {record} to")
-        replay(record, trackers)
+        replay_record(record, options.config)
 
 
 def _notebook(options: argparse.Namespace) -> None:

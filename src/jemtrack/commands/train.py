@@ -20,14 +20,14 @@ from jemtrack.recipe.check import file_problems, load_recipe
 from jemtrack.recipe.read import RecipeFile
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.record.plain import plain
+from jemtrack.shared.components import TRACKER, load_components
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import Checkpoints, newest_first
-from jemtrack.train.components import TRACKER, load_components
 from jemtrack.train.distributed import is_rank_zero
-from jemtrack.train.family import Training
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import EventHandler
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
+from jemtrack.train.plain import plain
+from jemtrack.train.run import Training
 
 RUNS = Path("runs")
 _METRICS = "metrics.json"
@@ -84,7 +84,7 @@ def _check_data(file: RecipeFile, data: DataSplits) -> None:
         is_of_model = str(error).split()[0] in parameter_names(file.family.shape)
         section = "model" if is_of_model else "training"
         raise InputError(f"{file.path}: {section}.{error}") from error
-    if len(data.valid) == 0 and (found := file_problems(file.raw, validates=False)):
+    if len(data.valid) == 0 and (found := file_problems(file, validates=False)):
         lines = (f"{problem.of(file.path)}; data.n_valid is 0" for problem in found)
         raise InputError("\n".join(lines))
 
@@ -169,7 +169,7 @@ def _training(file: RecipeFile, data: DataSplits, runtime: Runtime, out: Path) -
     )
 
 
-def _trackers(file: RecipeFile, out: Path) -> list[Tracker]:
+def _trackers(file: RecipeFile, out: Path) -> list[EventHandler]:
     """Make the file's trackers, and those that every training has of other kinds."""
     load_components(TRACKER)
     paths = RunPaths(run=out, project=Path())

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jemtrack.errors import ParameterError
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 STRENGTHS = (1, 2, 3, 4, 5)

@@ -16,7 +16,7 @@ from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.data.sources.own import find_source
 from jemtrack.data.sources.registry import read_source
 from jemtrack.errors import ParameterError
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
 
 # O, o, I, l and the like look like the digits 0 and 1.
 LETTERS = "".join(each for each in string.ascii_letters if each not in "OoIil")

@@ -129,11 +129,13 @@ class FluxSettings(TrainingSettings):
 class FluxFamily:
     """What there is of the family: its forms."""
 
-    name = "flux"
-    note = "the networks of this family are not part of this version: it can be checked, not run"
-    step = FluxStep
-    shape = FluxShape
-    settings = FluxSettings
+    name: str = "flux"
+    note: str = (
+        "the networks of this family are not part of this version: it can be checked, not run"
+    )
+    step: type[Step] = FluxStep
+    shape: type = FluxShape
+    settings: type = FluxSettings
 
     def recipe_problems(self, recipe: Any, model: Any, objective: Any) -> Iterator[ValueProblem]:
         """Yield nothing: `own_problems` says it all."""

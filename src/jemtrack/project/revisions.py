@@ -21,13 +21,14 @@ import pandas as pd
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
+from torch import nn
 
 from jemtrack.documents import decoded, parse_json, parse_yaml
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
-from jemtrack.jem.networks.energy_model import JointEnergyModel
-from jemtrack.jem.networks.model_file import load_model
 from jemtrack.project.params import PARAMS
+from jemtrack.shared.components import imported
+from jemtrack.train.phase import Models
 
 NODES = Path("nodes")
 EVALUATION = "EvaluateX"
@@ -100,14 +101,26 @@ class Revision:
         """Read a CSV file under `nodes/`, such as `EvaluateX/tables/figures.csv`."""
         return pd.read_csv(io.BytesIO(self.read(NODES / path)), keep_default_na=False)
 
-    def model(self, trainer: str) -> JointEnergyModel:
-        """Load the model of a trainer, in evaluation mode, on the CPU."""
-        content = self.read(NODES / trainer / "model.safetensors")
+    def models(self, trainer: str) -> Models:
+        """Load the models of a trainer by name, in evaluation mode, on the CPU."""
+        content, family = self.read(NODES / trainer / "model.safetensors"), self._family(trainer)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.safetensors")
             path.write_bytes(content)
-            model, _, _ = load_model(path)
-        return model.eval()
+            models: Models = family.load(path)
+        return {name: model.eval() for name, model in models.items()}
+
+    def model(self, trainer: str) -> nn.Module:
+        """Load the first model of a trainer, which is the only one in many families."""
+        return next(iter(self.models(trainer).values()))
+
+    def _family(self, trainer: str) -> Any:
+        """Find the family that the trainer's parameters belong to."""
+        section = (self.params().get(trainer) or {}).get("params") or {}
+        cls: Any = imported(section["_cls"]) if "_cls" in section else None
+        if not hasattr(cls, "family"):
+            raise InputError(f"params.yaml of {self}: {trainer} is no stage that trains a family")
+        return cls.family
 
     def outputs(self, stage: str = EVALUATION) -> StoredOutputs:
         """Load the outputs of each model for the evaluated images."""

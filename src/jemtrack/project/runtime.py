@@ -10,16 +10,22 @@ from pydantic import Field
 
 from jemtrack.documents import Document, read_document
 from jemtrack.errors import InputError
-from jemtrack.parameters import Place, ValueProblem, parameters, value_problems
+from jemtrack.parameters import (
+    Place,
+    ValueProblem,
+    not_a_mapping,
+    parameters,
+    unknown_names,
+    value_problems,
+)
 from jemtrack.project.provenance import project_root
 from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.train.components import TRACKER, load_components
-from jemtrack.train.handlers import Tracker
+from jemtrack.shared.components import TRACKER, load_components
+from jemtrack.train.handlers import EventHandler
 
 RUNTIME = "jemtrack.yaml"
 _EVERY = "JEMTRACK_CHECKPOINT_SECONDS"
 _SECONDS, _TRACKERS = "checkpoint_seconds", "trackers"
-_LIVE = {"lines", "progress", "performance"}
 
 
 @parameters
@@ -50,7 +56,7 @@ def checkpoint_seconds() -> float:
     return seconds
 
 
-def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Tracker]:
+def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[EventHandler]:
     """Build the trackers of the file for the run in `run_folder`, relative to the project's root.
 
     Unless `live`, trackers that only show or measure a running training are left out.
@@ -59,21 +65,21 @@ def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[Tracker]:
         InputError: with a line for each problem of the file, such as a missing package.
     """
     document, settings = _read()
-    trackers, problems = _built(settings, run_folder, live)
+    trackers, problems = _built(settings, run_folder)
     _raise_problems(document, problems)
-    return trackers
+    return [each for each in trackers if live or not getattr(each, "live", False)]
 
 
 def _built(
-    settings: Mapping[str, Any], run_folder: Path, live: bool, without: Container[Place] = ()
-) -> tuple[list[Tracker], list[ValueProblem]]:
+    settings: Mapping[str, Any], run_folder: Path, without: Container[Place] = ()
+) -> tuple[list[EventHandler], list[ValueProblem]]:
     """Build the trackers of the settings, `without` those at some places; return what failed."""
     paths = RunPaths(project_root() / run_folder, project_root())
-    trackers: list[Tracker] = []
+    trackers: list[EventHandler] = []
     problems = []
     for number, entry in enumerate(settings.get(_TRACKERS, [])):
         place = (_TRACKERS, number)
-        if place not in without and (live or entry["type"] not in _LIVE):
+        if place not in without:
             try:
                 trackers.append(build_tracker(entry, paths))
             except InputError as error:
@@ -87,7 +93,7 @@ def runtime_problems() -> list[str]:
     found = [] if document.broken else [*_problems(document.content)]
     wrong = {problem.place[:2] for problem in found}
     if (_TRACKERS,) not in wrong:
-        found += _built(_settings(document.content), Path(), True, wrong)[1]
+        found += _built(_settings(document.content), Path(), wrong)[1]
     lines = [problem.of(Path(RUNTIME)) for problem in document.problems(found)]
     if _EVERY in os.environ:
         try:
@@ -119,7 +125,7 @@ def _problems(content: Any) -> Iterator[ValueProblem]:
     if content is None:  # there is no file, or it is empty or commented out
         return
     # Imported here: most projects have no such file.
-    from jemtrack.recipe.check import component_problems, not_a_mapping, unknown_names
+    from jemtrack.recipe.check import component_problems
 
     yield from not_a_mapping(content, f"checkpoint_seconds and {_TRACKERS}", ())
     if not isinstance(content, Mapping):

@@ -4,27 +4,27 @@ A default that a step cannot use, such as the optimizer of a model that it freez
 of the step: it is left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jemtrack.documents import Problem, format_place
 from jemtrack.errors import InputError
 from jemtrack.parameters import (
-    MOST_PROBLEMS,
     Place,
     ValueProblem,
     format_value,
+    not_a_mapping,
     parameter_names,
+    section_problems,
     suggestion,
     type_problems,
+    unknown_names,
     value_problems,
 )
 from jemtrack.recipe.read import (
     BESIDE_PIPELINE,
     DataSettings,
-    RawFile,
     RawPipeline,
     RawRecipe,
     RawStep,
@@ -34,9 +34,9 @@ from jemtrack.recipe.read import (
     mapping_at,
 )
 from jemtrack.record.paths import shared_places
-from jemtrack.train import class_path
-from jemtrack.train.class_path import class_problem
-from jemtrack.train.components import (
+from jemtrack.shared import class_path
+from jemtrack.shared.class_path import class_problem
+from jemtrack.shared.components import (
     CALLBACK,
     TRACKER,
     Component,
@@ -66,13 +66,12 @@ def load_recipe(path: Path) -> RecipeFile:
 
 def checked_recipe(path: Path) -> tuple[RecipeFile | None, list[Problem]]:
     """Read a recipe file once; return what it holds if it is sound, and its problems by line."""
-    raw = RawFile(path)
-    if problems := file_problems(raw):
-        return None, problems
-    file = raw.build()
-    found = file.family.recipe_problems(file.recipe, file.model, None)
-    at = ("training", "pipeline")
-    problems = raw.document.problems(each._replace(place=(*at, *each.place)) for each in found)
+    file = RecipeFile(path)
+    problems = file_problems(file)
+    if not problems:
+        found = file.family.recipe_problems(file.recipe, file.model, None)
+        at = ("training", "pipeline")
+        problems = file.document.problems(each._replace(place=(*at, *each.place)) for each in found)
     return (None if problems else file), problems
 
 
@@ -90,7 +89,7 @@ def _sentence(where: str, problem: ValueProblem) -> str:
     return f"{where}{joint}{inner} {problem.message}"
 
 
-def file_problems(raw: RawFile, *, validates: bool = True) -> list[Problem]:
+def file_problems(raw: RecipeFile, *, validates: bool = True) -> list[Problem]:
     """List every problem of a recipe file, in the order of lines.
 
     Without images to validate on (`validates`), there are no metrics of validation.
@@ -99,14 +98,14 @@ def file_problems(raw: RawFile, *, validates: bool = True) -> list[Problem]:
     return document.problems([] if document.broken else _section_problems(raw, validates))
 
 
-def _section_problems(raw: RawFile, validates: bool) -> Problems:
+def _section_problems(raw: RecipeFile, validates: bool) -> Problems:
     content, names = raw.document.content, ("data", "model", "training", "trackers")
     if not isinstance(content, Mapping):
         yield ValueProblem((), f"must hold {', '.join(names)}, got {format_value(content)}")
         return
     yield from unknown_names(content, names, ())
     if "data" in raw.sections:
-        yield from parameter_problems(DataSettings, raw.sections["data"], ("data",))
+        yield from section_problems(DataSettings, raw.sections["data"], ("data",))
     if "model" in raw.sections:
         yield from _model_problems(raw)
     yield from _training_problems(raw, validates)
@@ -115,16 +114,16 @@ def _section_problems(raw: RawFile, validates: bool) -> Problems:
         yield from component_problems(trackers, known, "a tracker", ("trackers",))
 
 
-def _model_problems(raw: RawFile) -> Problems:
+def _model_problems(raw: RecipeFile) -> Problems:
     yield from not_a_mapping(raw.sections["model"], "names and values", ("model",))
     name, known = raw.family_name, families()
     if name is not None and name not in [*known]:
         text = f"must be a family of models, got {format_value(name)}"
         yield ValueProblem(("model", "family"), f"{text}; {suggestion(str(name), known)}")
-    yield from _section(raw.family.shape, raw.model, ("family",), ("model",))
+    yield from _section(raw.family.shape, raw.values["model"], ("family",), ("model",))
 
 
-def _training_problems(raw: RawFile, validates: bool) -> Problems:
+def _training_problems(raw: RecipeFile, validates: bool) -> Problems:
     at = ("training",)
     if "training" not in raw.sections:
         yield ValueProblem(at, "is missing: it must hold `pipeline:`")
@@ -132,7 +131,8 @@ def _training_problems(raw: RawFile, validates: bool) -> Problems:
     if not isinstance(raw.sections["training"], Mapping):
         yield from not_a_mapping(raw.sections["training"], "`pipeline:`", at)
         return
-    yield from _section(raw.family.settings, raw.settings, ("pipeline", *BESIDE_PIPELINE), at)
+    values = raw.values["training"]
+    yield from _section(raw.family.settings, values, ("pipeline", *BESIDE_PIPELINE), at)
     if raw.has_pipeline:
         yield from pipeline_problems(raw.pipeline, validates)
     else:
@@ -152,7 +152,7 @@ def _beside_problems(
 ) -> Problems:
     """Check what is written beside the pipeline."""
     if beside.get("divergence") is not None:
-        yield from parameter_problems(Divergence, beside["divergence"], (*at, "divergence"))
+        yield from section_problems(Divergence, beside["divergence"], (*at, "divergence"))
     if (callbacks := beside.get("callbacks")) is not None:
         at = (*at, "callbacks")
         yield from component_problems(callbacks, load_components(CALLBACK), "a callback", at)
@@ -197,25 +197,6 @@ def component_problems(value: Any, known: Components, kind: str, at: Place) -> P
 
 def _is_own(entry: Mapping[str, Any]) -> bool:
     return isinstance(entry.get("type"), str) and "." in entry["type"]
-
-
-def unknown_names(values: Mapping[str, Any], known: Iterable[str], at: Place) -> Problems:
-    """Name what does not belong into a mapping."""
-    known = [*known]
-    for name in islice((name for name in values if name not in known), MOST_PROBLEMS):
-        yield ValueProblem((*at, name), f"is not known here; {suggestion(name, known)}")
-
-
-def not_a_mapping(value: Any, holds: str, at: Place) -> Problems:
-    """Check that a value is a mapping; `holds` is what it must hold."""
-    if not isinstance(value, Mapping):
-        yield ValueProblem(at, f"must hold {holds}, got {format_value(value)}")
-
-
-def parameter_problems(cls: type, value: Any, at: Place) -> Problems:
-    """Check that a value is a mapping of the parameters of `cls`."""
-    yield from not_a_mapping(value, "names and values", at)
-    yield from value_problems(cls, mapping_at(value), at)
 
 
 def pipeline_problems(pipeline: RawPipeline, validates: bool = True) -> Problems:
@@ -321,11 +302,10 @@ def step_problems(form: type[Step], values: Mapping[str, Any]) -> Problems:
 
 def relation_problems(step: RawStep, validates: bool = True) -> Problems:
     """Check what must go together in a step; places are those in the step."""
-    checks: tuple[Callable[[RawStep], Problems], ...] = (
-        *(_freeze_problems, _optimizer_problems, _scheduler_problems, _training_step_problems),
-    )
-    for each in checks:
-        yield from each(step)
+    yield from _freeze_problems(step)
+    yield from _optimizer_problems(step)
+    yield from _scheduler_problems(step)
+    yield from _training_step_problems(step)
     batch, epoch = step.form.metrics(step.effective), epoch_metrics(step, validates)
     title = f"a metric of the step {step.values.get('name', '')}".rstrip()
     ends = mapping_at(step.values, "transition_on")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from jemtrack.train.recipe import (
 )
 
 if TYPE_CHECKING:  # it imports PyTorch
-    from jemtrack.train.family import Family
+    from jemtrack.train.run import Family
 
 # Where each family's FAMILY is; a file that does not tell its family is of the first.
 _FAMILIES = {"jem": "jemtrack.jem.training.family", "flux": "jemtrack.flux.family"}
@@ -196,10 +196,6 @@ class RawPipeline:
                 filled = layered(self.defaults, own, *places)
                 self.steps[number] = RawStep(form, *filled, usual or {})
 
-    def build(self) -> tuple[Step, ...]:
-        """Make the steps, which must have no problem."""
-        return tuple(step.build() for step in self.steps.values())
-
 
 class RawRecipe:
     """A recipe as a mapping, as it was written; the `ordinary` step serves one without steps."""
@@ -221,73 +217,72 @@ class RawRecipe:
 
     def build(self) -> Recipe:
         """Make the recipe, which must have no problem."""
-        return recipe_of((self.ordinary,) if self.ordinary else self.pipeline.build(), self.beside)
+        steps = (self.ordinary,) if self.ordinary else self.pipeline.steps.values()
+        return recipe_of(steps, self.beside)
 
 
-def recipe_of(steps: tuple[Step, ...], beside: Mapping[str, Any]) -> Recipe:
+def recipe_of(steps: Iterable[Step | RawStep], beside: Mapping[str, Any]) -> Recipe:
     """Make the recipe of steps, and of what is written beside the pipeline."""
-    divergence = Divergence(**(beside.get("divergence") or {}))
     return Recipe(
-        steps=steps, divergence=divergence, callbacks=tuple(beside.get("callbacks") or ())
+        steps=tuple(step.build() if isinstance(step, RawStep) else step for step in steps),
+        divergence=Divergence(**(beside.get("divergence") or {})),
+        callbacks=tuple(beside.get("callbacks") or ()),
     )
 
 
-@dataclass(frozen=True)
 class RecipeFile:
-    """A file without a problem: `data`, `model` and `training` are parameters objects.
+    """A recipe file as it was written; sections that are null are left out.
 
-    `given` names what the file sets of them, such as `training.batch_size`, and `trackers`.
+    Of a file without a problem, `recipe`, `data`, `model` and `training` are made when asked for.
     """
-
-    path: Path
-    raw: RawFile = field(repr=False, compare=False)
-    family: Family
-    recipe: Recipe
-    data: DataSettings
-    model: Any
-    training: Any
-    trackers: tuple[dict[str, Any], ...] = ()
-    given: tuple[str, ...] = ()
-
-
-class RawFile:
-    """The sections of a recipe file as they were written; sections that are null are left out."""
 
     def __init__(self, path: Path, usual: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self.document: Document = read_document(path)
         content = mapping_at(self.document.content)
         self.sections = {name: content[name] for name in content if content[name] is not None}
-        training = mapping_at(self.sections, "training")
+        names = ("data", "model", "training")
+        self.values = {name: mapping_at(self.sections, name) for name in names}
+        training = self.values["training"]
         self.beside = {name: training.pop(name) for name in BESIDE_PIPELINE if name in training}
         self.has_pipeline = "pipeline" in training
         pipeline = training.pop("pipeline", None)
-        self.settings = training
-        self.model = mapping_at(self.sections, "model")
-        self.family_name = self.model.pop("family", None)
+        self.family_name = self.values["model"].pop("family", None)
         self.family = self._family(pipeline)
         at = ("training", "pipeline")
         value = {} if pipeline is None else pipeline
         self.pipeline = RawPipeline(value, self.family.step, at, usual)
 
-    def build(self) -> RecipeFile:
-        """Make the file's objects; it must have no problem."""
-        data, trackers = mapping_at(self.sections, "data"), self.sections.get("trackers", ())
-        sections = {"data": data, "model": self.model, "training": self.settings}
-        return RecipeFile(
-            path=self.path,
-            raw=self,
-            family=self.family,
-            recipe=recipe_of(self.pipeline.build(), self.beside),
-            data=DataSettings(**data),
-            model=self.family.shape(**self.model),
-            training=self.family.settings(**self.settings),
-            trackers=tuple(trackers),
-            given=(
-                *(f"{section}.{name}" for section, values in sections.items() for name in values),
-                *(["trackers"] if trackers else []),
-            ),
-        )
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The steps, and what is written beside them."""
+        return recipe_of(self.pipeline.steps.values(), self.beside)
+
+    @cached_property
+    def data(self) -> DataSettings:
+        """The section `data`."""
+        return DataSettings(**self.values["data"])
+
+    @cached_property
+    def model(self) -> Any:
+        """The section `model`, as the family's parameters."""
+        return self.family.shape(**self.values["model"])
+
+    @cached_property
+    def training(self) -> Any:
+        """The section `training`, as the family's parameters; the recipe is left out."""
+        return self.family.settings(**self.values["training"])
+
+    @property
+    def trackers(self) -> tuple[dict[str, Any], ...]:
+        """The section `trackers`."""
+        return tuple(self.sections.get("trackers", ()))
+
+    @property
+    def given(self) -> list[str]:
+        """What the file sets beside the recipe, such as `training.batch_size`, and `trackers`."""
+        names = [f"{section}.{name}" for section, values in self.values.items() for name in values]
+        return [*names, *(["trackers"] if self.trackers else [])]
 
     def _family(self, pipeline: Any) -> Family:
         """Find the family by its name, or else by the fields of the steps."""

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import RunPath
-from jemtrack.train.components import component
+from jemtrack.shared.components import component
 from jemtrack.train.events import Diverged, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import Recorder
 
 _WHOLE = {Status.SUCCESS, Status.STOPPED}
 
 
 @component("history")
-class HistoryCsv(Tracker):
+class HistoryCsv(Recorder):
     """Rewrites `path` after every epoch, so that it can be read while training runs.
 
     Columns: `row` (epoch or final), `epoch` (of the whole run, from 1) and one for each metric of
@@ -48,6 +48,10 @@ class HistoryCsv(Tracker):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore those rows, even if the file is gone."""
         self._rows = [{**row} for row in state["rows"]]
+
+    def files(self) -> list[Path]:
+        """List the file, if a row was written."""
+        return [Path(self.path)] if self._rows else []
 
     def _void(self, epoch: int) -> None:
         self._rows = [row for row in self._rows if row["epoch"] <= epoch and row["row"] == "epoch"]

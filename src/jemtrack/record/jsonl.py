@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from jemtrack.record.paths import RunPath
-from jemtrack.record.plain import plain
-from jemtrack.train.components import component
+from jemtrack.shared.components import component
 from jemtrack.train.events import (
     ArtifactSaved,
     BatchEnd,
@@ -26,7 +25,8 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import Recorder
+from jemtrack.train.plain import plain
 
 _ENCODER = json.JSONEncoder(allow_nan=False, default=float)
 
@@ -161,7 +161,7 @@ _DECODERS: dict[str, Any] = {
 
 
 @component("jsonl")
-class JsonLines(Tracker):
+class JsonLines(Recorder):
     """Writes the events of a run into files of `folder`, an object a line, as they happen.
 
     `run.jsonl` only grows: starts, ends, artifacts and divergences. `epochs.jsonl` and

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from jemtrack.errors import InputError
 from jemtrack.files import path_problem
-from jemtrack.train.components import Component, Option, build
-from jemtrack.train.handlers import Tracker
+from jemtrack.shared.components import Component, Option, build
+from jemtrack.train.global_state import global_state_kept
+from jemtrack.train.handlers import EventHandler
 
 
 class RunPaths(NamedTuple):
@@ -76,7 +77,7 @@ def placed_options(
     return {**options, **where}
 
 
-def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> Tracker:
+def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> EventHandler:
     """Build the tracker that an entry of a file describes, by `type` and options, for one run.
 
     `type` is the name of a registered class whose module was imported, or a dotted path.
@@ -86,8 +87,9 @@ def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> Tracker:
     """
     options = dict(entry)
     name = options.pop("type")
-    tracker = build(name, options, lambda cls, given: placed_options(cls, given, paths))
-    if not isinstance(tracker, Tracker):
+    with global_state_kept():  # it may be code of the user's
+        tracker = build(name, options, lambda cls, given: placed_options(cls, given, paths))
+    if not isinstance(tracker, EventHandler):
         raise InputError(f"{name!r} must be a tracker: a subclass of Tracker")
     return tracker
 

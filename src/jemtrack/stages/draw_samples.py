@@ -18,16 +18,17 @@ from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts, ch
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
-from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import (
+from jemtrack.project.results import ResultTracking
+from jemtrack.shared.hardware import (
     DEFAULT_THREADS,
     DeviceName,
     Threads,
     check_memory,
     chosen_device,
+    keep_freed_memory,
 )
-from jemtrack.train.launch import keep_freed_memory
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
+from jemtrack.stages.stage import Stage, plot
 
 _AT_ONCE = 500  # images in one forward pass
 _SCALE = 4  # screen pixels a pixel
@@ -43,7 +44,7 @@ class SampleArgs:
         start: uniform noise in [-1, 1], or class_gaussians: draws from a Gaussian that has the
             mean and covariance of the class's training images.
         device: auto is a GPU if there is one, else the CPU.
-        threads: of the CPU; see `jemtrack.train.hardware.Hardware`.
+        threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
     """
 
     n_per_class: Annotated[int, Field(ge=1)] = 10
@@ -82,6 +83,7 @@ class DrawSamples(Stage):
     def compute(self) -> None:
         """Run each model's chains from the same starts, and measure where they end."""
         keep_freed_memory()
+        tracking = ResultTracking(self.name)
         data = DataSplits.load(self.data)
         check_samples(data, self.params)
         labels_N = torch.arange(data.n_classes).repeat_interleave(self.params.n_per_class)
@@ -108,6 +110,8 @@ class DrawSamples(Stage):
                 "energy": float(drawn.energies["energy"].iloc[-1]),
             }
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+        parameters = {"params": self.params, "sampler": self.sampler}
+        tracking.send(parameters, self.metrics, sorted(self.grids.iterdir()))
 
     def _starts(self, data: DataSplits, labels_N: Tensor) -> Tensor:
         stream = generator(data.seed, "starts of samples")

@@ -19,10 +19,16 @@ from jemtrack.evaluation.models.results import FOLDERS, write_tables
 from jemtrack.jem.scores import run_models
 from jemtrack.parameters import parameters
 from jemtrack.project.params import PARAMS
+from jemtrack.project.results import ResultTracking
+from jemtrack.shared.hardware import (
+    DEFAULT_THREADS,
+    DeviceName,
+    Threads,
+    chosen_device,
+    keep_freed_memory,
+)
+from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DEFAULT_THREADS, DeviceName, Threads, chosen_device
-from jemtrack.train.launch import keep_freed_memory
-from jemtrack.train.random_streams import generator
 
 
 @parameters
@@ -39,7 +45,7 @@ class EvalArgs:
         n_resamples: of the bootstrap.
         level: of confidence, of all intervals.
         device: auto is a GPU if there is one, else the CPU.
-        threads: of the CPU; see `jemtrack.train.hardware.Hardware`.
+        threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
     """
 
     split: Literal["test", "train", "valid"] = "test"
@@ -92,6 +98,7 @@ class EvaluateX(Stage):
     def compute(self) -> None:
         """Run each model on all image sets, once; measure, compare and write the results."""
         keep_freed_memory()
+        tracking = ResultTracking(self.name)
         params, data = self.params, DataSplits.load(self.data)
         images = chosen_images(self.name, params, data)
         train = _drawn(data, params.n_train_images)
@@ -122,6 +129,8 @@ class EvaluateX(Stage):
         measured = {model: of_sets[MEASURED] for model, of_sets in outputs.items()}
         save_outputs(measured, images.labels_N, self.outputs)
         self._write_facts(data.dataset, len(images), outliers)
+        parameters = {"params": params, "operation": self.operation}
+        tracking.send(parameters, self.metrics, [self.facts])
 
     def _outliers(self) -> dict[str, Tensor]:
         outliers: dict[str, Tensor] = {}

@@ -20,10 +20,16 @@ from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.networks.inference import predict
 from jemtrack.jem.networks.model_file import load_model, trained_noise
 from jemtrack.parameters import parameters
+from jemtrack.project.results import ResultTracking
+from jemtrack.shared.hardware import (
+    DEFAULT_THREADS,
+    DeviceName,
+    Threads,
+    chosen_device,
+    keep_freed_memory,
+)
+from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
-from jemtrack.train.hardware import DEFAULT_THREADS, DeviceName, Threads, chosen_device
-from jemtrack.train.launch import keep_freed_memory
-from jemtrack.train.random_streams import generator
 
 
 def _known(kind: str) -> str:
@@ -51,7 +57,7 @@ class RobustnessArgs:
         n_steps: of an attack. Attacks need the extra `attacks`, and are skipped without it.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.
         device: auto is a GPU if there is one, else the CPU.
-        threads: of the CPU; see `jemtrack.train.hardware.Hardware`.
+        threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
     """
 
     n_images: Annotated[int, Field(ge=1)] = 1000
@@ -85,6 +91,7 @@ class MeasureRobustness(Stage):
     def compute(self) -> None:
         """Corrupt and attack the same images for each model."""
         keep_freed_memory()
+        tracking = ResultTracking(self.name)
         data = DataSplits.load(self.data)
         stream = generator(data.seed, "images of robustness")
         images = data.test[torch.randperm(len(data.test), generator=stream)[: self.params.n_images]]
@@ -97,6 +104,7 @@ class MeasureRobustness(Stage):
         if not attacks_are_there() and (self.params.linf_radii or self.params.l2_radii):
             print("no attacks: they need `pip install 'jemtrack[attacks]'`")
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+        tracking.send({"params": self.params}, self.metrics, [])
 
     def _rows(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[Any]:
         model, _, notes = load_model(path)

@@ -11,8 +11,8 @@ from pydantic import Field
 from jemtrack.data.images import DataSplits, save_outliers
 from jemtrack.data.outliers import MADE, check_partners, make_outliers
 from jemtrack.parameters import Name, PathText, parameters
+from jemtrack.shared.hardware import check_memory
 from jemtrack.stages.stage import Stage
-from jemtrack.train.hardware import check_memory
 
 
 @parameters

@@ -37,8 +37,8 @@ from jemtrack.project.scratch import (
     restore_outs,
     resume_hint,
 )
+from jemtrack.shared.hardware import cpu_threads
 from jemtrack.stages import STARTED
-from jemtrack.train.hardware import cpu_threads
 
 # ZnTrack reserves "_" for its groups, which jemtrack does not use.
 warnings.filterwarnings("ignore", message="Node name should not contain '_'")

@@ -25,9 +25,9 @@ from jemtrack.parameters import (
     parameters,
     refuse,
 )
-from jemtrack.train.components import CALLBACK, load_components
+from jemtrack.shared.components import CALLBACK, imported, load_components
+from jemtrack.shared.hardware import Hardware
 from jemtrack.train.handlers import Callback, build_callback
-from jemtrack.train.hardware import Hardware
 from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
 from jemtrack.train.recipe import Recipe
 
@@ -175,10 +175,9 @@ def _from_file(
 ) -> Recipe:
     from jemtrack.recipe.check import file_problems
 
-    raw = _reader().RawFile(path, usual)
-    if problems := file_problems(raw, validates=validates):
+    file = _reader().RecipeFile(path, usual)
+    if problems := file_problems(file, validates=validates):
         raise InputError("\n".join(f"{where}: {problem.of(path)}" for problem in problems))
-    file = raw.build()
     if file.family.name != params.family.name:
         name = params.family.name
         raise InputError(
@@ -195,14 +194,14 @@ def _from_file(
 
 
 def recipe_problems(
-    recipe: Any, params: TrainArgs | None, objective: Any, where: str, *, validates: bool = True
+    recipe: Any, params: TrainArgs, objective: Any, where: str, *, validates: bool = True
 ) -> list[str]:
     """List what is wrong with a recipe, a line a problem.
 
-    Without `params` or `objective`, which may have problems themselves, what needs them passes.
+    Without `objective`, which may have problems itself, what needs it passes.
     """
     try:
-        trainer_recipe(recipe, params or TrainArgs(), objective, where, validates=validates)
+        trainer_recipe(recipe, params, objective, where, validates=validates)
     except InputError as error:
         return str(error).splitlines()
     return []
@@ -215,7 +214,8 @@ def recipe_modules(recipe: Any, params: Mapping[str, Any]) -> list[str]:
         InputError: a line for each problem of the recipe.
     """
     values = {name: params[name] for name in params if name != "_cls"}
-    chosen = trainer_recipe(recipe, build(TrainArgs, values, "params"), None, "recipe")
+    cls = imported(params["_cls"]) if "_cls" in params else TrainArgs
+    chosen = trainer_recipe(recipe, build(cls, values, "params"), None, "recipe")
     known = load_components(CALLBACK) if chosen.callbacks else {}
     types = [str(each["type"]) for each in chosen.callbacks]
     paths = [path for step in chosen.steps for path in step.class_paths]

@@ -26,8 +26,8 @@ from jemtrack.stages.train_args import (
 from jemtrack.stages.trainer_checks import check_trainers
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.distributed import is_rank_zero
-from jemtrack.train.family import Training
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
+from jemtrack.train.run import Training
 
 
 class Trainer(Stage):
@@ -127,8 +127,11 @@ class Trainer(Stage):
     @classmethod
     def parameter_problems(cls, where: str, objects: Mapping[str, Any]) -> list[str]:
         """List what is wrong with the recipe, a line a problem."""
-        recipe, params = objects.get("recipe"), objects.get("params")
-        return recipe_problems(recipe, params, objects.get("objective"), f"{where}.recipe")
+        # Where the parameters have problems themselves, the defaults of their class serve.
+        usual = cls.__dataclass_fields__["params"].default_factory
+        params = objects.get("params") or (usual() if callable(usual) else TrainArgs())
+        objective = objects.get("objective")
+        return recipe_problems(objects.get("recipe"), params, objective, f"{where}.recipe")
 
     @classmethod
     def code_modules(cls, parameters: Mapping[str, Any]) -> list[str]:

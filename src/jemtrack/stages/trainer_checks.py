@@ -48,7 +48,7 @@ def check_trainers(running: str, data: DataSplits) -> None:
 
 def data_problems(section: Section, data: DataSplits, *, is_running: bool) -> Iterator[str]:
     """Yield what does not fit, a line a problem; the parameters must be sound by themselves."""
-    if section.reads_as(TrainArgs):
+    if hasattr(section.loaded, "family"):
         yield from trainer_problems(section, data, is_running=is_running)
         return
     try:

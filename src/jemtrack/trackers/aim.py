@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import SharedPath
-from jemtrack.record.plain import plain
-from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.components import Option, component, load_extra
+from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.trackers.base import CurveTracker, Level, run_label
 from jemtrack.train.events import Metrics, RunStart, Status
+from jemtrack.train.plain import plain
 
 
 @component("aim")
@@ -45,7 +45,8 @@ class Aim(CurveTracker):
             log_system_params=False,
             capture_terminal_logs=False,
         )
-        self._run.name, self._run.description = start.name, start.run_id
+        if known is None:  # a replay is outside of the experiment that gave the name
+            self._run.name, self._run.description = run_label(start), start.run_id
         self._run["parameters"] = plain(start.parameters)
 
     def points(self, level: Level, step: int, metrics: Metrics) -> None:

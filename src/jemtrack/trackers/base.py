@@ -1,5 +1,8 @@
 """What the trackers of services share: a run as curves, each a metric's values by step."""
 
+import contextlib
+import os
+import subprocess
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +22,8 @@ from jemtrack.train.events import (
 )
 from jemtrack.train.handlers import Tracker
 
+SHORT = 8  # digits of a run's id that tell it apart from others
+
 
 class Level(StrEnum):
     """What a point belongs to, and with it what its step counts."""
@@ -34,7 +39,7 @@ class CurveTracker(Tracker):
 
     A subclass writes `begin` and `points`, and whatever else its tool can do. Between `begin` and
     `end`, which are called once each, `points` receives the metrics in order. A subclass that
-    keeps points back writes them in `flush`: after each epoch, before each checkpoint, at the end.
+    keeps points back writes them in `flush`: every two seconds, after each epoch, at the end.
     """
 
     every: int = 1  # batches between two points; 0: none. Subclasses make it an option.
@@ -88,7 +93,7 @@ class CurveTracker(Tracker):
                 self.points(Level.RUN, 0, event.metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Write out all points: those that a checkpoint covers are not repeated after a kill."""
+        """Write out all points: what was handed over before a checkpoint is not sent again."""
         if self._running:
             self.flush()
         return {}
@@ -103,10 +108,33 @@ class CurveTracker(Tracker):
                 self.end(self._status)
 
 
-def qualified(level: Level, metrics: Metrics, separator: str = ".") -> Iterator[tuple[str, float]]:
-    """Name metrics for a tool that keeps all levels in one list: `batch.loss`.
+def qualified(level: Level, metrics: Metrics) -> Iterator[tuple[str, float]]:
+    """Name metrics for a tool that keeps all levels in one list, in groups: `batch/loss`.
 
     The metrics of epochs keep their names.
     """
-    prefix = "" if level == Level.EPOCH else f"{level}{separator}"
+    prefix = "" if level == Level.EPOCH else f"{level}/"
     return ((f"{prefix}{name}", value) for name, value in metrics.items())
+
+
+def run_label(start: RunStart) -> str:
+    """Name a run so that it can be told from others of its stage: `MaxEntropyL2 group-toms`.
+
+    What follows the stage is the name of DVC's experiment, or the first digits of the run's id.
+    """
+    which = os.environ.get("DVC_EXP_NAME") or start.run_id[:SHORT]
+    return f"{start.name.rpartition('/')[2]} {which}".strip()
+
+
+def run_origin() -> dict[str, str]:
+    """Return the `commit` that is checked out, and the `experiment` of DVC and its `baseline`."""
+    command = ["git", "rev-parse", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10)
+        found = {
+            "commit": commit.stdout.strip(),
+            "experiment": os.environ.get("DVC_EXP_NAME", ""),
+            "baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+        }
+        return {name: value for name, value in found.items() if value}
+    return {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.history import HistoryCsv
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
 from jemtrack.train.events import (
     BatchEnd,
     Diverged,
@@ -22,7 +22,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import EventHandler, Tracker
 
 log = logging.getLogger("jemtrack")
 
@@ -44,6 +44,7 @@ class Lines(Tracker):
     The seconds per batch are the mean over the batches of the epoch so far.
     """
 
+    live = True
     print_every: int = Option(int, "batches between two lines", default=100, minimum=1)
 
     _run: str
@@ -101,6 +102,7 @@ class ProgressBar(Tracker):
     The total grows with each phase that starts, because the length of a phase is not known before.
     """
 
+    live = True
     _run: str
     _phase: PhaseStart
 
@@ -187,7 +189,7 @@ def _format_divergence(event: Diverged) -> str:
     )
 
 
-def default_trackers(history: Path, print_every: int) -> list[Tracker]:
+def default_trackers(history: Path, print_every: int) -> list[EventHandler]:
     """Return the trackers of every stage: history file, log lines and, on a terminal, a bar."""
     lines = Lines(print_every=print_every)
     bar = [ProgressBar()] if sys.stderr.isatty() else []

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import RunPath
-from jemtrack.record.plain import plain
+from jemtrack.shared.components import component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.components import component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
+from jemtrack.train.plain import plain
 
 
 @component("dvclive")

@@ -1,5 +1,7 @@
 """Runs for MLflow."""
 
+import contextlib
+import getpass
 import math
 import re
 import time
@@ -8,15 +10,15 @@ from typing import Any
 
 from jemtrack.errors import InputError
 from jemtrack.record.paths import DatabaseUrl
-from jemtrack.record.plain import as_text, flat, plain
-from jemtrack.trackers.base import CurveTracker, Level, qualified
-from jemtrack.train.components import Option, component, load_extra
+from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label, run_origin
 from jemtrack.train.events import Metrics, RunStart, Status
+from jemtrack.train.plain import as_text, flat, plain
 
 _TAG = "jemtrack.run_id"
 _VALUE_LIMIT = 6000  # characters of a parameter
 _BATCH_LIMITS = {"params": 100, "metrics": 1000}  # entries a request
-_BY_STEP = ("batch.", "measured.", "system/")  # prefixes of what counts optimization steps
+_BY_STEP = ("batch/", "measured/", "system/")  # prefixes of what counts optimization steps
 _ENDS = {
     Status.SUCCESS: "FINISHED",
     Status.STOPPED: "FINISHED",
@@ -28,10 +30,10 @@ _ENDS = {
 # the training is the only one that is measured, so it is always number 0.
 _MB_PER_MIB = 1.048576
 _SYSTEM = {
-    "measured.machine_cpu_percent": ("system/cpu_utilization_percentage", 1.0),
-    "measured.machine_memory_mib": ("system/system_memory_usage_megabytes", _MB_PER_MIB),
-    "measured.gpu_percent": ("system/gpu_0_utilization_percentage", 1.0),
-    "measured.machine_gpu_memory_mib": ("system/gpu_0_memory_usage_megabytes", _MB_PER_MIB),
+    "measured/machine_cpu_percent": ("system/cpu_utilization_percentage", 1.0),
+    "measured/machine_memory_mib": ("system/system_memory_usage_megabytes", _MB_PER_MIB),
+    "measured/gpu_percent": ("system/gpu_0_utilization_percentage", 1.0),
+    "measured/machine_gpu_memory_mib": ("system/gpu_0_memory_usage_megabytes", _MB_PER_MIB),
 }
 
 
@@ -39,8 +41,9 @@ _SYSTEM = {
 class Mlflow(CurveTracker):
     """Logs a run into an MLflow database or server, and resumes it when training does.
 
-    Epochs' metrics keep their names, by epoch; the others are `batch.<metric>` and
-    `measured.<metric>` by optimization step, those of the run `run.<metric>`. What `performance`
+    The run is named after its stage and experiment; its tags tell the commit and the experiment.
+    Epochs' metrics keep their names, by epoch; the others are `batch/<metric>` and
+    `measured/<metric>` by optimization step, those of the run `run/<metric>`. What `performance`
     measures of the machine has MLflow's names, such as `system/cpu_utilization_percentage`.
     MLflow deletes nothing: a value that it has for a step is not logged again, and after a
     divergence the latest value of a step is the valid one.
@@ -74,8 +77,9 @@ class Mlflow(CurveTracker):
             self._client.update_run(self._run, status="RUNNING")
             self._stored = self._read_stored(found[0], start)
         else:
-            tags = {_TAG: start.run_id}
-            created = self._client.create_run(experiment, tags=tags, run_name=start.name)
+            created = self._client.create_run(
+                experiment, tags=_tags(start), run_name=run_label(start)
+            )
             self._run = created.info.run_id
         self._client.log_dict(self._run, plain(start.parameters), "parameters.json")
         parameters = [
@@ -145,9 +149,19 @@ class Mlflow(CurveTracker):
             self._client.log_batch(self._run, **{kind: entries[first : first + size]})
 
 
+def _tags(start: RunStart) -> dict[str, str]:
+    """Return the tags of a new run; MLflow's pages show those that begin with its name."""
+    tags = {_TAG: start.run_id, "mlflow.source.name": start.name, "mlflow.source.type": "LOCAL"}
+    with contextlib.suppress(OSError, KeyError):  # a container may have no names of users
+        tags["mlflow.user"] = getpass.getuser()
+    for name, value in run_origin().items():
+        tags["mlflow.source.git.commit" if name == "commit" else f"dvc.{name}"] = value
+    return tags
+
+
 def _first_again(key: str, event: RunStart) -> int:
     """Return the first step of a metric that will come again."""
-    if key.startswith("run."):
+    if key.startswith("run/"):
         return 0
     return event.step if key.startswith(_BY_STEP) else event.epoch
 

@@ -14,10 +14,10 @@ import psutil  # type: ignore[import-untyped]
 
 from jemtrack.record.jsonl import LineFile
 from jemtrack.record.paths import RunPath
-from jemtrack.train.components import Option, component
+from jemtrack.shared.components import Option, component
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.events import BatchEnd, EpochEnd, EpochStart, Event, Measured, RunStart, Status
 from jemtrack.train.handlers import Tracker
-from jemtrack.train.metrics import declare_metric
 
 log = logging.getLogger("jemtrack")
 
@@ -126,6 +126,7 @@ def _cuda() -> Any:
 
 
 _THREAD = "jemtrack performance"
+_CLOSE_SECONDS = 2.0
 _SUMS = {"read_mib", "written_mib"}  # they only grow, so that the last value is enough
 
 
@@ -139,6 +140,7 @@ class Performance(Tracker):
     and memory of the process alone.
     """
 
+    live = True
     path: str = RunPath(str, "the JSON lines file of the samples", default="performance.jsonl")
     interval: float = Option(float, "seconds between two samples", default=1.0, minimum=0.01)
     history: int = Option(int, "samples kept in memory", default=3600, minimum=1)
@@ -172,10 +174,10 @@ class Performance(Tracker):
                 self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; do not wait long for a driver or a disk that does not answer."""
         self._stop.set()
         if self._thread:
-            self._thread.join()
+            self._thread.join(_CLOSE_SECONDS)
 
     def _watch(self) -> None:
         """Take a sample every `interval` seconds until the tracker is closed."""

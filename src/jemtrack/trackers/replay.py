@@ -1,5 +1,6 @@
 """Show a run to trackers once more, from its record."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,35 @@ from jemtrack.train.events import (
     RunEnd,
     RunStart,
 )
-from jemtrack.train.handlers import Tracker
+from jemtrack.train.handlers import EventHandler
+from jemtrack.train.tracker_process import one_line
 
 Line = Mapping[str, Any]
 Ordered = tuple[int, int, Event]  # the step, and the order among the events of a step
 
 
-def replay(folder: Path, trackers: Iterable[Tracker]) -> None:
+def replay(folder: Path, trackers: Iterable[EventHandler]) -> None:
     """Replay the run whose record is in `folder` as one session; close the trackers.
 
     What a divergence voided is left out, and so are starts of epochs and batches, and seconds.
-    Values that were not finite are NaN.
+    Values that were not finite are NaN. A tracker that fails does not keep the others from it.
 
     Raises:
-        InputError: if there is no record.
+        InputError: if there is no record, or with a line for each tracker that failed.
     """
     events = [*recorded_events(folder)]
+    failures: list[tuple[str, Exception]] = []
     for tracker in trackers:
         try:
-            for event in events:
-                tracker(event)
-        finally:
-            tracker.close()
+            with contextlib.closing(tracker):
+                for event in events:
+                    tracker(event)
+        except Exception as error:
+            failures.append((f"{type(tracker).__name__} failed: {one_line(error)}", error))
+    if failures:
+        raise InputError(
+            "\n".join(f"{folder}: {problem}" for problem, _ in failures)
+        ) from failures[0][1]
 
 
 def run_folder(folder: Path) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jemtrack.record.paths import DatabaseUrl
+from jemtrack.shared.components import component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.components import component, load_extra
 from jemtrack.train.events import Metrics, RunStart, Status
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class SqlDatabase(CurveTracker):
     """Writes a run into the tables run, session, parameter, metric and artifact.
 
-    An epoch is one transaction. The level of a metric is `batch` or `measured` (its step is the
-    optimization step), `epoch` (the epoch) or `run` (0); a value that is not finite is NULL.
+    Two seconds or so are one transaction. The level of a metric is `batch` or `measured` (its step
+    is the optimization step), `epoch` (the epoch) or `run` (0); a value that is not finite is NULL.
     """
 
     url: str = DatabaseUrl(str, "SQLAlchemy's URL of the database", default="sqlite:///runs.db")

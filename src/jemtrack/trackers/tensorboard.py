@@ -4,27 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import RunPath
-from jemtrack.record.plain import as_text, flat
-from jemtrack.trackers.base import CurveTracker, Level, qualified
-from jemtrack.train.components import Option, component, load_extra
+from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.trackers.base import SHORT, CurveTracker, Level, qualified
 from jemtrack.train.events import Metrics, RunStart, Status
-
-# TensorBoard drops what is void by step and folder, so each kind of step has its own folder.
-_BATCHES, _EPOCHS, _RUN = "batches", "epochs", "run"
-_FOLDERS = {
-    Level.BATCH: _BATCHES,
-    Level.MEASURED: _BATCHES,
-    Level.EPOCH: _EPOCHS,
-    Level.RUN: _RUN,
-}
+from jemtrack.train.plain import Scalar, as_text, flat
 
 
 @component("tensorboard")
 class TensorBoard(CurveTracker):
-    """Writes event files into `folder`, in TensorBoard's single precision.
+    """Writes event files into `folder/<run>`, in TensorBoard's single precision.
 
-    `batches` holds `batch/<metric>` and `measured/<metric>` by optimization step, `epochs` each
-    epoch's metrics under their own names, `run` the parameters and `run/<metric>`.
+    `<run>` are the first digits of the run's id, so that a later run of the stage is shown beside
+    this one. All curves go by optimization step: `batch/<metric>`, `measured/<metric>`, each
+    epoch's metrics under their own names with its number as `epoch`, and `run/<metric>`. The
+    parameters are a text and the run's row in the tab HParams.
     """
 
     folder: str = RunPath(str, "the folder of the event files", default="tensorboard")
@@ -33,38 +26,72 @@ class TensorBoard(CurveTracker):
     def _post_init_(self) -> None:
         self._tool = load_extra("tensorboard", "torch.utils.tensorboard")
         self._events = load_extra("tensorboard", "tensorboard.compat.proto.event_pb2")
-        self._writers: dict[str, Any] = {}
+        self._summary = load_extra("tensorboard", "torch.utils.tensorboard.summary")
+        self._writer: Any = None
+        self._last = 0  # the last step that has points
+        self._points: dict[str, float] = {}  # of that step
 
     def begin(self, start: RunStart) -> None:
-        """Open a file in each folder; write the parameters as a table and for the HParams tab."""
-        first_steps = {_BATCHES: start.step + 1, _EPOCHS: start.epoch + 1, _RUN: 0}
-        for name, step in first_steps.items():
-            folder = str(Path(self.folder) / name)
-            self._writers[name] = self._tool.SummaryWriter(folder, purge_step=step)
-        parameters = flat(start.parameters)
-        rows = [f"| {name} | {as_text(value)} |" for name, value in parameters.items()]
-        table = "\n".join(["| parameter | value |", "| --- | --- |", *rows])
-        self._writers[_RUN].add_text("parameters", table, 0)
-        self._writers[_RUN].add_hparams(parameters, {}, run_name=".")
+        """Open a file; write the parameters as a table and for the HParams tab.
+
+        Readers drop what there is from a step on. So the points of the step at which the run
+        resumes, some of which may come again, are dropped and written once more.
+        """
+        again = self._points if self._last == start.step else {}
+        folder = Path(self.folder) / start.run_id[:SHORT]
+        first = start.step if again or not start.step else start.step + 1
+        self._writer = self._tool.SummaryWriter(str(folder), purge_step=first)
+        for name, value in again.items():
+            self._writer.add_scalar(name, value, start.step)
+        if not self._last:  # no earlier session has
+            self._add_parameters(flat(start.parameters), start.step)
 
     def points(self, level: Level, step: int, metrics: Metrics) -> None:
         """Add a scalar for each metric."""
-        for name, value in qualified(level, metrics, "/"):
-            self._writers[_FOLDERS[level]].add_scalar(name, value, step)
+        if self.step > self._last:
+            self._last, self._points = self.step, {}
+        number = {"epoch": float(step)} if level == Level.EPOCH else {}
+        for name, value in {**number, **dict(qualified(level, metrics))}.items():
+            self._points[name] = value
+            self._writer.add_scalar(name, value, self.step)
 
     def void(self, step: int, epoch: int) -> None:
         """Tell readers of the files to drop what is void."""
-        for folder, last in ((_BATCHES, step), (_EPOCHS, epoch)):
-            log = self._events.SessionLog(status=self._events.SessionLog.START)
-            event = self._events.Event(step=last + 1, session_log=log)
-            self._writers[folder].file_writer.add_event(event)
+        log = self._events.SessionLog(status=self._events.SessionLog.START)
+        event = self._events.Event(step=step + 1, session_log=log)
+        self._writer.file_writer.add_event(event)
+        self._last, self._points = step, {}
+
+    def artifact(self, path: Path, kind: str) -> None:
+        """Show an image; TensorBoard keeps no other files."""
+        if path.suffix == ".png":
+            import numpy as np
+            from PIL import Image
+
+            pixels_HWC = np.asarray(Image.open(path).convert("RGB"))
+            self._writer.add_image(path.stem, pixels_HWC, self.step, dataformats="HWC")
 
     def flush(self) -> None:
         """Write out what TensorBoard keeps back."""
-        for writer in self._writers.values():
-            writer.flush()
+        self._writer.flush()
 
     def end(self, status: Status) -> None:
-        """Close the files."""
-        while self._writers:
-            self._writers.popitem()[1].close()
+        """Close the file."""
+        self._writer.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the points of the last step, beside writing out all of them."""
+        super().state_dict()
+        return {"step": self._last, "points": {**self._points}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore those points."""
+        self._last, self._points = state["step"], state["points"]
+
+    def _add_parameters(self, parameters: dict[str, Scalar], step: int) -> None:
+        rows = [f"| {name} | {as_text(value)} |" for name, value in parameters.items()]
+        table = "\n".join(["| parameter | value |", "| --- | --- |", *rows])
+        self._writer.add_text("parameters", table, step)
+        # Without the list of metrics that usually comes with it, the tab offers all curves.
+        _, session, _ = self._summary.hparams(parameters, {})
+        self._writer.file_writer.add_summary(session)

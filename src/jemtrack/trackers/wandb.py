@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.record.paths import SharedPath
-from jemtrack.record.plain import plain
-from jemtrack.trackers.base import CurveTracker, Level, qualified
-from jemtrack.train.components import Option, component, load_extra
+from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label
 from jemtrack.train.events import Metrics, RunStart, Status
+from jemtrack.train.plain import plain
 
 # W&B writes to the disk at this interval; a kill takes what came after.
 _FLUSH_SECONDS = 1.0
@@ -21,8 +21,8 @@ _AGAIN_SECONDS = 10.0  # what was logged within these before a checkpoint is rep
 class WeightsAndBiases(CurveTracker):
     """Logs a run; a session that resumes it has the same id, as `wandb sync` expects.
 
-    Epochs' metrics keep their names, by `epoch`; the others are `batch.<metric>` and
-    `measured.<metric>` by `step`, those of the run are `run.<metric>` in the summary. W&B's own
+    Epochs' metrics keep their names, by `epoch`; the others are `batch/<metric>` and
+    `measured/<metric>` by `step`, those of the run are `run/<metric>` in the summary. W&B's own
     step is the optimization step. W&B refuses to go back, so it keeps one of the equal values
     that a later session repeats. It cannot take back what is void after a divergence: there, the
     last value of an epoch or step is the valid one.
@@ -48,7 +48,7 @@ class WeightsAndBiases(CurveTracker):
         _forget_service_of_others()
         self._run = self._tool.init(
             project=self.project,
-            name=start.name,
+            name=run_label(start),
             id=start.run_id or None,
             mode=self.mode,
             resume="allow",

@@ -1,7 +1,6 @@
 """Checkpoints: the whole state of a training in one file, written whole or not at all.
 
-What is kept of a training can be listed without torch, so that it is imported where a file is
-written or read.
+What is kept of a training is listed without torch, which is imported to write or read a file.
 """
 
 import hashlib
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jemtrack.files import UNFINISHED, atomic_write
+
+log = logging.getLogger("jemtrack")
 
 # A part of the key of a training's folder: with another format, older checkpoints are not read.
 FORMAT = 4
@@ -30,11 +31,6 @@ class CheckpointFile(NamedTuple):
     digest: str
 
 
-def checkpoint_path(folder: Path, number: int, step: int, digest: str) -> Path:
-    """Return the path of a checkpoint."""
-    return folder / f"{number:06d}-step{step}-{digest}.checkpoint"
-
-
 def newest_first(folder: Path) -> list[CheckpointFile]:
     """List the checkpoints in `folder`, which need not exist, the newest first."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
@@ -46,8 +42,6 @@ def newest_first(folder: Path) -> list[CheckpointFile]:
     return sorted(found, key=lambda file: file.number, reverse=True)
 
 
-log = logging.getLogger("jemtrack")
-
 _TRAINING = "training"  # says whose a checkpoint is: the name of the training's folder
 _KEPT = 2  # the last one, and the one before in case the last is damaged later
 
@@ -55,8 +49,7 @@ _KEPT = 2  # the last one, and the one before in case the last is damaged later
 class Checkpoints:
     """The checkpoints of one training in `folder`; the newest whole one is loaded.
 
-    The name of a file holds its number, the optimization steps done and the SHA-256 of its
-    content. A checkpoint is due every `every_seconds`, and every `every_steps` optimization steps
+    A checkpoint is due every `every_seconds`, and every `every_steps` optimization steps
     if given.
     """
 
@@ -84,10 +77,13 @@ class Checkpoints:
 
         content = to_bytes({_TRAINING: self.folder.name, **tree})
         number = max((file.number for file in newest_first(self.folder)), default=0) + 1
-        path = checkpoint_path(self.folder, number, step, _digest(content))
+        path = self.folder / f"{number:06d}-step{step}-{_digest(content)}.checkpoint"
         atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
         self._last = time.monotonic()
-        self._drop_all_but(_KEPT)
+        for left in self.folder.glob(UNFINISHED):
+            left.unlink()
+        for file in newest_first(self.folder)[_KEPT:]:
+            file.path.unlink()
         return path
 
     def load(self) -> Any | None:
@@ -109,31 +105,20 @@ class Checkpoints:
             log.warning("%s is not used: it is of the training %s", file.path, training)
         return None
 
-    def _drop_all_but(self, n_kept: int) -> None:
-        for path in self.folder.glob(UNFINISHED):
-            path.unlink()
-        for file in newest_first(self.folder)[n_kept:]:
-            file.path.unlink()
 
-
-class MemoryCheckpoint:
+class MemoryCheckpoint(Checkpoints):
     """One checkpoint in memory, for a run without a folder; due every minute."""
 
-    def __init__(self, every_seconds: float = 60.0) -> None:
-        self.every_seconds = every_seconds
-        self._content = b""
-        self._last = time.monotonic()
+    def __init__(self) -> None:
+        super().__init__(Path())
+        self._content: Any = None
 
-    def due(self, step: int) -> bool:
-        """Tell whether the next checkpoint is due."""
-        return time.monotonic() - self._last >= self.every_seconds
-
-    def save(self, tree: Any, step: int) -> None:
-        """Replace the checkpoint by `tree`."""
+    def save(self, tree: Any, step: int) -> Path:
+        """Replace the checkpoint by a copy of `tree`."""
         from jemtrack.train.serialization import to_bytes
 
-        self._content = to_bytes(tree)
-        self._last = time.monotonic()
+        self._content, self._last = to_bytes(tree), time.monotonic()
+        return self.folder
 
     def load(self) -> Any | None:
         """Load the checkpoint, or return None."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from jemtrack.errors import InputError
+from jemtrack.shared.random_streams import turn_random_state
 from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
 from jemtrack.train.distributed import (
     broadcast,
@@ -17,9 +18,8 @@ from jemtrack.train.distributed import (
     rank,
     world_size,
 )
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback
 from jemtrack.train.phase import Phase
-from jemtrack.train.random_streams import turn_random_state
 from jemtrack.train.state import TrainState, own_state, weights_are_finite
 
 log = logging.getLogger("jemtrack")
@@ -27,7 +27,7 @@ log = logging.getLogger("jemtrack")
 
 @dataclass
 class CheckpointManager:
-    """Saves and restores a run; only rank zero has `kept` checkpoints and trackers.
+    """Saves and restores a run; only rank zero has `kept` checkpoints and trackers, by name.
 
     The engine's runs have `phases`, whose objectives may have a state. A loop of one's own has a
     state in `stateful` instead.
@@ -36,14 +36,15 @@ class CheckpointManager:
     kept: Checkpoints | MemoryCheckpoint | None
     state: TrainState
     callbacks: Sequence[Callback] = ()
-    trackers: Sequence[Tracker] = ()
+    trackers: Mapping[str, Any] = field(default_factory=dict)
     phases: Sequence[Phase] = ()
     stateful: Any = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     run_id: str = ""  # once it is resumed or begun
 
-    def remember_objectives(self) -> None:
-        """Remember the objectives' states before the run, for phases that a retry begins anew."""
+    def prepare_retries(self) -> None:
+        """Keep a checkpoint at least in memory, and the objectives' states for later phases."""
+        self.kept = self.kept or MemoryCheckpoint()
         self._fresh = [copy.deepcopy(own_state(phase.objective)) for phase in self.phases]
 
     def due(self) -> bool:
@@ -71,24 +72,20 @@ class CheckpointManager:
             "state": state,
             "processes": own,
             "callbacks": [callback.state_dict() for callback in self.callbacks],
-            "trackers": {
-                name: tracker.state_dict() for name, tracker in _named(self.trackers).items()
-            },
+            "trackers": {name: each.state_dict() for name, each in self.trackers.items()},
         }
         self.kept.save(tree, self.state.step)
 
     def resume(self, name: str, run_id: str) -> None:
-        """Resume the run of that name from its newest checkpoint, or enter its first phase."""
+        """Resume the run of that name from its newest checkpoint, if there is one."""
         saved, self.run_id = self.newest(), run_id
         if saved is None:
-            if self.phases:
-                self.state.enter(self._phase)
             if not is_rank_zero():
                 turn_random_state(rank())
             return
         self.run_id = saved["run_id"]
         self.restore(saved)
-        for kind, tracker in _named(self.trackers).items():
+        for kind, tracker in self.trackers.items():
             if kind in saved["trackers"]:
                 tracker.load_state_dict(saved["trackers"][kind])
         position = self.state.position
@@ -139,13 +136,3 @@ class CheckpointManager:
     def _stateful(self) -> Any:
         """What has a state of its own beside models and optimizers."""
         return self._phase.objective if self.phases else self.stateful
-
-
-def _named(trackers: Sequence[Tracker]) -> dict[str, Tracker]:
-    """Name the trackers so that others may be added or removed before the run resumes."""
-    named: dict[str, Tracker] = {}
-    for tracker in trackers:
-        kind = type(tracker).__name__
-        number = sum(type(other) is type(tracker) for other in named.values()) + 1
-        named[f"{kind} {number}" if number > 1 else kind] = tracker
-    return named

@@ -40,17 +40,10 @@ class Event:
 
 @dataclass(frozen=True)
 class RunStart(Event):
-    """A run starts or resumes.
+    """A run starts, or resumes after `epoch` whole epochs and `step` optimization steps.
 
-    Attributes:
-        name: name of the run.
-        parameters: all parameters of the run.
-        run_id: identifies the run, in all of its sessions.
-        session_id: identifies this session.
-        position: where training starts. What a tracker has recorded after it will happen again,
-            with equal values.
-        epoch: complete epochs of the run so far.
-        step: optimization steps of the run so far.
+    What a tracker has recorded after `position` will happen again, with equal values. `run_id`
+    identifies the run in all of its sessions, `session_id` this session.
     """
 
     name: str

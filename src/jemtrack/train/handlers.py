@@ -1,13 +1,13 @@
-"""The event handlers of a run: trackers, which only watch, and callbacks, which may act."""
+"""The event handlers of a run: recorders and trackers only watch it, callbacks may act."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
-from jemtrack.train.components import Component, build
+from jemtrack.shared.components import Component, build
 from jemtrack.train.events import Event
 
 if TYPE_CHECKING:  # `train.state` imports torch, which `jemtrack components` does not need
@@ -21,29 +21,56 @@ def no_dispatch(event: Event) -> None:
     """Ignore `event`: the `dispatch` of a handler outside of a run."""
 
 
-class Tracker(Component):
-    """Receives every event of a run, to show or store it; a tracker cannot change the training.
-
-    If a tracker raises an exception, the run logs a warning once and continues. The run sets
-    `dispatch`, with which a tracker can send its own events to all trackers and callbacks.
-    """
+class EventHandler(Component):
+    """Receives every event of a run, to store or show it; it cannot change the training."""
 
     # A static method, so that Python does not pass the instance to it.
     dispatch: Dispatch = staticmethod(no_dispatch)
 
     def __call__(self, event: Event) -> None:
-        """Show or store `event`."""
+        """Store or show `event`."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Release files and screens; called once, however the run ends."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the tracker's state for a checkpoint: values that JSON has, and tensors."""
+        """Return the handler's state for a checkpoint: values that JSON has, and tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; called before the first event."""
+
+
+class Recorder(EventHandler):
+    """Writes a result of the run, in the training's thread: its exception ends the run."""
+
+    def files(self) -> Sequence[Path]:
+        """List the files that trackers may keep with a run that succeeded."""
+        return ()
+
+
+class Tracker(EventHandler):
+    """Watches a run, from a process of its own: nothing that it does reaches the training.
+
+    That process builds the tracker again from its options. If the tracker raises an exception, or
+    does not answer in time, it is left alone and the run logs one warning. Its state is asked for
+    every two seconds or so, when it has handled what it was sent.
+
+    A tracker that is `live` shows or measures the process of the training itself. It is called
+    there and in the training's thread, may send its own events by `dispatch`, and has no state.
+    """
+
+    live: bool = False
+
+    def __reduce__(self) -> Any:
+        """Pickle the class and the options alone."""
+        chosen = {option.name: getattr(self, option.name) for option in self.options()}
+        return _built, (type(self), chosen)
+
+
+def _built(cls: type[Tracker], options: dict[str, Any]) -> Tracker:
+    return cls(**options)
 
 
 SaveWeights = Callable[[Path], None]

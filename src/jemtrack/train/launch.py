@@ -1,8 +1,6 @@
 """Start a training on the chosen hardware: in this process, or in several by Lightning Fabric."""
 
-import ctypes
 import os
-import platform
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +11,13 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
-from jemtrack.train.hardware import Hardware, check_memory, chosen_device, cpu_threads
+from jemtrack.shared.hardware import (
+    Hardware,
+    check_memory,
+    chosen_device,
+    cpu_threads,
+    keep_freed_memory,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -149,28 +153,3 @@ def _signals_pass_to_children() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# See mallopt(3): free memory at the end of the heap is returned above the first threshold, and
-# blocks larger than the second are returned whenever they are freed.
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-_KEPT = 2**31 - 1
-_LARGEST_KEPT = 2**30
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, up to its peak, for later allocations.
-
-    glibc returns the memory of an activation to the system when it is freed, and the system fills
-    each page with zeros when it is allocated again: in every training step on a CPU. With other C
-    libraries nothing is changed.
-    """
-    set_thresholds(_KEPT, _LARGEST_KEPT)
-
-
-def set_thresholds(trim: int, mmap: int) -> None:
-    """Set both thresholds, in bytes, if the C library is glibc."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(TRIM_THRESHOLD, trim)
-        libc.mallopt(MMAP_THRESHOLD, mmap)

@@ -4,17 +4,15 @@ The engine's `fit` and the loops of one's own (`Pipeline`) use the same blocks, 
 events are made here.
 """
 
-from __future__ import annotations
-
-import logging
-import operator
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
+from jemtrack.errors import Interrupted, TrainingDivergedError
+from jemtrack.shared.metrics import MetricValues
+from jemtrack.shared.random_streams import turn_random_state
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import all_reduce_max, broadcast, rank, world_size
@@ -27,22 +25,16 @@ from jemtrack.train.events import (
     Event,
     PhaseEnd,
     PhaseStart,
-    Position,
     RunEnd,
     RunStart,
     Status,
 )
-from jemtrack.train.interruption import Interruption, Stopped
-from jemtrack.train.metrics import MetricValues
+from jemtrack.train.interruption import Interruption
 from jemtrack.train.optimizers import scale_learning_rates
-from jemtrack.train.random_streams import turn_random_state
 from jemtrack.train.recipe import Divergence
-
-log = logging.getLogger("jemtrack")
 
 T = TypeVar("T")
 
-_NO_EPOCH = "no epoch has begun; run_epoch, `with self.epoch(n):` or start_epoch(n) begins one"
 _NO_RUN = "the run has ended"
 
 
@@ -54,6 +46,8 @@ class Lifecycle:
     one is due, and a run that a signal has asked to end raises `Interrupted`; all processes of a
     training do so after the same batch.
     """
+
+    NO_EPOCH = "no epoch has begun; run_epoch, `with self.epoch(n):` or start_epoch(n) begins one"
 
     def __init__(
         self,
@@ -67,7 +61,7 @@ class Lifecycle:
         self.checkpoints = checkpoints
         self.divergence = divergence or Divergence()
         self.run_metrics = MetricValues()
-        self.epoch_metrics = MetricValues(_NO_EPOCH)
+        self.epoch_metrics = MetricValues(self.NO_EPOCH)
         self.running = True
         self.n_phases = 1
         self.saves_batches = True  # whether a checkpoint may be saved within an epoch
@@ -90,15 +84,13 @@ class Lifecycle:
             return result
         except BaseException as error:
             status, _ = _outcome(error)
-            self._break_off(error, 0)
+            self.break_off(error)
             raise
         finally:
             self.running = False
             self._leave_epoch()
             self.epoch_metrics.refusal = self.run_metrics.refusal = _NO_RUN
-            self.dispatcher.status = status
-            self.dispatcher.notify_trackers(RunEnd(status, metrics()))
-            self.dispatcher.close()
+            self.dispatcher.end(RunEnd(status, metrics()))
 
     def dispatch(self, event: Event) -> None:
         """Dispatch `event`; a signal acts when all have seen it."""
@@ -109,7 +101,7 @@ class Lifecycle:
         state, checkpoints = self.state, self.checkpoints
         retries = self.divergence.action == "retry"
         if retries:
-            checkpoints.remember_objectives()
+            checkpoints.prepare_retries()
         checkpoints.resume(start.name, start.run_id)
         start = replace(start, position=state.position, epoch=state.epochs, step=state.step)
         self.dispatch(replace(start, run_id=checkpoints.run_id))
@@ -137,7 +129,7 @@ class Lifecycle:
             message = f"{error}; it was retried {state.retries} times, as often as it may be"
             raise TrainingDivergedError(message, error.losses) from error
         position, retries, scale = state.position, state.retries + 1, state.lr_scale * how.lr_factor
-        self._break_off(error, 0)
+        self.break_off(error)
         self.checkpoints.restore_for_retry(saved)
         scale_learning_rates(state.optimizers, state.schedulers, scale / state.lr_scale)
         state.retries, state.lr_scale = retries, scale
@@ -159,13 +151,17 @@ class Lifecycle:
             yield
         self.finish(end())
 
-    @contextmanager
-    def epoch(self) -> Iterator[MetricValues]:
+    def epoch(self) -> AbstractContextManager[MetricValues]:
         """Announce the epoch at the state's position around the block, which sets its metrics."""
+        return self.ending(self.begin_epoch, self.end_epoch)
+
+    @contextmanager
+    def ending(self, begin: Callable[[], None], end: Callable[[], None]) -> Iterator[MetricValues]:
+        """Make the block an epoch that `begin` begins; `end` ends it unless it breaks off."""
         with self._part(None):
-            self.begin_epoch()
+            begin()
             yield self.epoch_metrics
-        self.end_epoch()
+        end()
 
     def begin_epoch(self) -> None:
         """Announce the start of the epoch at the state's position."""
@@ -226,10 +222,10 @@ class Lifecycle:
                 self.begin(start)
             yield
         except BaseException as error:
-            self._break_off(error, depth)
+            self.break_off(error, depth)
             raise
 
-    def _break_off(self, error: BaseException, depth: int) -> None:
+    def break_off(self, error: BaseException, depth: int = 0) -> None:
         """Announce the ends of all that is open beyond `depth`, the innermost first."""
         status, reason = _outcome(error)
         with self._interruption.held():
@@ -250,7 +246,7 @@ class Lifecycle:
 
     def _leave_epoch(self) -> None:
         self.epoch_metrics.clear()
-        self.epoch_metrics.refusal = _NO_EPOCH
+        self.epoch_metrics.refusal = self.NO_EPOCH
 
     def _save_or_stop(self) -> None:
         wish = self._interruption.number or int(self.checkpoints.due())
@@ -259,180 +255,6 @@ class Lifecycle:
             self.checkpoints.save()
         if wish > 1:
             raise Interrupted(wish)
-
-
-class LoopLifecycle(Lifecycle):
-    """The lifecycle of a loop of one's own, which may leave out phases and batches.
-
-    A loop that resumes, or is retried, runs from its start: what was done before is passed over
-    by `phase`, `epochs` and `batches`.
-    """
-
-    def __init__(self, *arguments: Any, pipeline: Any = None) -> None:
-        super().__init__(*arguments)
-        self.pipeline = pipeline  # has a state of its own
-        self.default_phase = ("train", 0, 0)  # name, epochs, batches an epoch; 0: not known
-        self.saves_batches = False
-        self._epochs_before = 0  # those done before the phase
-        self._loops: list[list[int | None]] = []  # of each `epochs`: its first, and its end
-        self.rewind()
-
-    def rewind(self) -> None:
-        """Prepare to run the loop from its start."""
-        self._phase: PhaseStart | None = None
-        self._next_phase = self._next_loop = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the loop has done, and the pipeline's own state."""
-        return {"loops": [[*loop] for loop in self._loops], "own": self.pipeline.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._loops = [[*loop] for loop in state["loops"]]
-        self.pipeline.load_state_dict(state["own"])
-
-    @contextmanager
-    def own_phase(self, name: str, n_epochs: int = 0, n_batches: int = 0) -> Iterator[None]:
-        """Announce a phase around the block; the phase before ends where this one begins.
-
-        If a callback asks for the end of the phase, the block alone ends.
-        """
-        if self.state.stop:
-            raise Stopped
-        begun = None
-        try:
-            begun = self._begin_phase(name, n_epochs, n_batches)
-            yield
-        except Stopped:
-            self._end_phase(begun)
-            if self.state.stop:
-                raise
-            return
-        except BaseException as error:
-            self._phase = None
-            self._break_off(error, 0)
-            raise
-        self._end_phase(begun)
-
-    def epochs(self, n_epochs: int) -> Iterator[int]:
-        """Yield the numbers of the next epochs, at most `n_epochs`, until one is to be the last."""
-        state, number = self.state, self._next_loop
-        self._next_loop += 1
-        if number == len(self._loops):
-            self._loops.append([state.epochs, None])
-        loop = self._loops[number]
-        first, end = loop
-        assert first is not None
-        if end is not None:  # done before the run was resumed
-            return
-        try:
-            for epoch in range(max(first, state.epochs), first + n_epochs):
-                if state.stopped:
-                    return
-                yield epoch
-        finally:
-            loop[1] = state.epochs
-
-    def batches(self, n_batches: int) -> Iterator[int]:
-        """Yield the numbers of an epoch's batches that are left; checkpoints may be saved here."""
-        self.saves_batches = True
-        yield from range(self.state.position.batch, n_batches)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Begin the epoch number `epoch`, counted from 0 through all phases.
-
-        Raises:
-            InputError: if an epoch has begun and not ended, or the epoch of that number was done.
-        """
-        number, state = operator.index(epoch), self.state
-        if self.in_epoch:
-            raise InputError(f"epoch {number} begins, but epoch {state.epochs} has not ended")
-        if number < state.epochs:
-            raise InputError(
-                f"epoch {number} begins, but {state.epochs} epochs are done: the epochs of a run "
-                "are counted through, and `for epoch in self.epochs(n)` counts them"
-            )
-        if state.stopped:
-            raise Stopped
-        if not self._phase:
-            self._begin_phase(*self.default_phase)
-        batch = state.position.batch if number == state.epochs else 0
-        state.epochs = number
-        within = number - self._epochs_before
-        state.position = replace(state.position, epoch=within, batch=batch)
-        self.begin_epoch()
-
-    def end_epoch(self) -> None:
-        """End the epoch that has begun.
-
-        Raises:
-            InputError: if none has.
-        """
-        if not self.in_epoch:
-            raise InputError(f"an epoch ends, but {_NO_EPOCH}")
-        self.saves_batches = False
-        # A loop without batches takes one step an epoch, for what goes by steps.
-        self.state.step += not self.state.position.batch
-        super().end_epoch()
-
-    @contextmanager
-    def numbered_epoch(self, epoch: int) -> Iterator[MetricValues]:
-        """Begin the epoch of that number, end it after the block; yield its metrics."""
-        with self._part(None):
-            self.start_epoch(epoch)
-            yield self.epoch_metrics
-        self.end_epoch()
-
-    @contextmanager
-    def batch(self) -> Iterator[MetricValues]:
-        """Announce a batch around the block, which sets its metrics.
-
-        Raises:
-            InputError: if no epoch has begun.
-        """
-        if not self.in_epoch:
-            raise InputError(f"a batch begins, but {_NO_EPOCH}")
-        with super().batch() as metrics:
-            yield metrics
-
-    def end_loop(self) -> None:
-        """End the phase after the last epoch.
-
-        Raises:
-            InputError: if an epoch has begun and not ended.
-        """
-        self._end_phase(self._phase)
-
-    def _begin_phase(self, name: str, n_epochs: int, n_batches: int) -> PhaseStart | None:
-        self._end_phase(self._phase)
-        state, number = self.state, self._next_phase
-        self._next_phase += 1
-        if number < state.position.phase:  # done before the run was resumed
-            return None
-        if number > state.position.phase:
-            state.position, state.stop_phase, state.seconds = Position(number), "", 0.0
-        self._epochs_before = state.epochs - state.position.epoch
-        n_phases = max(self.n_phases, self._next_phase)
-        self._phase = PhaseStart(state.position, name, n_phases, n_epochs, n_batches)
-        self.begin(self._phase)
-        return self._phase
-
-    def _end_phase(self, phase: PhaseStart | None) -> None:
-        """End the phase, unless it has ended before."""
-        if not phase or phase is not self._phase:
-            return
-        state = self.state
-        if self.in_epoch:
-            hint = "end_epoch() ends it"
-            raise InputError(f"{phase.name} ends, but epoch {state.epochs} has not: {hint}")
-        self._phase = None
-        n_epochs = state.epochs - self._epochs_before
-        # A callback may ask for the end of a phase in its last epoch, when it ends anyway.
-        if n_epochs == phase.n_epochs:
-            state.stop_phase = ""
-        reason = state.stop or state.stop_phase or f"{n_epochs} epochs are done"
-        status = Status.STOPPED if state.stopped else Status.SUCCESS
-        self.finish(PhaseEnd(state.position, phase.name, reason, status))
 
 
 def _outcome(error: BaseException) -> tuple[Status, str]:

@@ -2,17 +2,18 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import Optimizer
 
 from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.shared.metrics import Metric
 from jemtrack.train.distributed import (
     all_reduce_gradients,
     all_reduce_mean,
@@ -22,7 +23,6 @@ from jemtrack.train.distributed import (
 )
 from jemtrack.train.events import PhaseEnd, PhaseStart, Status
 from jemtrack.train.lifecycle import Lifecycle
-from jemtrack.train.metrics import Metric
 from jemtrack.train.optimizers import Interval, warming_up
 from jemtrack.train.phase import Models, Phase, Turn
 from jemtrack.train.state import TrainState, trained_weights, weights_are_finite
@@ -102,6 +102,7 @@ def fit_epoch(life: Lifecycle, phase: Phase, autocast: Autocast = nullcontext) -
         batches = phase.batches.epoch(epoch, start, state.retries)
         for batch in islice(batches, phase.n_batches - start):
             with life.batch() as values:
+                batch = _with_step(batch, phase.steps_before(state.position))
                 losses, norms = update(state, phase, batch, autocast)
                 note(state, phase, losses)
                 step_schedulers(state, phase, "batch", losses)
@@ -116,6 +117,12 @@ def fit_epoch(life: Lifecycle, phase: Phase, autocast: Autocast = nullcontext) -
                 means |= broadcast(phase.validation.measure(state.served) if is_rank_zero() else {})
         step_schedulers(state, phase, "epoch", means)
         metrics.update(means)
+
+
+def _with_step(batch: Any, step: int) -> Any:
+    """Write `step` into a batch that has a field for it."""
+    has_step = "step" in getattr(batch, "__dataclass_fields__", ())
+    return replace(batch, step=step) if has_step else batch
 
 
 def update(
@@ -176,13 +183,16 @@ def _loss(turn: Turn, phase: Phase) -> Tensor:
 def _take(turn: Turn, state: TrainState, phase: Phase) -> tuple[dict[str, float], dict[str, float]]:
     """Step the turn's optimizers down the gradient of its loss, if loss and gradient are finite."""
     optimizers = {name: state.optimizers[name] for name in turn.optimizers or state.optimizers}
-    for optimizer in optimizers.values():
-        optimizer.zero_grad(set_to_none=True)
-    weights = [w for each in optimizers.values() for w in trained_weights(each) if w.requires_grad]
-    _loss(turn, phase).backward(inputs=weights)  # type: ignore[no-untyped-call]
-    for optimizer in optimizers.values():
-        all_reduce_gradients(trained_weights(optimizer))
-    values, norms = _read(turn.losses, gradient_norms(optimizers))
+    weights = {name: trained_weights(each) for name, each in optimizers.items()}
+    for weight in chain.from_iterable(weights.values()):
+        weight.grad = None
+    # Where all take the turn, no other weight needs a gradient: to name them all costs time.
+    inputs = [w for w in chain.from_iterable(weights.values()) if w.requires_grad]
+    loss = _loss(turn, phase)
+    loss.backward(inputs=inputs if turn.optimizers else None)  # type: ignore[no-untyped-call]
+    for each in weights.values():
+        all_reduce_gradients(each)
+    values, norms = _read(turn.losses, gradient_norms(weights))
     # Written so that a NaN, which is never at most anything, counts too.
     if not abs(values["loss"]) <= min(phase.max_loss, sys.float_info.max):
         raise TrainingDivergedError(_divergence(_problem(values["loss"]), state, values), values)
@@ -191,7 +201,7 @@ def _take(turn: Turn, state: TrainState, phase: Phase) -> tuple[dict[str, float]
     for name, optimizer in optimizers.items():
         limit = phase.step.optimizers[name].clip_norm
         if limit is not None and norms[name] > limit:
-            clip_grads_with_norm_(trained_weights(optimizer), limit, torch.tensor(norms[name]))
+            clip_grads_with_norm_(weights[name], limit, torch.tensor(norms[name]))
         with warming_up(optimizer, phase.warm_up(name, state.position)):
             optimizer.step()
     return values, norms
@@ -232,11 +242,11 @@ def step_schedulers(
             scheduler.step(metrics[metric])  # type: ignore[arg-type]
 
 
-def gradient_norms(optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
-    """Compute the 2-norm of all gradients of each optimizer, by name; 0 if there are none."""
+def gradient_norms(weights: Mapping[str, Sequence[nn.Parameter]]) -> dict[str, Tensor]:
+    """Compute the norm of all gradients of each optimizer together, by its name."""
     gradients = {
-        name: [weight.grad for weight in trained_weights(optimizer) if weight.grad is not None]
-        for name, optimizer in optimizers.items()
+        name: [weight.grad for weight in each if weight.grad is not None]
+        for name, each in weights.items()
     }
     return {name: get_total_norm(each) for name, each in gradients.items()}
 
@@ -245,12 +255,10 @@ def _read(
     losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Read losses, averaged over the processes, and norms; wait for the device once."""
-    means = all_reduce_mean(torch.stack([*losses.values()]).detach())
-    parts = [
-        means.double(),
-        *(norm.double().reshape(1).to(means.device) for norm in norms.values()),
-    ]
-    values = torch.cat(parts).tolist()
+    device = losses["loss"].device
+    parts = [each.detach().double().to(device) for each in (*losses.values(), *norms.values())]
+    # The norms are those of the averaged gradients, equal in all processes.
+    values = all_reduce_mean(torch.stack(parts)).tolist()
     n_losses = len(losses)
     return (
         dict(zip(losses, values[:n_losses], strict=True)),

@@ -26,7 +26,7 @@ from jemtrack.parameters import (
     by_type,
     parameters,
 )
-from jemtrack.train.class_path import OPTIMIZER, SCHEDULER, ClassPath, Role
+from jemtrack.shared.class_path import OPTIMIZER, SCHEDULER, ClassPath, Role
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,11 +45,8 @@ _OWN_OPTIONS = {"type", "clip_norm", "warm_up_steps", "interval", "metric"}
 class OptimizerOptions:
     """What the training loop itself does for an optimizer.
 
-    Attributes:
-        clip_norm: norm of all of the optimizer's gradients together above which they are scaled
-            down to it before a step; none: never.
-        warm_up_steps: optimization steps over which the learning rate rises linearly to what it
-            would otherwise be.
+    Where the norm of all of its gradients together is above `clip_norm`, they are scaled down to
+    it. Over `warm_up_steps` the learning rate rises linearly to what it would otherwise be.
     """
 
     clip_norm: Positive | None = None
@@ -160,8 +157,13 @@ class SchedulerOptions:
         """Make PyTorch's scheduler, for a phase in which it takes at most `n_steps`."""
         from torch.optim import lr_scheduler
 
-        made: LRScheduler = getattr(lr_scheduler, self.type)(optimizer, **_options(self))
+        # The rate that the optimizer has: after a divergence it is lower than the chosen one.
+        options = self._options(optimizer.param_groups[0]["lr"], n_steps)
+        made: LRScheduler = getattr(lr_scheduler, self.type)(optimizer, **options)
         return made
+
+    def _options(self, lr: float, n_steps: int) -> dict[str, Any]:
+        return _options(self)
 
 
 @parameters
@@ -182,13 +184,8 @@ class CosineAnnealingLR(SchedulerOptions):
     t_max: AtLeastOne | None = None
     eta_min_factor: Factor = 0.0
 
-    def make(self, optimizer: Optimizer, n_steps: int) -> LRScheduler:
-        """Make PyTorch's scheduler, for a phase in which it takes at most `n_steps`."""
-        from torch.optim import lr_scheduler
-
-        # The rate that the optimizer has: after a divergence it is lower than the chosen one.
-        eta_min = optimizer.param_groups[0]["lr"] * self.eta_min_factor
-        return lr_scheduler.CosineAnnealingLR(optimizer, self.t_max or n_steps, eta_min)
+    def _options(self, lr: float, n_steps: int) -> dict[str, Any]:
+        return {"T_max": self.t_max or n_steps, "eta_min": lr * self.eta_min_factor}
 
 
 @parameters
@@ -223,12 +220,8 @@ class OneCycleLR(SchedulerOptions):
     final_div_factor: Positive = 1e4
     three_phase: bool = False
 
-    def make(self, optimizer: Optimizer, n_steps: int) -> LRScheduler:
-        """Make PyTorch's scheduler, for a phase in which it takes at most `n_steps`."""
-        from torch.optim import lr_scheduler
-
-        peak = optimizer.param_groups[0]["lr"]
-        return lr_scheduler.OneCycleLR(optimizer, peak, n_steps, **_options(self))
+    def _options(self, lr: float, n_steps: int) -> dict[str, Any]:
+        return {"max_lr": lr, "total_steps": n_steps, **_options(self)}
 
 
 @parameters
@@ -265,16 +258,13 @@ class OwnScheduler(ClassPath, SchedulerOptions):
         return made
 
 
+_SCHEDULERS = (CosineAnnealingLR, StepLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau)
 OPTIMIZERS: dict[str, type[OptimizerOptions]] = {
     cls.__name__: cls for cls in (Adam, AdamW, SGD, RMSprop, Lion)
 }
 SCHEDULERS: dict[str, type[SchedulerOptions]] = {
     "none": NoScheduler,
-    "CosineAnnealingLR": CosineAnnealingLR,
-    "StepLR": StepLR,
-    "ExponentialLR": ExponentialLR,
-    "OneCycleLR": OneCycleLR,
-    "ReduceLROnPlateau": ReduceLROnPlateau,
+    **{cls.__name__: cls for cls in _SCHEDULERS},
 }
 choose_optimizer = by_type("an optimizer", OPTIMIZERS, OwnOptimizer)
 choose_scheduler = by_type("a scheduler", SCHEDULERS, OwnScheduler)
@@ -305,16 +295,11 @@ def _eager(module: str, name: str) -> Callable[..., Optimizer]:
     import torch
 
     kind: type[Optimizer] = getattr(importlib.import_module(module), name)
-    plain = {method: _undecorated(kind, method) for method in _NOT_COMPILED}
+    plain = {method: inspect.unwrap(getattr(kind, method)) for method in (*_NOT_COMPILED, "step")}
     # Beside the compiler's, step's decorators switch gradients off, and add hooks that every
     # optimizer adds to its class's step when it is made.
-    plain["step"] = torch.no_grad()(_undecorated(kind, "step"))
+    plain["step"] = torch.no_grad()(plain["step"])
     return type(name, (kind,), {**plain, "__module__": kind.__module__, "__doc__": kind.__doc__})
-
-
-def _undecorated(kind: type[Optimizer], method: str) -> Callable[..., Any]:
-    plain: Callable[..., Any] = inspect.unwrap(getattr(kind, method))
-    return plain
 
 
 def learning_rates(optimizers: Mapping[str, Optimizer]) -> dict[str, float]:
@@ -337,6 +322,9 @@ def scale_learning_rates(
 @contextmanager
 def warming_up(optimizer: Optimizer, share: float) -> Iterator[None]:
     """Let the block's step have this share of the learning rates; they stand as before after it."""
+    if share == 1.0:
+        yield
+        return
     rates = [group["lr"] for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * share
@@ -350,8 +338,6 @@ def warming_up(optimizer: Optimizer, share: float) -> Iterator[None]:
 def _scale(holder: dict[str, Any], names: tuple[str, ...], factor: float) -> None:
     for name in names:
         if name in holder:
-            value = holder[name]
-            scaled = (
-                [each * factor for each in value] if isinstance(value, list) else value * factor
-            )
-            holder[name] = scaled
+            rate = holder[name]
+            many = isinstance(rate, list)
+            holder[name] = [each * factor for each in rate] if many else rate * factor

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from jemtrack.train.events import Position
-from jemtrack.train.optimizers import SchedulerOptions
+from jemtrack.train.optimizers import Interval
 from jemtrack.train.recipe import Step
 
 Models = Mapping[str, nn.Module]
@@ -46,7 +44,11 @@ class Objective(Protocol):
 
 
 class Batches(Protocol):
-    """Where batches come from; any one can be found again by its epoch and number."""
+    """Where batches come from; any one can be found again by its epoch and number.
+
+    A batch that is a dataclass with a field `step` is handed `Phase.steps_before` it: what warms
+    up by it, such as the weight of a loss, is a function of the batch, and exact after a kill.
+    """
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -105,28 +107,18 @@ class Phase:
         """The number of batches in an epoch."""
         return min(len(self.batches), self.step.max_steps or len(self.batches))
 
+    def steps_before(self, position: Position) -> int:
+        """Return the number of the phase's optimization steps before the one at `position`."""
+        return position.epoch * self.n_batches + position.batch
+
     def warm_up(self, optimizer: str, position: Position) -> float:
         """Return the share of the learning rate with which the step at `position` is taken."""
         n_steps = self.step.optimizers[optimizer].warm_up_steps
-        done = position.epoch * self.n_batches + position.batch
-        return min(1.0, (done + 1) / n_steps) if n_steps else 1.0
+        return min(1.0, (self.steps_before(position) + 1) / n_steps) if n_steps else 1.0
 
-    def make_optimizers(self, models: Models) -> dict[str, Optimizer]:
-        """Make the step's optimizers, by name, of the weights that each trains."""
-        return {
-            name: chosen.make(_weights(self.trained_modules(models, name)))
-            for name, chosen in self.step.optimizers.items()
-        }
-
-    def make_schedulers(self, optimizers: Mapping[str, Optimizer]) -> dict[str, LRScheduler]:
-        """Make the step's schedulers, by name, of the optimizers of these names."""
-        return {
-            name: chosen.make(optimizers[name], self.n_epochs * self._steps_of_epoch(chosen))
-            for name, chosen in self.step.schedulers.items()
-        }
-
-    def _steps_of_epoch(self, chosen: SchedulerOptions) -> int:
-        return self.n_batches if chosen.interval == "batch" else 1
+    def most_steps(self, interval: Interval) -> int:
+        """Return the number of steps that a scheduler of that interval takes at most."""
+        return self.n_epochs * (self.n_batches if interval == "batch" else 1)
 
     def frozen_modules(self, models: Models) -> list[nn.Module]:
         """Find the modules that are frozen."""
@@ -141,8 +133,3 @@ class Phase:
 def _module(models: Models, name: str) -> nn.Module:
     model, _, path = name.partition(".")
     return models[model].get_submodule(path)
-
-
-def _weights(modules: list[nn.Module]) -> list[nn.Parameter]:
-    """List the weights of the modules, each once."""
-    return list({id(w): w for module in modules for w in module.parameters()}.values())

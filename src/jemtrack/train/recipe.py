@@ -21,8 +21,8 @@ from jemtrack.parameters import (
     parameters,
     refuse,
 )
-from jemtrack.train.class_path import ClassPath
-from jemtrack.train.hardware import Hardware
+from jemtrack.shared.class_path import ClassPath
+from jemtrack.shared.hardware import Hardware
 from jemtrack.train.optimizers import (
     OptimizerOptions,
     SchedulerOptions,
@@ -33,6 +33,8 @@ from jemtrack.train.optimizers import (
 Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Names = Annotated[tuple[str, ...], FROM_LIST]
+Optimizers = dict[str, Annotated[OptimizerOptions, BeforeValidator(choose_optimizer)]]
+Schedulers = dict[str, Annotated[SchedulerOptions, BeforeValidator(choose_scheduler)]]
 
 # A step's name names files; these are files of the record already.
 _RESERVED = {"run", "epochs", "measured"}
@@ -60,13 +62,9 @@ _NEEDS = {"loss_threshold": ("metric", "threshold"), "wall_clock": ("hours",)}
 class Transition:
     """When a step ends: after its epochs, below a threshold, or by the clock.
 
-    Attributes:
-        mode: which of them. The last two are asked after every epoch.
-        metric: of a batch (averaged over the last `window` batches) or of an epoch.
-        threshold: what the metric must fall below; NaN never does.
-        window: batches that a batch's metric is averaged over.
-        hours: that the step may train; time between a kill and a resumption does not count.
-        max_epochs: after which the step ends in any case; none: its `n_epochs`.
+    The last two are asked after every epoch; `max_epochs` (none: the step's `n_epochs`) ends it in
+    any case. `metric` is one of a batch, averaged over the last `window` batches, or of an epoch;
+    NaN is never below `threshold`. Time between a kill and a resumption is not among the `hours`.
     """
 
     mode: Literal["epoch", "loss_threshold", "wall_clock"] = "epoch"
@@ -93,13 +91,11 @@ class Step:
     The class methods read a step's raw values, which may have problems: they skip those.
 
     Attributes:
-        name: names its files and its lines.
         n_epochs: how long it takes, unless `transition` ends it.
         freeze: models, or parts of them such as `network.trunk`, that keep their weights.
         unfreeze: of these, the ones that are trained after all.
         optimizers: one for each model that is trained.
         schedulers: one for each optimizer that has one.
-        transition: when it ends.
         max_steps: batches of an epoch at most.
     """
 
@@ -114,12 +110,8 @@ class Step:
     n_epochs: AtLeastOne
     freeze: Names = ()
     unfreeze: Names = ()
-    optimizers: dict[str, Annotated[OptimizerOptions, BeforeValidator(choose_optimizer)]] = (
-        dataclasses.field(default_factory=dict)
-    )
-    schedulers: dict[str, Annotated[SchedulerOptions, BeforeValidator(choose_scheduler)]] = (
-        dataclasses.field(default_factory=dict)
-    )
+    optimizers: Optimizers = dataclasses.field(default_factory=dict)
+    schedulers: Schedulers = dataclasses.field(default_factory=dict)
     transition: Annotated[Transition, nested(Transition)] = dataclasses.field(
         default_factory=Transition
     )
@@ -201,13 +193,10 @@ class TrainingSettings(Hardware):
 
 @parameters
 class Divergence:
-    """What happens when a loss is not finite or explodes.
+    """What happens when a loss is not finite, or its absolute value is above `max_loss`.
 
-    Attributes:
-        action: end the run, or go back to the last checkpoint with lower learning rates.
-        max_retries: how many times to go back before the run fails.
-        lr_factor: by which the learning rates are multiplied each time.
-        max_loss: absolute value above which a loss counts as exploding.
+    The run ends, or it returns to the last checkpoint, up to `max_retries` times, and multiplies
+    the learning rates by `lr_factor` each time.
     """
 
     action: Literal["fail", "retry"] = "fail"
@@ -243,13 +232,13 @@ class Recipe:
         return {
             "steps": [step.as_mapping() for step in self.steps],
             "divergence": dataclasses.asdict(self.divergence),
-            "callbacks": [dict(callback) for callback in self.callbacks],
+            "callbacks": [*self.callbacks],
         }
 
 
 def is_within(name: str, model: str) -> bool:
     """Return whether `name` is the model called `model`, or a part of it."""
-    return name == model or name.startswith(f"{model}.")
+    return f"{name}.".startswith(f"{model}.")
 
 
 def smallest_parts(models: Iterable[str], model: str) -> tuple[str, ...]:

@@ -1,28 +1,34 @@
-"""A run: phases that are trained one after another, announced, saved and resumed."""
+"""A run: phases that are trained one after another, of a family's models by a recipe or of any."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from jemtrack.files import atomic_write
-from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
+from jemtrack.parameters import ValueProblem
+from jemtrack.shared.components import CALLBACK, load_components
+from jemtrack.shared.random_streams import stream_seed
+from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
 from jemtrack.train.events import Position, RunStart, new_session
-from jemtrack.train.handlers import Callback, Tracker
+from jemtrack.train.handlers import Callback, EventHandler, Tracker, build_callback
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.launch import Runtime
 from jemtrack.train.lifecycle import Lifecycle
 from jemtrack.train.loop import fit
-from jemtrack.train.phase import Models, Phase
-from jemtrack.train.recipe import Divergence
+from jemtrack.train.phase import Batches, Models, Objective, Phase, Validation
+from jemtrack.train.recipe import Divergence, Recipe, Step
 from jemtrack.train.state import TrainState
+
+ModelMaker = Callable[[], nn.Module]
 
 
 @dataclass
@@ -43,7 +49,7 @@ class Run:
     parameters: Mapping[str, Any]
     state: TrainState
     phases: Sequence[Phase]
-    trackers: Sequence[Tracker] = ()
+    trackers: Sequence[EventHandler] = ()
     callbacks: Sequence[Callback] = ()
     checkpoints: Checkpoints | None = None
     divergence: Divergence = field(default_factory=Divergence)
@@ -66,13 +72,14 @@ class Run:
             OSError: if a checkpoint cannot be written.
         """
         synchronize_batch_norms(self.state.models, self.runtime.device)
+        self.state.enter(self.phases[0])
         trackers = self.trackers if is_rank_zero() else ()
-        retries = self.divergence.action == "retry"
+        dispatcher = EventDispatcher(trackers, self.callbacks, self.state)
         checkpoints = CheckpointManager(
-            self.checkpoints or (MemoryCheckpoint() if retries else None),
+            self.checkpoints,
             self.state,
             self.callbacks,
-            trackers,
+            dispatcher.stateful,
             phases=self.phases,
             device=self.runtime.device,
         )
@@ -80,7 +87,6 @@ class Run:
             callback.run_folder = self.folder
             if self.save_weights:
                 callback.save_weights = self._save_weights
-        dispatcher = EventDispatcher(trackers, self.callbacks, self.state)
         start = RunStart(self.name, self.parameters, self.run_id, new_session())
         with Interruption() as interruption:
             life = Lifecycle(dispatcher, checkpoints, interruption, self.divergence)
@@ -104,3 +110,165 @@ class Run:
         assert save
         if is_rank_zero():
             atomic_write(path, lambda unfinished: save(unfinished, self.state.served))
+
+
+class Family(Protocol):
+    """A family of models; its module imports PyTorch only where something is made.
+
+    `model` and `settings` below are parameters: of the networks, and of all that is seen in a
+    training (batches, noise, validation). In a file they are the sections `model` and `training`.
+    `objective` is the one of the steps that name none.
+    """
+
+    name: str  # how a file calls it
+    note: str  # why it cannot be trained yet; empty if it can
+    step: type[Step]  # the form of its steps
+    shape: type  # the parameters class of the section `model`
+    settings: type  # that of the section `training`, the recipe left out
+
+    def usual_values(self, objective: Any) -> dict[str, Any]:
+        """Return the raw values that serve steps which lack them, by the training's objective."""
+        ...
+
+    def recipe_problems(self, recipe: Recipe, model: Any, objective: Any) -> Iterator[ValueProblem]:
+        """Yield what is wrong between the steps of a recipe and the model's parameters."""
+        ...
+
+    def check_data(self, model: Any, settings: Any, data: Any) -> None:
+        """Check the model and the settings against the data.
+
+        Raises:
+            ParameterError: if they do not fit.
+        """
+
+    def objective_problems(
+        self, recipe: Recipe, objective: Any, settings: Any, data: Any, *, run_own: bool
+    ) -> Iterator[str]:
+        """Yield what the steps' objectives demand of settings and data that these do not meet.
+
+        Code of the user's own is run only if `run_own` says so.
+        """
+        ...
+
+    def networks(
+        self, recipe: Recipe, model: Any, data: Any, start: Path | None
+    ) -> dict[str, ModelMaker]:
+        """Return makers of all models that the recipe's steps need, the first one's first.
+
+        They draw from the global random stream, or load the file `start`.
+        """
+        ...
+
+    def parts(
+        self, recipe: Recipe, settings: Any, data: Any, device: torch.device, objective: Any
+    ) -> Iterable[tuple[Objective, Batches, Validation | None]]:
+        """Make what each step's phase has: its objective, batches on `device`, and validation.
+
+        Raises:
+            InputError: if an objective or a parameter does not fit.
+        """
+        ...
+
+    def final_metrics(self, models: Models, settings: Any, data: Any) -> dict[str, float]:
+        """Measure the trained models once more, beside the last epoch's metrics."""
+        ...
+
+    def save(self, path: Path, models: Models, training: "Training") -> None:
+        """Write models of a training into one file, with its notes and what else they need."""
+
+    def load(self, path: Path) -> Models:
+        """Load the models that `save` wrote."""
+        ...
+
+
+def initial_models(makers: Mapping[str, ModelMaker], seed: int) -> dict[str, nn.Module]:
+    """Make the models, each from a random stream of its own: one more changes no other.
+
+    The first one's stream is the global one from `seed` on, which the training then continues.
+    """
+    first, *others = makers
+    models: dict[str, nn.Module] = {}
+    for name in others:
+        torch.manual_seed(stream_seed(seed, "model", name))
+        models[name] = makers[name]()
+    torch.manual_seed(seed)
+    return {first: makers[first](), **models}
+
+
+@dataclass
+class Training:
+    """A training of a family's models by a recipe.
+
+    `model` and `settings` are the family's parameters, as in `Family`; `data` is what is trained
+    on, and its `seed` draws all that is random. `parameters` are told to the trackers, `notes` are
+    written into the models' files, `folder` is for the files of callbacks. The recipe's callbacks
+    come after `callbacks`. Training starts from the file `start`, or from fresh models.
+
+    Raises:
+        InputError: if an objective or a parameter does not fit.
+    """
+
+    name: str
+    family: Family
+    recipe: Recipe
+    model: Any
+    settings: Any
+    data: Any
+    runtime: Runtime
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = Path()
+    objective: Any = None
+    start: Path | None = None
+    callbacks: Sequence[Callback] = ()
+    phases: Sequence[Phase] = field(init=False)
+    state: TrainState = field(init=False)
+
+    def __post_init__(self) -> None:
+        device, max_loss = self.runtime.device, self.recipe.divergence.max_loss
+        chosen = self.recipe, self.settings, self.data, device, self.objective
+        parts = zip(self.recipe.steps, self.family.parts(*chosen), strict=True)
+        self.phases = [Phase(step, *of_step, max_loss) for step, of_step in parts]
+        makers = self.family.networks(self.recipe, self.model, self.data, self.start)
+        models = initial_models(makers, self.data.seed)
+        self.state = TrainState({name: model.to(device) for name, model in models.items()})
+        # What an optimizer of the user's own does not take shows now, not in its step's turn.
+        for phase in self.phases[1:]:
+            TrainState(self.state.models).enter(phase)
+
+    def train(
+        self, trackers: Sequence[Tracker], checkpoints: Checkpoints | None
+    ) -> dict[str, float]:
+        """Train to the end; return the last epoch's metrics.
+
+        Raises:
+            TrainingDivergedError: when a loss or gradient is not finite or too large.
+            InputError: when a callback's options do not fit.
+        """
+        if self.recipe.callbacks:
+            load_components(CALLBACK)
+        chosen = [build_callback(each) for each in self.recipe.callbacks]
+        return Run(
+            name=self.name,
+            parameters=self.parameters,
+            state=self.state,
+            phases=self.phases,
+            trackers=trackers,
+            callbacks=[*self.callbacks, *chosen],
+            checkpoints=checkpoints,
+            divergence=self.recipe.divergence,
+            save_weights=self._save,
+            folder=self.folder,
+            runtime=self.runtime,
+        ).train()
+
+    def final_metrics(self) -> dict[str, float]:
+        """Measure the trained models, of averages where there are some."""
+        return self.family.final_metrics(self.state.served, self.settings, self.data)
+
+    def save(self, path: Path) -> None:
+        """Write the trained models, of averages where there are some."""
+        self._save(path, self.state.served)
+
+    def _save(self, path: Path, models: Models) -> None:
+        self.family.save(path, models, self)

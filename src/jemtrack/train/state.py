@@ -3,16 +3,17 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
+from itertools import chain
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from jemtrack.shared.random_streams import random_state, restore_random_state
 from jemtrack.train.events import Position
 from jemtrack.train.optimizers import scale_learning_rates
 from jemtrack.train.phase import Phase
-from jemtrack.train.random_streams import random_state, restore_random_state
 
 
 @dataclass
@@ -60,12 +61,20 @@ class TrainState:
 
         Nothing is left of another phase's.
         """
+        self.optimizers = {
+            name: chosen.make(_weights(phase.trained_modules(self.models, name)))
+            for name, chosen in phase.step.optimizers.items()
+        }
         for model in self.models.values():
-            model.requires_grad_(True)
+            model.requires_grad_(False)
+        for weight in chain(*map(trained_weights, self.optimizers.values())):
+            weight.requires_grad_(True)
         for module in phase.frozen_modules(self.models):
             module.requires_grad_(False)
-        self.optimizers = phase.make_optimizers(self.models)
-        self.schedulers = phase.make_schedulers(self.optimizers)
+        self.schedulers = {
+            name: chosen.make(self.optimizers[name], phase.most_steps(chosen.interval))
+            for name, chosen in phase.step.schedulers.items()
+        }
         # After the schedulers are made: they have rates of their own, such as the least one.
         scale_learning_rates(self.optimizers, self.schedulers, self.lr_scale)
         self.recent = deque(maxlen=phase.step.transition.window)
@@ -126,6 +135,11 @@ def weights_are_finite(state: TrainState) -> bool:
         for optimizer in state.optimizers.values()
         for weight in trained_weights(optimizer)
     )
+
+
+def _weights(modules: list[nn.Module]) -> list[nn.Parameter]:
+    """List the weights of the modules, each once."""
+    return list({id(w): w for module in modules for w in module.parameters()}.values())
 
 
 def _states(holders: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
-from jemtrack.train.metrics import declare_metric
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.metrics import declare_metric
+from jemtrack.shared.random_streams import generator
 
 LOG_DENSITY = declare_metric("log_density")
 

@@ -24,7 +24,7 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.parameters import build, format_value
-from jemtrack.train.hardware import check_memory
+from jemtrack.shared.hardware import check_memory
 
 # All metadata are under one key: safetensors writes several keys in a random order, and equal
 # models must give equal bytes.

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import parameters
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.distributed import all_gather
-from jemtrack.train.metrics import declare_metric
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
 

@@ -19,8 +19,8 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.training.batches import Batch
 from jemtrack.jem.training.options import MaxEntropyOptions
 from jemtrack.parameters import parameters
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.distributed import all_gather
-from jemtrack.train.metrics import declare_metric
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
 ENTROPY_PENALTY = declare_metric("entropy_penalty")

@@ -21,9 +21,9 @@ from jemtrack.jem.sampling.replay_buffer import Chains, ReplayBuffer
 from jemtrack.jem.training.batches import Batch
 from jemtrack.jem.training.options import SampledJEMOptions
 from jemtrack.parameters import parameters
+from jemtrack.shared.metrics import declare_metric
+from jemtrack.shared.random_streams import generator
 from jemtrack.train.distributed import all_gather, global_batch_size, local_shard
-from jemtrack.train.metrics import declare_metric
-from jemtrack.train.random_streams import generator
 
 CROSS_ENTROPY = declare_metric("cross_entropy")
 DATA_LOG_DENSITY = declare_metric("data_log_density")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 from jemtrack.jem.sampling.langevin import LangevinSampler
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
 
 N_RECORDED = 20  # steps at which the energy of the chains is recorded
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 from jemtrack.parameters import parameters
-from jemtrack.train.random_streams import generator
+from jemtrack.shared.random_streams import generator
 
 
 def _all_chains(chains_BCHW: Tensor) -> Tensor:

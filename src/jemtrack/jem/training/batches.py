@@ -12,7 +12,7 @@ from torch import Tensor
 from jemtrack.data.augment import Augmentation, add_noise, augment
 from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.errors import ParameterError
-from jemtrack.train.random_streams import EpochSampler, generator, stream_seed
+from jemtrack.shared.random_streams import EpochSampler, generator, stream_seed
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,15 @@ class Batch:
         density_images_BCHW: float images for the density, another number of them; None: the
             density is learned from `images_BCHW` as well.
         seed: seed of all random numbers that an objective draws for the batch.
+        step: optimization steps of the phase before the one with this batch, for what warms up;
+            the engine sets it.
     """
 
     images_BCHW: Tensor
     labels_B: Tensor
     density_images_BCHW: Tensor | None = None
     seed: int = 0
+    step: int = 0
 
 
 @dataclass(frozen=True, eq=False)

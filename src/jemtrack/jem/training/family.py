@@ -23,8 +23,8 @@ from jemtrack.parameters import (
     by_type,
     parameters,
 )
-from jemtrack.train.class_path import OBJECTIVE, ClassPath, Role
-from jemtrack.train.components import imported
+from jemtrack.shared.class_path import OBJECTIVE, ClassPath, Role
+from jemtrack.shared.components import imported
 from jemtrack.train.optimizers import Adam, OptimizerOptions
 from jemtrack.train.recipe import Recipe, Step, TrainingSettings, format_choice, is_within
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
 
     from jemtrack.data.images import DataSplits
-    from jemtrack.train.family import ModelMaker, Training
-    from jemtrack.train.phase import Models, Objective, Phase
+    from jemtrack.train.phase import Batches, Models, Objective, Validation
+    from jemtrack.train.run import ModelMaker, Training
 
 PARTS = TRUNK, CLASS_HEAD, ENERGY_HEAD = tuple(
     f"{NETWORK}.{part}" for part in ("trunk", "class_head", "energy_head")
@@ -224,13 +224,13 @@ class JemSettings(BatchArgs, TrainingSettings):
 
 
 class JemFamily:
-    """Joint energy models; see `jemtrack.train.family.Family`."""
+    """Joint energy models; see `jemtrack.train.run.Family`."""
 
-    name = "jem"
-    note = ""
-    step = JemStep
-    shape = NetworkShape
-    settings = JemSettings
+    name: str = "jem"
+    note: str = ""
+    step: type[Step] = JemStep
+    shape: type = NetworkShape
+    settings: type = JemSettings
 
     def usual_values(self, objective: Objective | None) -> dict[str, Any]:
         """Return the raw `objective` of steps that have none: None is one that is not known."""
@@ -285,18 +285,18 @@ class JemFamily:
 
         return {NETWORK: partial(initial_network, network_shape(model, data), start)}
 
-    def phases(
+    def parts(
         self,
         recipe: Recipe,
         settings: BatchArgs,
         data: DataSplits,
         device: torch.device,
         objective: Objective | None,
-    ) -> list[Phase]:
-        """Make each step's phase, each with batches of its own order and noise."""
-        from jemtrack.jem.training.phases import training_phases
+    ) -> Iterator[tuple[Objective, Batches, Validation | None]]:
+        """Make each step's objective, batches of an order and noise of its own, and validation."""
+        from jemtrack.jem.training.phases import phase_parts
 
-        return training_phases(recipe, objective, settings, data, device)
+        return phase_parts(recipe, objective, settings, data, device)
 
     def final_metrics(
         self, models: Models, settings: BatchArgs, data: DataSplits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -20,9 +20,9 @@ from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
 from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import parameter_names
-from jemtrack.train.hardware import check_memory
-from jemtrack.train.phase import Models, Objective, Phase, Validation
-from jemtrack.train.random_streams import stream_seed
+from jemtrack.shared.hardware import check_memory
+from jemtrack.shared.random_streams import stream_seed
+from jemtrack.train.phase import Batches, Models, Objective, Validation
 from jemtrack.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -97,14 +97,16 @@ def network_of(models: Models) -> JointEnergyModel:
     return cast(JointEnergyModel, models[NETWORK])
 
 
-def training_phases(
+def phase_parts(
     recipe: Recipe,
     objective: Objective | None,
     settings: BatchArgs,
     data: DataSplits,
     device: torch.device,
-) -> list[Phase]:
-    """Make the phases of a recipe with batches on `device`; `objective` serves if a step has none.
+) -> Iterator[tuple[Objective, Batches, Validation | None]]:
+    """Yield objective, batches on `device` and validation of each step of a recipe.
+
+    `objective` serves the steps that have none.
 
     Raises:
         InputError: if an objective does not fit.
@@ -115,7 +117,6 @@ def training_phases(
     labelled_M = pick_labelled(data.train.labels_N, few, data.seed) if few > 0 else None
     labelled = images if labelled_M is None else images[labelled_M.to(device)]
     validation = _validation(settings, data)
-    phases = []
     for number, step in enumerate(cast("Sequence[JemStep]", recipe.steps)):
         # Each step has an order and noise of its own; the first one's is the ordinary training's.
         seed = stream_seed(data.seed, "step", step.name) if number else data.seed
@@ -127,8 +128,7 @@ def training_phases(
         )
         if hasattr(chosen, "begin"):
             chosen = chosen.begin(labelled, **_training(settings, data), seed=seed)
-        phases.append(Phase(step, chosen, batches, validation, recipe.divergence.max_loss))
-    return phases
+        yield chosen, batches, validation
 
 
 def check_objective(objective: Objective | None, settings: BatchArgs, data: DataSplits) -> None:

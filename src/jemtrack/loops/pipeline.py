@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write
+from jemtrack.shared.components import Component
+from jemtrack.shared.metrics import MetricValues
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.components import Component
 from jemtrack.train.dispatcher import EventDispatcher
-from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status, new_session
-from jemtrack.train.handlers import Callback, Tracker
-from jemtrack.train.interruption import Interruption, PromptInterruption, Stopped
-from jemtrack.train.metrics import MetricValues
+from jemtrack.train.events import (
+    ArtifactSaved,
+    Measured,
+    PhaseEnd,
+    PhaseStart,
+    Position,
+    RunStart,
+    Status,
+    new_session,
+)
+from jemtrack.train.handlers import Callback, EventHandler
+from jemtrack.train.interruption import Interruption
 from jemtrack.train.recipe import Divergence
 
 if TYPE_CHECKING:  # what declares a pipeline does without torch
@@ -27,9 +38,35 @@ if TYPE_CHECKING:  # what declares a pipeline does without torch
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from jemtrack.train.lifecycle import LoopLifecycle
+    from jemtrack.train.lifecycle import Lifecycle
 
 Body = Callable[..., Any]
+
+
+class Stopped(BaseException):
+    """Ends a loop that continues though a callback asked the run or the phase to end."""
+
+
+@dataclass
+class _Progress:
+    """What a loop has done: one that resumes, or is retried, runs from its start."""
+
+    pipeline: Pipeline
+    loops: list[list[int | None]] = field(default_factory=list)  # the first epoch, and the end
+    next_loop: int = 0
+    next_phase: int = 0
+    phase: PhaseStart | None = None  # that has not ended
+    epochs_before: int = 0  # those done before the phase
+
+    def rewind(self) -> None:
+        self.phase, self.next_loop, self.next_phase = None, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loops": [[*loop] for loop in self.loops], "own": self.pipeline.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loops = [[*loop] for loop in state["loops"]]
+        self.pipeline.load_state_dict(state["own"])
 
 
 class Pipeline(Component):
@@ -49,7 +86,7 @@ class Pipeline(Component):
 
     name: str = ""  # of the run; the class's where none is given
     parameters: Mapping[str, Any] = MappingProxyType({})
-    trackers: Sequence[Tracker] = ()
+    trackers: Sequence[EventHandler] = ()
     callbacks: Sequence[Callback] = ()
     checkpoints: Checkpoints | None = None
     divergence: Divergence | None = None
@@ -57,7 +94,8 @@ class Pipeline(Component):
     n_phases: int = 1
     n_epochs: int = 0
     n_batches: int = 0
-    _lifecycle: LoopLifecycle | None = None
+    _lifecycle: Lifecycle | None = None
+    _progress: _Progress
     _in_run_epoch = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -141,8 +179,24 @@ class Pipeline(Component):
         self._open.state.stop = reason
 
     def epochs(self, n_epochs: int) -> Iterator[int]:
-        """Give the numbers of the next epochs, at most `n_epochs`, until `should_stop`."""
-        return self._open.epochs(n_epochs)
+        """Yield the numbers of the next epochs, at most `n_epochs`, until `should_stop`."""
+        state, done = self._open.state, self._progress
+        number = done.next_loop
+        done.next_loop += 1
+        if number == len(done.loops):
+            done.loops.append([state.epochs, None])
+        loop = done.loops[number]
+        first, end = loop
+        assert first is not None
+        if end is not None:  # done before the run was resumed
+            return
+        try:
+            for epoch in range(max(first, state.epochs), first + n_epochs):
+                if state.stopped:
+                    return
+                yield epoch
+        finally:
+            loop[1] = state.epochs
 
     def batches(self, n_batches: int) -> Iterator[int]:
         """Yield the numbers of an epoch's batches, from 0; of an epoch that resumes, what is left.
@@ -151,33 +205,73 @@ class Pipeline(Component):
         loop announces by `with self.batch():`. What a batch holds must follow from the numbers
         of epoch and batch.
         """
-        return self._open.batches(n_batches)
+        self._open.saves_batches = True
+        yield from range(self._open.state.position.batch, n_batches)
 
-    def phase(
-        self, name: str, n_epochs: int = 0, n_batches: int = 0
-    ) -> AbstractContextManager[None]:
-        """Dispatch a phase around epochs; where there is none, they are in the phase `train`.
+    @contextmanager
+    def phase(self, name: str, n_epochs: int = 0, n_batches: int = 0) -> Iterator[None]:
+        """Announce a phase around epochs; where there is none, they are in the phase `train`.
 
-        Where a callback wants the phase to end, the body ends with the epoch, and what comes
-        after it is done.
+        The phase before ends where this one begins. Where a callback wants the phase to end, the
+        block ends with the epoch, and what comes after it is done.
         """
-        return self._open.own_phase(name, n_epochs, n_batches)
+        life, begun = self._open, None
+        if life.state.stop:
+            raise Stopped
+        try:
+            begun = self._begin_phase(name, n_epochs, n_batches)
+            yield
+        except Stopped:
+            self._end_phase(begun)
+            if life.state.stop:
+                raise
+            return
+        except BaseException as error:
+            self._progress.phase = None
+            life.break_off(error)
+            raise
+        self._end_phase(begun)
 
     def epoch(self, epoch: int) -> AbstractContextManager[MetricValues]:
-        """Make the body an epoch of `run`, as `run_epoch` is; give its metrics."""
-        return self._open.numbered_epoch(epoch)
+        """Make the block the epoch of this number, as `run_epoch` is; yield its metrics."""
+        return self._open.ending(lambda: self.start_epoch(epoch), self.end_epoch)
 
     def start_epoch(self, epoch: int) -> None:
-        """Begin an epoch by hand."""
-        self._open.start_epoch(epoch)
+        """Begin the epoch number `epoch`, counted from 0 through all phases.
+
+        Raises:
+            InputError: if an epoch has begun and not ended, or the epoch of that number was done.
+        """
+        life, number = self._open, operator.index(epoch)
+        state = life.state
+        if life.in_epoch:
+            raise InputError(f"epoch {number} begins, but epoch {state.epochs} has not ended")
+        if number < state.epochs:
+            raise InputError(
+                f"epoch {number} begins, but {state.epochs} epochs are done: the epochs of a run "
+                "are counted through, and `for epoch in self.epochs(n)` counts them"
+            )
+        if state.stopped:
+            raise Stopped
+        if not self._progress.phase:
+            self._begin_phase("train", self.n_epochs, self.n_batches)
+        batch = state.position.batch if number == state.epochs else 0
+        state.epochs = number
+        within = number - self._progress.epochs_before
+        state.position = replace(state.position, epoch=within, batch=batch)
+        life.begin_epoch()
 
     def end_epoch(self) -> None:
-        """End the epoch that start_epoch began: record, callbacks, clear."""
-        self._open.end_epoch()
+        """End the epoch that has begun: record, callbacks, clear."""
+        life = self._in_epoch("an epoch ends")
+        life.saves_batches = False
+        # A loop without batches takes one step an epoch, for what goes by steps.
+        life.state.step += not life.state.position.batch
+        life.end_epoch()
 
     def batch(self) -> AbstractContextManager[MetricValues]:
-        """Dispatch a batch around the body; give its metrics."""
-        return self._open.batch()
+        """Announce a batch around the block, which sets its metrics."""
+        return self._in_epoch("a batch begins").batch()
 
     def log_batch(self, metrics: Mapping[str, Any]) -> None:
         """Dispatch a batch that is done."""
@@ -195,52 +289,86 @@ class Pipeline(Component):
         self._open.dispatch(ArtifactSaved(path, kind))
 
     @property
-    def _last(self) -> LoopLifecycle:
+    def _last(self) -> Lifecycle:
         if self._lifecycle is None:
             raise InputError(f"{type(self).__name__} is not running: run() begins a run")
         return self._lifecycle
 
     @property
-    def _open(self) -> LoopLifecycle:
+    def _open(self) -> Lifecycle:
         if not (self._lifecycle and self._lifecycle.running):
             raise InputError(f"{type(self).__name__} is not running: run() begins a run")
         self._lifecycle.state.models = self.models
         return self._lifecycle
 
+    def _in_epoch(self, what: str) -> Lifecycle:
+        if not self._open.in_epoch:
+            raise InputError(f"{what}, but {self._open.NO_EPOCH}")
+        return self._open
+
+    def _begin_phase(self, name: str, n_epochs: int, n_batches: int) -> PhaseStart | None:
+        done, life = self._progress, self._open
+        self._end_phase(done.phase)
+        state, number = life.state, done.next_phase
+        done.next_phase += 1
+        if number < state.position.phase:  # done before the run was resumed
+            return None
+        if number > state.position.phase:
+            state.position, state.stop_phase, state.seconds = Position(number), "", 0.0
+        done.epochs_before = state.epochs - state.position.epoch
+        n_phases = max(self.n_phases, done.next_phase)
+        done.phase = PhaseStart(state.position, name, n_phases, n_epochs, n_batches)
+        life.begin(done.phase)
+        return done.phase
+
+    def _end_phase(self, phase: PhaseStart | None) -> None:
+        """End the phase, unless it has ended before."""
+        done, life = self._progress, self._open
+        if not phase or phase is not done.phase:
+            return
+        state = life.state
+        if life.in_epoch:
+            hint = "end_epoch() ends it"
+            raise InputError(f"{phase.name} ends, but epoch {state.epochs} has not: {hint}")
+        done.phase = None
+        n_epochs = state.epochs - done.epochs_before
+        # A callback may ask for the end of a phase in its last epoch, when it ends anyway.
+        if n_epochs == phase.n_epochs:
+            state.stop_phase = ""
+        reason = state.stop or state.stop_phase or f"{n_epochs} epochs are done"
+        status = Status.STOPPED if state.stopped else Status.SUCCESS
+        life.finish(PhaseEnd(state.position, phase.name, reason, status))
+
     def _announce_run(self, body: Body, bound: inspect.BoundArguments) -> Any:
         """Make `body` a run, unless one has begun: `super().run()` announces nothing."""
-        from jemtrack.train.checkpoint import MemoryCheckpoint
         from jemtrack.train.checkpoint_manager import CheckpointManager
-        from jemtrack.train.lifecycle import LoopLifecycle
+        from jemtrack.train.lifecycle import Lifecycle
         from jemtrack.train.state import TrainState
 
         if self._lifecycle and self._lifecycle.running:
             return body()
         state = TrainState(self.models, {**self.optimizers}, {**self.schedulers})
+        done = self._progress = _Progress(self)
+        dispatcher = EventDispatcher(self.trackers, self.callbacks, state)
+        manager = CheckpointManager(
+            self.checkpoints, state, self.callbacks, dispatcher.stateful, stateful=done
+        )
         for callback in self.callbacks:
             callback.run_folder = self.folder
             callback.save_weights = functools.partial(atomic_write, write=self._save)
-        retries = self.divergence is not None and self.divergence.action == "retry"
-        kept = self.checkpoints or (MemoryCheckpoint() if retries else None)
-        manager = CheckpointManager(kept, state, self.callbacks, self.trackers)
-        dispatcher = EventDispatcher(self.trackers, self.callbacks, state)
         # With checkpoints a signal waits for the next one.
-        with Interruption() if self.checkpoints else PromptInterruption() as interruption:
-            arguments = dispatcher, manager, interruption, self.divergence
-            life = self._lifecycle = LoopLifecycle(*arguments, pipeline=self)
-            manager.stateful = life
-            life.default_phase = ("train", self.n_epochs, self.n_batches)
-            life.n_phases = self.n_phases
-            loop = functools.partial(self._loop, life, interruption, body)
+        with Interruption(prompt=not self.checkpoints) as interruption:
+            life = Lifecycle(dispatcher, manager, interruption, self.divergence)
+            self._lifecycle, life.saves_batches = life, False
+            loop = functools.partial(self._loop, interruption, body)
             return life.run(self._start(bound), loop, lambda: {**life.run_metrics})
 
-    @staticmethod
-    def _loop(life: LoopLifecycle, interruption: Interruption, body: Body) -> Any:
+    def _loop(self, interruption: Interruption, body: Body) -> Any:
         result = None
-        life.rewind()
+        self._progress.rewind()
         with suppress(Stopped), interruption.acting():
             result = body()
-        life.end_loop()
+        self._end_phase(self._progress.phase)
         return result
 
     def _announce_epoch(self, body: Body, bound: inspect.BoundArguments) -> Any:
@@ -250,7 +378,7 @@ class Pipeline(Component):
         if len(bound.args) < 2:
             raise InputError(f"{type(self).__name__}.run_epoch must take the number of the epoch")
         life = self._open
-        with nullcontext() if life.in_epoch else life.numbered_epoch(bound.args[1]):
+        with nullcontext() if life.in_epoch else self.epoch(bound.args[1]):
             self._in_run_epoch = True
             try:
                 result = body()

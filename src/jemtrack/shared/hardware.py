@@ -1,7 +1,9 @@
-"""The hardware of a training, as parameters; torch is imported only to choose a device."""
+"""The hardware: chosen by parameters, and used; torch is imported only to choose a device."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,3 +112,28 @@ def check_memory(name: str, value: int, n_bytes: int) -> None:
             f"{name} must be smaller, got {value}: it takes at least {n_bytes:.3g} bytes "
             f"({n_bytes / 2**30:.1f} GiB), and this machine has {there / 2**30:.1f} GiB"
         )
+
+
+# See mallopt(3): free memory at the end of the heap is returned above the first threshold, and
+# blocks larger than the second are returned whenever they are freed.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+_KEPT = 2**31 - 1
+_LARGEST_KEPT = 2**30
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, up to its peak, for later allocations.
+
+    glibc returns the memory of an activation to the system when it is freed, and the system fills
+    each page with zeros when it is allocated again: in every training step on a CPU. With other C
+    libraries nothing is changed.
+    """
+    set_thresholds(_KEPT, _LARGEST_KEPT)
+
+
+def set_thresholds(trim: int, mmap: int) -> None:
+    """Set both thresholds, in bytes, if the C library is glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(TRIM_THRESHOLD, trim)
+        libc.mallopt(MMAP_THRESHOLD, mmap)

@@ -6,10 +6,11 @@ from typing import Any
 
 from jemtrack.documents import Document, Problem, read_document
 from jemtrack.errors import InputError
-from jemtrack.parameters import ValueProblem, format_value, type_problems
-from jemtrack.recipe.check import component_problems, unknown_names
+from jemtrack.loops.pipeline import Pipeline
+from jemtrack.parameters import ValueProblem, format_value, type_problems, unknown_names
+from jemtrack.recipe.check import component_problems
 from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.train.components import (
+from jemtrack.shared.components import (
     CALLBACK,
     TRACKER,
     Component,
@@ -19,14 +20,13 @@ from jemtrack.train.components import (
     option_problems,
     registered,
 )
-from jemtrack.train.handlers import Callback, Tracker, build_callback
-from jemtrack.train.pipeline import Pipeline
+from jemtrack.train.handlers import Callback, EventHandler, build_callback
 
 _PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
 _KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)
 _KINDS: dict[str, tuple[str, type[Component], str]] = {
     _CALLBACKS: (CALLBACK, Callback, "a callback"),
-    _TRACKERS: (TRACKER, Tracker, "a tracker"),
+    _TRACKERS: (TRACKER, EventHandler, "a tracker"),
 }
 
 

@@ -19,7 +19,7 @@ from pydantic import field_validator
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import ValueProblem, parameters, refuse
-from jemtrack.train.components import imported
+from jemtrack.shared.components import imported
 
 
 class Role(NamedTuple):
@@ -59,7 +59,7 @@ SCHEDULER = Role(
     ("torch.optim.lr_scheduler.LRScheduler",),
 )
 CALLBACK = Role("a subclass of Callback", ("jemtrack.train.handlers.Callback",))
-TRACKER = Role("a subclass of Tracker", ("jemtrack.train.handlers.Tracker",))
+TRACKER = Role("a subclass of Tracker", ("jemtrack.train.handlers.EventHandler",))
 
 
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)

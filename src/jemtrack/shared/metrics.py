@@ -38,6 +38,7 @@ class Metric(StrEnum):
 
 _STAGES = ("train_", "valid_", "test_")
 _declared: set[str] = {str(metric) for metric in Metric}
+_found: set[str] = set()  # that they are known was found out before: a step asks for each again
 
 
 def declare_metric(name: str) -> str:
@@ -54,9 +55,13 @@ def declare_metric(name: str) -> str:
 
 def is_metric(name: str) -> bool:
     """Tell whether `name` is known, with or without `train_`, `valid_` or `test_` before it."""
+    if name in _found:
+        return True
     base = name.partition(".")[0]
     plain = next((base.removeprefix(stage) for stage in _STAGES if base.startswith(stage)), base)
-    return base in _declared or plain in _declared
+    if known := base in _declared or plain in _declared:
+        _found.add(name)
+    return known
 
 
 def check_metrics(names: Iterable[str]) -> None:
@@ -69,7 +74,7 @@ def check_metrics(names: Iterable[str]) -> None:
         if not is_metric(name):
             raise InputError(
                 f"no metric is called {name!r}; {suggestion(name, _declared)}; declare a new one "
-                "with jemtrack.train.metrics.declare_metric"
+                "with jemtrack.shared.metrics.declare_metric"
             )
 
 
@@ -87,7 +92,7 @@ class MetricValues(MutableMapping[str, float]):
         if self.refusal:
             raise InputError(f"the metric {str(name)!r} cannot be set: {self.refusal}")
         check_metrics([str(name)])
-        self._values[str(name)] = _number(name, value)
+        self._values[str(name)] = value if type(value) is float else _number(name, value)
 
     def __getitem__(self, name: str) -> float:
         return self._values[name]

@@ -1,0 +1,1 @@
+"""What the engine shares with data, networks, trackers and evaluation, which do without it."""
