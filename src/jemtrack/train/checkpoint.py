@@ -16,7 +16,7 @@ from jemtrack.files import UNFINISHED, atomic_write
 log = logging.getLogger("jemtrack")
 
 # A part of the key of a training's folder: with another format, older checkpoints are not read.
-FORMAT = 4
+FORMAT = 5
 
 DIGEST = 32  # hexadecimal digits of the SHA-256 in the name
 _NAME = re.compile(rf"(\d+)-step(\d+)-([0-9a-f]{{{DIGEST}}})\.checkpoint")
