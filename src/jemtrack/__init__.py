@@ -4,12 +4,12 @@ import importlib
 import sys
 from pathlib import Path
 
-# DVC runs a queued experiment in a copy of the project. There, an editable install would import
-# the current code of the checkout instead of the copy's: import from the project that contains the
-# working directory.
+# DVC runs a queued experiment in a copy of the project under `.dvc/tmp`. There, an editable install
+# would import the current code of the checkout instead of the copy's: import from the copy. No
+# other folder's code takes the place of the installed package.
 for _folder in (Path.cwd(), *Path.cwd().parents):
     _here = _folder / "src" / __name__ / "__init__.py"
-    if _here.is_file():
+    if (".dvc", "tmp") in zip(_folder.parts, _folder.parts[1:], strict=False) and _here.is_file():
         if not _here.samefile(__file__):
             sys.path.insert(0, str(_here.parents[1]))
             del sys.modules[__name__]

@@ -1,7 +1,8 @@
-"""Files that are never seen half written, and digests of files."""
+"""Files that are never seen half written, digests of files, names that every file system has."""
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -53,6 +54,49 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Compute the digest of a file's content, by the name that hashlib has for the algorithm."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LONGEST_PATH, _LONGEST_PART = 4096, 255  # bytes, of Linux
+
+
+def name_problem(name: str, *, dots: bool = True) -> str:
+    """Explain why no file or folder should be called `name`; return "" if every system can.
+
+    Two names that differ in case alone are one on some systems: compare them in lower case.
+    """
+    signs = "'_', '-' and '.'" if dots else "'_' and '-'"
+    if not _NAME.fullmatch(name) or ("." in name and not dots) or name.endswith("."):
+        return (
+            f"must be at most 100 letters (a to z), digits, {signs}, and begin with a letter or "
+            f"digit, got {name[:100]!r}"
+        )
+    if _OF_WINDOWS.fullmatch(name):
+        return f"must be another name, got {name!r}: Windows has no file that is called so"
+    return ""
+
+
+def path_problem(path: str) -> str:
+    """Explain why `path` can be the path of no file; return "" if it can."""
+    if not path:
+        return "must not be empty"
+    if "\0" in path:
+        return f"must not contain the character NUL, got {path[:100]!r}"
+    longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    if longest > _LONGEST_PART or len(os.fsencode(path)) > _LONGEST_PATH:
+        return f"must be shorter, got {path[:100]!r}...: no file has a name of {longest} bytes"
+    return ""
+
+
+def find_root(here: Path) -> Path:
+    """Return the folder of the graph that `here` is in: the nearest with a dvc.yaml or a `.dvc`.
+
+    It is `here` itself outside of any project.
+    """
+    folders = (here, *here.parents)
+    is_root = ((each / "dvc.yaml").is_file() or (each / ".dvc").is_dir() for each in folders)
+    return next((each for each, found in zip(folders, is_root, strict=True) if found), here)
 
 
 def _flush(path: Path) -> None:

@@ -5,14 +5,16 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from jemtrack.errors import InputError
+from jemtrack.files import name_problem, path_problem
 
 T = TypeVar("T")
 
@@ -25,12 +27,31 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
+def _checked(problem: Callable[[str], str]) -> AfterValidator:
+    """Make a validator of what `problem` explains."""
+
+    def check(value: str) -> str:
+        if message := problem(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+# A name of a file or folder, and a path, on every system.
+Name = Annotated[str, _checked(name_problem)]
+PathText = Annotated[str, Field(min_length=1), _checked(path_problem)]
+
+
 def _tuple_of(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 # A file has lists where a frozen object has tuples: Annotated[tuple[str, ...], FROM_LIST].
 FROM_LIST = BeforeValidator(_tuple_of)
+
+_LONGEST = 200  # characters of a value in a message
+MOST_PROBLEMS = 50  # that are told at once
 
 # Where a value is in nested mappings and lists: names, and numbers from 0.
 Place = tuple[str | int, ...]
@@ -93,7 +114,7 @@ def value_problems(cls: type, values: Mapping[str, Any], at: Place = ()) -> list
     except pydantic.ValidationError as error:
         return [
             ValueProblem((*at, *details["loc"]), _message(cls, details))
-            for details in error.errors(include_url=False)
+            for details in error.errors(include_url=False)[:MOST_PROBLEMS]
         ]
     return []
 
@@ -176,9 +197,8 @@ def unknown_names(
 ) -> Iterator[ValueProblem]:
     """Name what does not belong into a mapping."""
     known = [*known]
-    for name in values:
-        if name not in known:
-            yield ValueProblem((*at, name), f"is not known here; {suggestion(name, known)}")
+    for name in islice((name for name in values if name not in known), MOST_PROBLEMS):
+        yield ValueProblem((*at, name), f"is not known here; {suggestion(name, known)}")
 
 
 def not_a_mapping(value: Any, holds: str, at: Place) -> Iterator[ValueProblem]:
@@ -224,8 +244,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def format_value(value: object) -> str:
-    """Write a value about as params.yaml has it: null, true, 0.1, 'text'."""
-    return repr(value) if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
+    """Write a value about as params.yaml has it: null, true, 0.1, 'text'; cut if it is long."""
+    if isinstance(value, str):
+        text = repr(value[:_LONGEST])
+    else:
+        text = json.dumps(value, default=str, skipkeys=True)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def problem_message(kind: str, bounds: Mapping[str, Any], value: object) -> str:

@@ -33,7 +33,8 @@ def nodes() -> list[Stage]:
     models = [trainer.model for trainer in trainers]
     return [prepared, *trainers, EvaluateX(data=prepared.images, models=models)]
 '''
-# Before the environment's packages, for those whom no run is told by MLflow.
+# Before the environment's packages, for those whom no run is told by MLflow; sitecustomize.py in
+# it lets a project's processes import the project's own source.
 WITHOUT_MLFLOW = {"PYTHONPATH": str(Path(__file__).parent / "without_mlflow")}
 COPIED = ["src", "notebooks", "pyproject.toml", ".gitignore", ".dvcignore"]
 

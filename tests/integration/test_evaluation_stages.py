@@ -347,5 +347,5 @@ def test_the_results_of_an_evaluation_reach_the_trackers():
     for model, measures in metrics.items():
         assert found[f"{model}/accuracy"] == measures["accuracy"]
     paths = {path for (path,) in connection.execute("SELECT path FROM artifact")}
-    assert paths == {str(evaluated.metrics), str(evaluated.facts)}
+    assert paths == {str(evaluated.facts)}
     connection.close()

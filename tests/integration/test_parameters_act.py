@@ -329,18 +329,19 @@ def test_seed_gives_other_weights_and_the_trainers_know_it_from_the_data():
     assert not are_equal(first, second, "trunk.stem.weight")
 
 
-def bring_own(root: str, n: int) -> None:
+def bring_own(root: str, n: int, n_classes: int = 3) -> None:
     rng = np.random.default_rng(n)
     images = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
-    np.savez("own.npz", images=images, labels=np.arange(n) % 3)
+    np.savez("own.npz", images=images, labels=np.arange(n) % n_classes)
     fetch("mine", Path(root), Path("own.npz"))
 
 
 def test_dataset_data_root_and_n_classes_are_the_images_and_the_logits():
     bring_own("data", 30)
     bring_own("elsewhere", 60)
+    bring_own("more", 60, n_classes=5)
     sizes, heads = [], []
-    for root, n_classes in (("data", 3), ("elsewhere", 3), ("elsewhere", 5)):
+    for root, n_classes in (("data", 3), ("elsewhere", 3), ("more", 5)):
         params = DataArgs(dataset="mine", data_root=root, n_classes=n_classes, n_valid=6)
         node = PrepareData(params=params)
         trainer = XEntropyAugmented(data=node.images, params=TrainArgs(**SMALL))

@@ -249,14 +249,16 @@ def test_what_a_later_step_s_own_optimizer_does_not_take_is_named_before_anythin
 
 
 def test_check_runs_no_code_of_one_s_own_objective(project, monkeypatch):
-    (project / "my_objectives.py").write_text("class Mine: ...\nraise RuntimeError('it was run')\n")
+    (project / "my_objectives.py").write_text(
+        "class Mine:\n    def __call__(self, models, batch): ...\nraise RuntimeError('it ran')\n"
+    )
     monkeypatch.syspath_prepend(project)
     step = {**ALL, "objective": {"type": "my_objectives.Mine", "delta": 1}}
     files.write_graph([trainer({"steps": [step]})])
 
     check()
 
-    with pytest.raises(InputError, match="cannot be imported: RuntimeError: it was run"):
+    with pytest.raises(InputError, match="cannot be imported: RuntimeError: it ran"):
         described(trainer({"steps": [step]}))
 
 
@@ -361,12 +363,12 @@ def test_every_problem_of_a_file_is_told_by_its_line():
 
 
 def test_a_word_is_a_word_in_params_yaml_as_dvc_has_it():
-    """To YAML 1.1 `on` is a boolean."""
+    """To YAML 1.1 `on` is a boolean: `check` asks for quotes, and ZnTrack reads it as DVC does."""
     files.write_graph([node := trainer()])
     path = Path("params.yaml")
     path.write_text(path.read_text().replace("recipe: {}", "recipe: {on: off, yes: true}"))
 
-    with pytest.raises(InputError, match=r"recipe\.on is not known here"):
+    with pytest.raises(InputError, match=r"recipe\.on: is not the same to all readers"):
         check()
     assert type(node).from_rev().recipe == {"on": "off", "yes": True}
 

@@ -179,6 +179,8 @@ def main() -> None:
     if arguments is not None:
         sys.argv[:] = arguments
         sys.path[0] = str(Path(arguments[0]).parent)
+        if "sitecustomize" in sys.modules:  # which looked around where the server was started
+            importlib.reload(sys.modules["sitecustomize"])
         runpy.run_path(arguments[0], run_name="__main__")
 
 

@@ -145,6 +145,7 @@ def test_trainers_depend_on_this_module_alone():
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
     assert {name for name in imported if name.startswith("jemtrack")} == {
+        "jemtrack.documents",
         "jemtrack.errors",
         "jemtrack.files",
     }

@@ -84,11 +84,13 @@ def test_own_data_are_prepared(tmp_path):
     )
     fetch("mine", tmp_path / "data", tmp_path / "my.npz")
 
-    splits = prepared(tmp_path / "data", "mine", n_classes=6, n_valid=8)
+    splits = prepared(tmp_path / "data", "mine", n_classes=4, n_valid=8)
 
-    assert (splits.flip, splits.n_classes) == (True, 6)
+    assert (splits.flip, splits.n_classes) == (True, 4)
     assert [len(part) for part in (splits.train, splits.valid, splits.test)] == [12, 8, 3]
     np.testing.assert_array_equal(splits.test.images_NCHW.numpy(), images[:3].transpose(0, 3, 1, 2))
+    with pytest.raises(ParameterError, match="n_classes must be 4 for mine"):
+        prepared(tmp_path / "data", "mine", n_classes=10, n_valid=8)
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", f"{'0' * 64}  other.npz\n"])

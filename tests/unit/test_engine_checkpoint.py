@@ -119,3 +119,16 @@ def test_one_is_due_by_steps_and_by_time(tmp_path):
     by_steps = Checkpoints(tmp_path, every_seconds=1e9, every_steps=3)
     assert [step for step in range(1, 8) if by_steps.due(step)] == [3, 6]
     assert Checkpoints(tmp_path, every_seconds=0).due(1)
+
+
+def test_a_checkpoint_of_another_training_is_neither_used_nor_lost(tmp_path, caplog):
+    own, other = Checkpoints(tmp_path / "Mine-0123"), Checkpoints(tmp_path / "Other-4567")
+    own.save({"step": 1}, step=1)
+    for step in (1, 2):
+        foreign = other.save({"step": 200 * step}, step=step)
+    copy = own.folder / foreign.name
+    copy.write_bytes(foreign.read_bytes())
+
+    assert own.load() == {"step": 1}
+    assert f"{copy} is not used: it is of the training Other-4567" in caplog.text
+    assert copy.exists()

@@ -277,18 +277,10 @@ def test_one_process_needs_nobody():
     assert local_shard(values_B) is values_B
 
 
-def n_processes_here(runtime: Runtime) -> int:
-    return torch.distributed.get_world_size()
-
-
-def test_ddp_of_one_process_is_a_process_group_of_one():
-    assert launch(Hardware(device="cpu", strategy="ddp"), n_processes_here) == 1
-
-
 def refuse(runtime: Runtime) -> None:
     raise InputError("the images must be of one size")
 
 
 def test_what_is_wrong_in_the_processes_is_told_as_in_one():
     with pytest.raises(InputError, match=r"^the images must be of one size$"):
-        launch(Hardware(device="cpu", strategy="ddp"), refuse)
+        launch(Hardware(device="cpu", processes=2), refuse)

@@ -170,8 +170,11 @@ def test_each_model_is_run_on_each_set(noise, tmp_path):
 
 
 def test_a_model_that_has_diverged_is_named(tmp_path):
-    path = saved(tmp_path / "a" / "model.safetensors", torch.nan)
+    path = saved(tmp_path / "a" / "model.safetensors", 3e38)
     options = {"noise": True, "seed": 1, "batch_size": 4, "device": torch.device("cpu")}
 
     with pytest.raises(InputError, match=r"a/model\.safetensors: 9 of 9 images .* diverged"):
+        run_models([path], {"all": IMAGES.images_NCHW}, IMAGES, **options)
+    saved(path, torch.nan)
+    with pytest.raises(InputError, match=r"a/model\.safetensors: its weights must be finite"):
         run_models([path], {"all": IMAGES.images_NCHW}, IMAGES, **options)

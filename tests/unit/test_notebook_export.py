@@ -72,7 +72,7 @@ def run_python(project, program):
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
+        env={**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": ""},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from jemtrack.data.corruptions import CORRUPTIONS
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.calibration_measures import CalibrationMeasures
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
@@ -75,14 +76,35 @@ def text(good, bad=None):
 
 
 SWITCH = st.booleans(), TEXTS | OTHERS | st.floats() | WHOLE
-NOT_EMPTY = text(st.text(min_size=1), st.just(""))
+NO_NAMES = [
+    "",
+    ".",
+    "..",
+    "a/b",
+    "/",
+    "a b",
+    "ä",
+    "a'",
+    "a;b",
+    "-a",
+    ".a",
+    "_a",
+    "a.",
+    "a\0",
+    "NUL",
+]
 NAME = text(
-    st.from_regex(r"[A-Za-z0-9_ äß-]+", fullmatch=True),
-    st.sampled_from(["", ".", "..", "a/b", "/"]),
+    st.from_regex(r"[D-Zd-z0-9][A-Za-z0-9_-]{0,99}", fullmatch=True).filter(lambda n: len(n) > 4),
+    st.sampled_from([*NO_NAMES, "a\0", "a" * 101]),
 )
+PATHS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=50)
+PATH = text(PATHS, st.sampled_from(["", "a\0b", "a" * 256, "a/" * 2049]))
 MAYBE_PATH = (
-    st.none() | st.text(),
-    st.booleans() | OTHERS.filter(lambda value: value is not None) | WHOLE,
+    st.none() | PATHS,
+    st.sampled_from(["", "a\0b"])
+    | st.booleans()
+    | OTHERS.filter(lambda value: value is not None)
+    | WHOLE,
 )
 LEVEL = between(0.0, 1.0, exclude_min=True, exclude_max=True)
 
@@ -111,8 +133,8 @@ MAX_ENTROPY = {
 }
 FIELDS = {
     DataArgs: {
-        "dataset": NOT_EMPTY,
-        "data_root": NOT_EMPTY,
+        "dataset": NAME,
+        "data_root": PATH,
         "n_classes": whole(2),
         "n_valid": whole(0),
         "seed": whole(0, 2**32 - 1),
@@ -121,9 +143,9 @@ FIELDS = {
     },
     TrainArgs: {
         "experiment": NAME,
-        "save_dir": NOT_EMPTY,
+        "save_dir": PATH,
         "depth": DEPTH,
-        "width": whole(1),
+        "width": whole(1, 1000),
         "norm": choice("none", "batch", "instance", "layer", "act"),
         "dropout_rate": between(0.0, 1.0, exclude_max=True),
         "uncond": SWITCH,
@@ -146,7 +168,7 @@ FIELDS = {
         "device": choice("auto", "cpu", "cuda"),
         "precision": choice("fp32", "bf16-mixed"),
         "processes": whole(1),
-        "strategy": choice("auto", "ddp"),
+        "strategy": (st.just("auto"), choice("auto", "ddp")[1]),  # ddp: only of several processes
         "threads": whole(1, 1024),
     },
     EvalArgs: {
@@ -160,13 +182,13 @@ FIELDS = {
         "threads": whole(1, 1024),
     },
     OutlierArgs: {
-        "partners": listed(text(st.text())),
+        "partners": listed(NAME),
         "n_images": whole(1),
-        "data_root": NOT_EMPTY,
+        "data_root": PATH,
     },
     RobustnessArgs: {
         "n_images": whole(1),
-        "corruptions": listed(text(st.text())),
+        "corruptions": listed(choice(*CORRUPTIONS)),
         "linf_radii": listed(between(0.0, None, exclude_min=True)),
         "l2_radii": listed(between(0.0, None, exclude_min=True)),
         "n_attacked": whole(1),
@@ -361,16 +383,23 @@ def test_parameters_are_named_and_do_not_change():
 @pytest.mark.parametrize(
     ("values", "lines"),
     [
-        ({"Stage": {"params": {}, "scale": 2}}, []),
+        ({"Stage": {"params": {"lr": 1.0}, "scale": 2}}, []),
         ({}, ["Stage is missing: `jemtrack graph` writes it"]),
         ({"Stage": None}, ["Stage must hold the stage's params, scale, got null"]),
-        ({"Stage": {"params": {}}}, ["Stage.scale is missing: `jemtrack graph` writes it"]),
+        (
+            {"Stage": {"params": {"lr": 1.0}}},
+            ["Stage.scale is missing: `jemtrack graph` writes it"],
+        ),
+        (
+            {"Stage": {"params": {}, "scale": 2}},
+            ["Stage.params must hold names and values, got {}"],
+        ),
         (
             {"Stage": {"params": 3, "scale": 2}},
             ["Stage.params must hold names and values, got 3"],
         ),
         (
-            {"Stage": {"params": {}, "scale": 2, "scales": 3, 4: 5}},
+            {"Stage": {"params": {"lr": 1.0}, "scale": 2, "scales": 3, 4: 5}},
             [
                 "Stage.scales is not a field of the stage; did you mean scale?",
                 "Stage.4 is not a field of the stage; it has params, scale",

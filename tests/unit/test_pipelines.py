@@ -141,6 +141,10 @@ def test_every_problem_of_a_file_has_its_line(written):
         ("pipeline: {type: no.such.Loop}", "'no.such.Loop' cannot be imported: ModuleNotFound"),
         ("pipeline: {type: .Loop}", "'.Loop' cannot be imported: ValueError"),
         ("pipeline: {type: countdown, n_epochs: 1", "is not valid YAML"),
+        (
+            "pipeline: {type: countdown, n_epochs: 1}\ncallbacks: [{type: test_pipelines.Told}]",
+            "must be a subclass of Callback, got 'test_pipelines.Told'",
+        ),
     ],
 )
 def test_a_problem_is_told_in_words(text, problem, written):
@@ -164,7 +168,6 @@ def test_what_only_building_shows_has_its_line_too(written):
     text = """\
 pipeline: {type: countdown, n_epochs: 1}
 callbacks:
-  - {type: test_pipelines.Told}
   - {type: test_pipelines.Below}
 trackers:
   - {type: test_pipelines.Told, colour: red}
@@ -174,8 +177,7 @@ trackers:
         load_pipeline(path)
 
     assert str(caught.value).splitlines() == [
-        f"{path}:3: callbacks[0]: test_pipelines.Told is a Told, which is not a callback",
-        f"{path}:4: callbacks[1]: test_pipelines.Below.limit is missing: "
+        f"{path}:3: callbacks[0]: test_pipelines.Below.limit is missing: "
         "the training loss to stop at",
-        f"{path}:6: trackers[0]: test_pipelines.Told.colour is not an option of it; it has none",
+        f"{path}:5: trackers[0]: test_pipelines.Told.colour is not an option of it; it has none",
     ]

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jemtrack.recipe.yaml_lines import read_document
+from jemtrack.documents import read_document
 
 # YAML takes some line breaks for spaces.
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
 SCALARS = (
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63) + 1, 2**63 - 1)
     | TEXT
-    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
 )
 VALUES = st.recursive(
     SCALARS,
@@ -59,9 +59,10 @@ def test_a_place_has_the_line_of_its_name_and_a_missing_one_that_of_what_is_arou
 
 
 def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
-    read = document(tmp_path, "[1e-4, 010, no, 'true', 1_000]")
+    read = document(tmp_path, "[1e-4, 0o10, y, 'true', 1_000, 09, -0x1F, 'no', '1:30', .inf]")
 
-    assert read.content == [1e-4, 10, "no", "true", 1000]
+    numbers = [1e-4, 8, "y", "true", 1000, 9, -31, "no", "1:30", float("inf")]
+    assert read.content == numbers
 
 
 def test_each_name_that_stands_twice_is_told_and_the_first_counts(tmp_path):
@@ -90,7 +91,7 @@ def test_an_anchor_is_merged_with_the_lines_of_where_it_was_written(tmp_path):
         ("a: *b\n", "1: is not valid YAML: found undefined alias"),
         ("a: !thing 3\n", "1: is not valid YAML: could not determine a constructor"),
         ("a: 1\n---\nb: 2\n", "2: is not valid YAML: expected a single document"),
-        ("a: 1\nb: \x01\n", "2: is not valid YAML: special characters are not allowed"),
+        ("a: 1\nb: \x01\n", "2: is not valid YAML: control characters are not allowed"),
         ("a: &loop\n  - *loop\n", "1: a[0]: must not contain itself"),
         ("a: &loop\n  <<: *loop\n", "2: a: '<<' must bring in another mapping"),
         ("a:\n  b: 2026-02-31\n", "2: a.b: cannot be read: day "),

@@ -1,6 +1,7 @@
 """`jemtrack.yaml`: what it may say, where its trackers write, and what is said of its faults."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_every_fault_is_named_by_its_line():
         ),
         (
             "trackers:\n- {type: own_trackers.NoTracker}",
-            "jemtrack.yaml:2: trackers[0]: 'own_trackers.NoTracker' must be a tracker",
+            "jemtrack.yaml:2: trackers[0].type: must be a subclass of Tracker",
         ),
     ],
 )
@@ -222,6 +223,36 @@ def test_a_missing_package_is_named_with_its_line_and_its_extra(monkeypatch):
 
     assert str(caught.value).startswith("jemtrack.yaml:3: trackers[1]: the tracker 'mlflow' needs")
     assert str(caught.value).endswith("pip install 'jemtrack[mlflow]'")
+
+
+def test_all_faults_are_told_at_once(folder, monkeypatch):
+    """Those of the form, of values, of places, and those that only building a tracker shows."""
+    (folder / "own_trackers.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("JEMTRACK_CHECKPOINT_SECONDS", "soon")
+    write(
+        """\
+checkpoint_seconds: -1
+checkpoint_seconds: 5
+colour: red
+trackers:
+- {type: jsonl, folder: /tmp/record}
+- {type: mlflow, uri: mlruns}
+- {type: own_trackers.NoTracker}
+- {type: tensorboard}
+- {type: tensorboard, every: -5}
+- {type: tensorbord}
+- {type: history, path: ../../params.yaml}
+- 3
+- {type: tensorboard}
+"""
+    )
+
+    found = runtime_problems()
+
+    lines = [re.match(r"jemtrack\.yaml:(\d+): ", line) for line in found[:-1]]
+    assert [int(line[1]) for line in lines] == [1, 2, 3, 5, 6, 7, 9, 10, 11, 12, 13]
+    assert found[-1].startswith("JEMTRACK_CHECKPOINT_SECONDS must be a number of seconds")
 
 
 def test_the_environment_has_the_last_word_on_checkpoints(monkeypatch):

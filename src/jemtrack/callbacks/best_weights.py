@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
+from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import Option, component
 from jemtrack.train.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
 
@@ -30,7 +31,7 @@ class BestWeights(Watching):
     after a kill or a return from a divergence as well.
     """
 
-    file: str = Option(str, "the file, in the run's folder", default="best.safetensors")
+    file: str = RunPath(str, "the file, in the run's folder", default="best.safetensors")
     restore: bool = Option(bool, "whether the run ends with these weights", default=False)
 
     def _post_init_(self) -> None:

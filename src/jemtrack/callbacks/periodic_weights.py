@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import Option, component
 from jemtrack.train.events import ArtifactSaved, EpochEnd, Event
 from jemtrack.train.handlers import Callback
@@ -20,7 +21,7 @@ class PeriodicWeights(Callback):
     """
 
     every: int = Option(int, "epochs between two files", minimum=1)
-    folder: str = Option(str, "the folder of the files, in the run's folder", default=".")
+    folder: str = RunPath(str, "the folder of the files, in the run's folder", default=".")
 
     def __call__(self, event: Event, state: TrainState) -> None:
         """Write after every epoch that is due."""

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError
 from jemtrack.project.code import code_deps
 from jemtrack.project.params import (
@@ -20,12 +19,12 @@ from jemtrack.project.params import (
     sections,
     stage_class,
     structure_problems,
+    unknown_stages,
     version_problems,
 )
 from jemtrack.project.runtime import runtime_problems
-from jemtrack.stages.evaluate_x import EvalArgs, chosen_images
 from jemtrack.stages.prepare_data import DataArgs, prepared
-from jemtrack.stages.trainer_checks import trainer_problems
+from jemtrack.stages.trainer_checks import data_problems
 
 
 def check() -> None:
@@ -39,6 +38,7 @@ def check() -> None:
     # Only parameters that are valid by themselves can be checked against the data.
     valid = [section for section in sections(graph, values) if not section.problems]
     found = [
+        *unknown_stages(values),
         *parameter_problems(graph, values),
         *_data_problems(graph, valid),
         *_missing_deps(graph, values),
@@ -52,7 +52,7 @@ def check() -> None:
 def _data_problems(graph: dict[str, Any], valid: list[Section]) -> Iterator[str]:
     """Prepare the data in memory, and check the parameters of the stages that read it."""
     for section in valid:
-        if not _reads_as(section, DataArgs):
+        if not section.reads_as(DataArgs):
             continue
         try:
             data = prepared(section.stage, section.build())
@@ -62,7 +62,7 @@ def _data_problems(graph: dict[str, Any], valid: list[Section]) -> Iterator[str]
         images = _path(graph[section.stage], "images")
         for reader in valid:
             if _path(graph[reader.stage], "data") == images:
-                yield from _reader_problems(reader, data)
+                yield from data_problems(reader, data, is_running=False)
 
 
 def _path(entry: dict[str, Any], field: str) -> str | None:
@@ -70,21 +70,6 @@ def _path(entry: dict[str, Any], field: str) -> str | None:
     value = entry.get(field)
     path = value.get("value") if isinstance(value, dict) else None
     return path.replace("$nwd$", entry["nwd"]["value"]) if isinstance(path, str) else None
-
-
-def _reads_as(section: Section, cls: type) -> bool:
-    """Tell whether the class of the section is `cls` or a subclass of it."""
-    return section.loaded is not None and issubclass(section.loaded, cls)
-
-
-def _reader_problems(section: Section, data: DataSplits) -> Iterator[str]:
-    if hasattr(section.loaded, "family"):
-        yield from trainer_problems(section, data, is_running=False)
-    elif _reads_as(section, EvalArgs):
-        try:
-            chosen_images(section.stage, section.build(), data)
-        except InputError as error:
-            yield str(error)
 
 
 def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The command line: `jemtrack COMMAND`."""
 
 import argparse
+import contextlib
 import importlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError, exit_status, problem_text
+from jemtrack.files import find_root, path_problem
 
 Commands = Any  # argparse has no public name for the class
 
@@ -19,8 +21,13 @@ Commands = Any  # argparse has no public name for the class
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 1 for wrong input, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    here = Path.cwd()
+    root = find_root(here)
+    if root != here:
+        _rebase(options, here, root)
     try:
-        status: int = options.command(options) or 0
+        with contextlib.chdir(root):
+            status: int = options.command(options) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # as in `jemtrack show | head -1`
@@ -32,6 +39,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"jemtrack: {interrupt or 'interrupted'}", file=sys.stderr)
         return exit_status(interrupt)
+
+
+def _rebase(options: argparse.Namespace, here: Path, root: Path) -> None:
+    """Let paths that were given in the folder `here` serve in the project's `root`."""
+
+    def rebased(value: Any) -> Any:
+        if isinstance(value, list):
+            return [rebased(each) for each in value]
+        return Path(os.path.relpath(here / value, root)) if isinstance(value, Path) else value
+
+    vars(options).update({name: rebased(value) for name, value in vars(options).items()})
+
+
+def _path(text: str) -> Path:
+    if problem := path_problem(text):
+        raise argparse.ArgumentTypeError(problem)
+    return Path(text)
+
+
+def _revision(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must be the name of a revision, got ''")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,8 +79,8 @@ def _add_graph(commands: Commands) -> None:
     """Add the commands for data, stages and the graph."""
     data = commands.add_parser("data", help="get a data set and pin it in data.dvc")
     data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or a name of your own")
-    data.add_argument("--from", dest="given", type=Path, metavar="PATH", help="file or folder")
-    data.add_argument("--root", type=Path, default=Path("data"), help="where to put it (data)")
+    data.add_argument("--from", dest="given", type=_path, metavar="PATH", help="file or folder")
+    data.add_argument("--root", type=_path, metavar="FOLDER", help="where to put it (data)")
     data.set_defaults(command=_data)
 
     graph = commands.add_parser("graph", help="write the graph into dvc.yaml and params.yaml")
@@ -93,6 +123,7 @@ def _add_graph(commands: Commands) -> None:
     compare.add_argument(
         "revisions",
         nargs="+",
+        type=_revision,
         metavar="REV",
         help="the baseline first; a single one is compared with the workspace",
     )
@@ -106,19 +137,19 @@ def _add_graph(commands: Commands) -> None:
     exps.set_defaults(command=_exps)
 
     notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
-    notebook.add_argument("paths", nargs="+", type=Path, metavar="NOTEBOOK")
+    notebook.add_argument("paths", nargs="+", type=_path, metavar="NOTEBOOK")
     notebook.set_defaults(command=_notebook)
 
 
 def _add_recipes(commands: Commands) -> None:
     """Add the commands for recipe files."""
     validate = commands.add_parser("validate", help="check recipe files and summarise them")
-    validate.add_argument("paths", nargs="+", type=Path, metavar="FILE")
+    validate.add_argument("paths", nargs="+", type=_path, metavar="FILE")
     validate.set_defaults(command=_validate)
 
     train = commands.add_parser("train", help="train a recipe file outside of DVC, or resume it")
-    train.add_argument("--config", type=Path, required=True, metavar="FILE")
-    train.add_argument("--out", type=Path, metavar="FOLDER", help="for the results (runs/<name>)")
+    train.add_argument("--config", type=_path, required=True, metavar="FILE")
+    train.add_argument("--out", type=_path, metavar="FOLDER", help="for the results (runs/<name>)")
     train.add_argument(
         "--validate-pipeline", action="store_true", help="check the file without training"
     )
@@ -143,9 +174,9 @@ def _add_trainings(commands: Commands) -> None:
     prune.set_defaults(command=_prune)
 
     replay = commands.add_parser("replay", help="send a record to the trackers of jemtrack.yaml")
-    replay.add_argument("records", nargs="+", type=Path, metavar="RECORD")
+    replay.add_argument("records", nargs="+", type=_path, metavar="RECORD")
     replay.add_argument(
-        "--config", type=Path, metavar="FILE", help="send it to the trackers of this recipe file"
+        "--config", type=_path, metavar="FILE", help="send it to the trackers of this recipe file"
     )
     replay.set_defaults(command=_replay)
 
@@ -167,12 +198,13 @@ def _add_bench(commands: Commands) -> None:
 def _data(options: argparse.Namespace) -> None:
     from jemtrack.data.sources.fetch import fetch
 
-    for path in fetch(options.name, options.root, options.given):
+    root = options.root or Path("data")
+    for path in fetch(options.name, root, options.given):
         print(path)
     # The digest of the data is in data.dvc, which git tracks.
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", str(options.root)]
+    command = [sys.executable, "-m", "dvc", "add", "--quiet", str(root)]
     if subprocess.run(command, check=False).returncode:
-        raise InputError(f"`dvc add {options.root}` failed: see its messages above")
+        raise InputError(f"`dvc add {root}` failed: see its messages above")
 
 
 def _graph(options: argparse.Namespace) -> None:

@@ -132,11 +132,15 @@ def _changed(folder: Path) -> tuple[str, ...]:
     return tuple(before.changes())
 
 
+# What a header that is none of a checkpoint makes its reader raise.
+_BROKEN = (OSError, ValueError, KeyError, TypeError, RecursionError)
+
+
 def _progress(checkpoint: CheckpointFile) -> str:
     """Describe the position that the training resumes at."""
     done = f"{checkpoint.step} steps done"
     # Read the safetensors header alone, which is JSON: the tensors may take gigabytes.
-    with contextlib.suppress(OSError, ValueError, KeyError), checkpoint.path.open("rb") as file:
+    with contextlib.suppress(*_BROKEN), checkpoint.path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(size, checkpoint.path.stat().st_size)))
         state = json.loads(header["__metadata__"]["jemtrack"])["state"]

@@ -11,6 +11,7 @@ from rich.box import MARKDOWN, SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from jemtrack.documents import parse_json, read_text
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.outlier_detection import MEAN
 from jemtrack.evaluation.models.results import SIGNIFICANT, metrics_of, read_tables
@@ -206,5 +207,7 @@ def _cell(value: float | None) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
+    content = parse_json(read_text(path), path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold names and values: `dvc checkout` restores it")
     return content

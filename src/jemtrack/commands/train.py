@@ -11,6 +11,7 @@ from pathlib import Path
 from jemtrack.data.images import DataSplits
 from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
+from jemtrack.parameters import parameter_names
 from jemtrack.project.params import DECISIVE
 from jemtrack.project.provenance import RECIPES, Determinants, content_digests, own_code
 from jemtrack.project.runtime import checkpoint_seconds
@@ -78,9 +79,11 @@ def _prepared(file: RecipeFile) -> DataSplits:
 def _check_data(file: RecipeFile, data: DataSplits) -> None:
     """Check what only the data can tell."""
     try:
-        file.family.check_data(file.training, data)
+        file.family.check_data(file.model, file.training, data)
     except ParameterError as error:
-        raise InputError(f"{file.path}: training.{error}") from error
+        is_of_model = str(error).split()[0] in parameter_names(file.family.shape)
+        section = "model" if is_of_model else "training"
+        raise InputError(f"{file.path}: {section}.{error}") from error
     if len(data.valid) == 0 and (found := file_problems(file, validates=False)):
         lines = (f"{problem.of(file.path)}; data.n_valid is 0" for problem in found)
         raise InputError("\n".join(lines))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from jemtrack.documents import parse_json, refused_if_broken
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write
 
@@ -112,16 +113,16 @@ class DataSplits:
         Raises:
             InputError: if the file is missing, broken or not a prepared data set.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                notes = json.loads((file.metadata() or {})[_HEADER_KEY])
-                train, valid, test = (_part(file.get_tensor, name) for name in PARTS)
-                return cls(**notes, train=train, valid=valid, test=test)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise InputError(
-                f"{path}: is not a whole prepared data set ({error}); "
-                "make it again with `dvc repro PrepareData`"
-            ) from error
+        mend = "make it again with `dvc repro PrepareData`"
+        with (
+            refused_if_broken(f"{path}:", "is not a whole prepared data set", mend),
+            safe_open(path, framework="pt") as file,
+        ):
+            notes = parse_json((file.metadata() or {})[_HEADER_KEY], "its metadata")
+            train, valid, test = (_part(file.get_tensor, name) for name in PARTS)
+            data = cls(**notes, train=train, valid=valid, test=test)
+            _check_notes(data)
+            return data
 
 
 def to_unit_range(images_BCHW: Tensor) -> Tensor:
@@ -129,6 +130,15 @@ def to_unit_range(images_BCHW: Tensor) -> Tensor:
     scaled_BCHW = images_BCHW.to(torch.float32, copy=True)
     # In place, on the copy: a new tensor for each operation takes four times as long.
     return scaled_BCHW.div_(LARGEST_PIXEL / 2).sub_(1)
+
+
+def _check_notes(data: DataSplits) -> None:
+    for name, kind in {"dataset": str, "n_classes": int, "flip": bool, "seed": int}.items():
+        if type(getattr(data, name)) is not kind:
+            raise ValueError(f"{name} must be of type {kind.__name__}")
+    labels = torch.cat([getattr(data, part).labels_N for part in PARTS])
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < data.n_classes:
+        raise ValueError(f"labels must be 0 to {data.n_classes - 1}")
 
 
 def _part(tensor: Callable[[str], Tensor], name: str) -> LabelledImages:
@@ -151,11 +161,10 @@ def load_outliers(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: if the file is missing or broken.
     """
-    try:
+    mend = f"make it again with `dvc repro {path.parent.name}`"
+    with refused_if_broken(f"{path}:", "is not a whole file of outliers", mend):
         found: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: is not a whole file of outliers ({error}); make it again with "
-            f"`dvc repro {path.parent.name}`"
-        ) from error
+        for name, images in found.items():
+            if images.dtype != torch.uint8 or images.ndim != 4:
+                raise ValueError(f"{name} must be uint8 of shape (N, C, H, W)")
     return found

@@ -158,6 +158,18 @@ def make_outliers(
     return found
 
 
+def check_partners(data: DataSplits, partners: list[str], data_root: Path) -> None:
+    """Check what `make_outliers` does, without making any.
+
+    Raises:
+        ParameterError: if a partner is not known, or has images of another shape.
+        InputError: if a file of another data set is missing or altered.
+    """
+    for name in partners:
+        if name not in MADE:
+            _test_images(name, data, data_root)
+
+
 def _test_images(name: str, data: DataSplits, data_root: Path) -> Tensor:
     if name == data.dataset:
         raise ParameterError(f"partners must not be the data set itself, got {name!r}")

@@ -168,6 +168,8 @@ def prepare(
     if source.n_classes not in {None, n_classes}:
         raise ParameterError(f"n_classes must be {source.n_classes} for {dataset}, got {n_classes}")
     images = read_source(source, data_root / dataset)
+    if source.n_classes is None:
+        _check_n_classes(dataset, images, n_classes)
     if fold is not None:
         images = _folded(images, fold, seed)
     train, valid, test = split(images, n_classes, n_valid, seed)
@@ -175,6 +177,17 @@ def prepare(
     _check_two_classes(test, "test")
     flip = source.flip or images.flip
     return DataSplits(dataset, n_classes, flip, seed, train, valid, test)
+
+
+def _check_n_classes(dataset: str, images: SourceImages, n_classes: int) -> None:
+    """Refuse a class that no image has: nothing would train its logit."""
+    parts = [part.labels_N for part in (images.train, images.test) if part is not None]
+    found = int(torch.cat(parts).max()) + 1
+    if found < n_classes:  # where there are more, `check_labels` names the first image
+        raise ParameterError(
+            f"n_classes must be {found} for {dataset}, whose labels are 0 to {found - 1}, "
+            f"got {n_classes}"
+        )
 
 
 def _check_two_classes(part: LabelledImages, use: str) -> None:

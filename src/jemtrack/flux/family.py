@@ -137,5 +137,9 @@ class FluxFamily:
     shape: type = FluxShape
     settings: type = FluxSettings
 
+    def recipe_problems(self, recipe: Any, model: Any, objective: Any) -> Iterator[ValueProblem]:
+        """Yield nothing: `own_problems` says it all."""
+        yield from ()
+
 
 FAMILY = FluxFamily()

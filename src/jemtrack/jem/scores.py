@@ -24,7 +24,7 @@ from jemtrack.evaluation.measures.mahalanobis import Mahalanobis
 from jemtrack.evaluation.models.model_outputs import ModelOutputs
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
-from jemtrack.jem.networks.model_file import load_model
+from jemtrack.jem.networks.model_file import load_model, trained_noise
 
 
 def run_models(
@@ -56,7 +56,7 @@ def run_models(
     for path in track([*paths], "models", console=console, disable=not has_terminal):
         model, _, notes = load_model(path)
         model.to(device)
-        sigma = float(notes["sigma"]) if noise else 0.0
+        sigma = trained_noise(path, notes) if noise else 0.0
 
         def batches(images_NCHW: Tensor, sigma: float = sigma) -> Iterable[Tensor]:
             return noisy_batches(images_NCHW, sigma, seed, batch_size)

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jemtrack.documents import Document, Problem, read_document
 from jemtrack.errors import InputError
 from jemtrack.loops.pipeline import Pipeline
 from jemtrack.parameters import ValueProblem, format_value, type_problems, unknown_names
 from jemtrack.recipe.check import component_problems
-from jemtrack.recipe.yaml_lines import Document, Problem, read_document
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.shared.components import (
     CALLBACK,

@@ -10,8 +10,9 @@ import os
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jemtrack.documents import read_text
 from jemtrack.errors import InputError
 from jemtrack.parameters import format_value
 
@@ -78,8 +79,14 @@ def code_rules(path: Path) -> CodeRules:
     """
     if not path.exists():
         return CodeRules()
-    found = tomllib.loads(path.read_text(encoding="utf-8"))
-    rules = found.get("tool", {}).get("jemtrack", {}).get("code", {})
+    try:
+        rules: Any = tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    for name in ("tool", "jemtrack", "code"):
+        rules = rules.get(name, {})
+        if not isinstance(rules, dict):
+            raise InputError(f"{path}: {name} must be a table, got {format_value(rules)}")
     for name, value in rules.items():
         if name not in CodeRules._fields:
             raise InputError(f"{path}: tool.jemtrack.code has folders and watchers, got {name!r}")

@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from jemtrack.documents import is_ambiguous, parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write_texts
 from jemtrack.parameters import format_value
@@ -31,6 +32,8 @@ from jemtrack.project.params import (
     WRITTEN,
     ZNTRACK,
     Section,
+    checked_entries,
+    checked_stages,
     installed_versions,
     own_problems,
     structure_problems,
@@ -170,13 +173,23 @@ def _tell(message: str) -> None:
 
 def _check_names(nodes: list[Stage], files: Files) -> None:
     counts = Counter(node.name for node in nodes)
+    names = {*counts, *(files[DVC].get("stages") or {})}
     for node in nodes:
+        if same := [each for each in names if _is_other_case(str(each), node.name)]:
+            raise InputError(
+                f"{DVC}: the stages {node.name!r} and {same[0]!r} have one folder on some systems: "
+                "give one of them another name"
+            )
         if counts[node.name] > 1:
             raise InputError(
                 f"{DVC}: {counts[node.name]} stages are called {node.name!r}; "
                 f"give each its own name: {type(node).__name__}(name=...)"
             )
         _check_replaces_itself(node, (files[DVC].get("stages") or {}).get(node.name))
+
+
+def _is_other_case(name: str, other: str) -> bool:
+    return name != other and name.lower() == other.lower()
 
 
 def _check_replaces_itself(node: Stage, stage: Any) -> None:
@@ -194,15 +207,23 @@ def _check_replaces_itself(node: Stage, stage: Any) -> None:
 def _read(path: Path) -> Any:
     if not path.exists():
         return CommentedMap()
-    text = path.read_text(encoding="utf-8")
-    try:
-        content = json.loads(text) if path is ZNTRACK else _yaml().load(text)
-    except (YAMLError, ValueError) as error:
-        kind = "JSON" if path is ZNTRACK else "YAML"
-        raise InputError(f"{path} is not valid {kind}: {error}") from error
+    text = read_text(path)
+    if path is ZNTRACK:
+        content = parse_json(text, path)
+    else:
+        parse_yaml(text, path)  # within its bounds, ruamel.yaml can neither recurse nor hang
+        try:
+            content = _yaml().load(text)
+        except YAMLError as error:  # the two libraries differ in what is YAML
+            raise InputError(f"{path} is not valid YAML: {error}") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"{path} must hold names and values, got {format_value(content)}")
-    return content or CommentedMap()
+    content = content or CommentedMap()
+    if path is DVC:
+        checked_stages(content)
+    if path is ZNTRACK:
+        checked_entries(content)
+    return content
 
 
 def _bytes(path: Path) -> bytes | None:
@@ -226,11 +247,17 @@ def _yaml() -> YAML:
 
 
 class _Representer(RoundTripRepresenter):
-    """Write None as `null`; by default, ruamel.yaml writes nothing after the colon."""
+    """Write None as `null`, not as nothing, and put text like `yes` into quotes."""
 
 
 _Representer.add_representer(
     type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+_Representer.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if is_ambiguous(text) else None
+    ),
 )
 
 

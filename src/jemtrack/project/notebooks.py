@@ -84,7 +84,7 @@ def _cells_by_module(notebook: Path) -> dict[str, list[Any]]:
         processor = NBProcessor(notebook, exported)
     except OSError as error:
         raise InputError(f"{notebook}: cannot be read: {error.strerror}") from error
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"{notebook}: is not a Jupyter notebook of format 4 ({error})") from error
     _check_directives([cell.directives_ for cell in processor.nb.cells], notebook)
     processor.process()

@@ -1,6 +1,7 @@
 """Read params.yaml, dvc.yaml and zntrack.json, and check the parameters against their classes."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import json
@@ -9,13 +10,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from jemtrack.documents import parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
-from jemtrack.parameters import format_value, problem_lines, suggestion
+from jemtrack.parameters import MOST_PROBLEMS, format_value, problem_lines, suggestion
 from jemtrack.project.code import PACKAGE, source_folder
 from jemtrack.project.schemas import SCHEMAS, Schema, schema_problems
 
@@ -31,18 +32,8 @@ DECISIVE = ("numpy", "torch")
 # Under this key, a stage's entry in zntrack.json records what the graph wrote for it, so that the
 # next `write_graph` can tell a change by hand from a change of the graph.
 WRITTEN = "_written"
-
-# DVC follows YAML 1.2: it reads and writes 1e-05 as a number and `on` as text. ZnTrack reads the
-# file with PyYAML, which follows YAML 1.1, where they are text and a boolean: patch PyYAML.
-_TAG = "tag:yaml.org,2002:"
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-_BOOLEAN = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
-# libyaml is ten times as fast, if PyYAML was built with it; every stage reads these files.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-for _side in dict.fromkeys((yaml.SafeLoader, yaml.SafeDumper, _Loader)):
-    _side.add_implicit_resolver(f"{_TAG}float", _NUMBER, list("-+0123456789"))
-    for _entries in _side.yaml_implicit_resolvers.values():
-        _entries[:] = [(tag, _BOOLEAN if tag == f"{_TAG}bool" else form) for tag, form in _entries]
+_OBJECT = "@dataclasses.dataclass"  # ZnTrack's type of a parameter object
+_LISTS = ("deps", "params", "outs", "metrics", "plots")
 
 
 @dataclass(frozen=True)
@@ -82,12 +73,18 @@ class Section:
         if self.schema and module not in sys.modules:
             found = schema_problems(self.schema, name, values)
             return [f"{self.where}.{problem}" for problem in found]
+        if self.loaded and not dataclasses.is_dataclass(self.loaded):  # it must not be called
+            return [f"{ZNTRACK}: {self.stage}.{self.field} must be a dataclass, got {self.cls}"]
         return problem_lines(self.loaded, values, self.where) if self.loaded else []
 
     @property
     def loaded(self) -> Any:
         """The class, imported; None if the import fails, which the stage itself will report."""
         return _load(*self.cls.rpartition(".")[::2])
+
+    def reads_as(self, cls: type) -> bool:
+        """Return whether the class of the section is `cls` or a subclass of it."""
+        return isinstance(self.loaded, type) and issubclass(self.loaded, cls)
 
     def build(self) -> Any:
         """Construct the object; the values must have no problems."""
@@ -103,13 +100,14 @@ def check_parameter_file() -> None:
     Raises:
         InputError: with a line for each value that has a wrong type, is out of range or unknown.
     """
-    if found := parameter_problems(read_graph(), read_parameters()):
+    values = read_parameters()
+    if found := [*unknown_stages(values), *parameter_problems(read_graph(), values)]:
         raise InputError("\n".join(found))
 
 
 def parameter_problems(graph: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """List the problems of the values of params.yaml, one line each."""
-    found = []
+    found: list[str] = []
     for stage, entry in graph.items():
         if WRITTEN in entry:
             found += structure_problems(stage, entry[WRITTEN]["params"], values)
@@ -182,25 +180,40 @@ def structure_problems(stage: str, written: dict[str, Any], values: dict[str, An
         return [f"{PARAMS}: {stage} must hold the stage's {fields}, got {format_value(given)}"]
     found = [
         f"{PARAMS}: {stage}.{field} is not a field of the stage; {suggestion(str(field), written)}"
-        for field in given
-        if field not in written
+        for field in islice((field for field in given if field not in written), MOST_PROBLEMS)
     ]
     for field, value in written.items():
         where = f"{PARAMS}: {stage}.{field}"
         if field not in given:
             found.append(f"{where} is missing: `jemtrack graph` writes it")
-        elif isinstance(value, dict) and "_cls" in value and not isinstance(given[field], dict):
+        elif _is_object(value) and not (isinstance(given[field], dict) and given[field]):
             found.append(f"{where} must hold names and values, got {format_value(given[field])}")
     return found
 
 
+def _is_object(written: Any) -> bool:
+    return isinstance(written, dict) and "_cls" in written
+
+
+def unknown_stages(values: dict[str, Any]) -> list[str]:
+    """List the sections of params.yaml that no stage of dvc.yaml has or mentions, one line each."""
+    stages = read_stages()
+    mentioned = json.dumps(_read(DVC), default=str)
+    unknown = (name for name in values if name not in stages and name not in mentioned)
+    return [
+        f"{PARAMS}: {name} is no stage of {DVC}, which mentions it nowhere: remove it; "
+        f"{suggestion(name, stages)}"
+        for name in islice(unknown, MOST_PROBLEMS)
+    ]
+
+
 def sections(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[Section]:
     """Yield a section for each parameter object of each stage."""
-    schemas = _read(ZNTRACK).get(SCHEMAS, {})
+    schemas = _entries().get(SCHEMAS, {})
     for stage, fields in graph.items():
         given = values.get(stage)
         for field, entry in fields.items():
-            if not isinstance(entry, dict) or entry.get("_type") != "@dataclasses.dataclass":
+            if not isinstance(entry, dict) or entry.get("_type") != _OBJECT:
                 continue
             cls = f"{entry['value']['module']}.{entry['value']['cls']}"
             if isinstance(given, dict) and isinstance(given.get(field), dict):
@@ -222,8 +235,7 @@ def read_stages() -> dict[str, Any]:
     Raises:
         InputError: if it is missing or not a YAML mapping.
     """
-    stages: dict[str, Any] = _read(DVC).get("stages") or {}
-    return stages
+    return checked_stages(_read(DVC))
 
 
 def read_graph() -> dict[str, Any]:
@@ -233,7 +245,60 @@ def read_graph() -> dict[str, Any]:
         InputError: if a file is missing or broken.
     """
     stages = read_stages()
-    return {stage: entry for stage, entry in _read(ZNTRACK).items() if stage in stages}
+    return {stage: entry for stage, entry in _entries().items() if stage in stages}
+
+
+def _entries() -> dict[str, Any]:
+    return checked_entries(_read(ZNTRACK))
+
+
+def checked_stages(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the stages in the content of dvc.yaml.
+
+    Raises:
+        InputError: if they do not have the form that DVC demands.
+    """
+    stages = content.get("stages") or {}
+    for name, entry in stages.items() if isinstance(stages, dict) else [("stages", None)]:
+        lists = [entry.get(key) or [] for key in _LISTS] if isinstance(entry, dict) else [None]
+        if not all(isinstance(each, list) and all(map(_is_path, each)) for each in lists):
+            raise InputError(f"{DVC}: {name} is not in the form of DVC's stages")
+    return dict(stages)
+
+
+def _is_path(entry: Any) -> bool:
+    """Return whether an entry of a list of a stage is a path, or {path: options}."""
+    return isinstance(entry, str) or (isinstance(entry, dict) and bool(entry))
+
+
+def checked_entries(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of zntrack.json.
+
+    Raises:
+        InputError: if it is not as `jemtrack graph` writes it.
+    """
+    for name, entry in content.items():
+        if not isinstance(entry, dict) or (name != SCHEMAS and not _is_entry(entry)):
+            raise InputError(
+                f"{ZNTRACK}: {name} is not as `jemtrack graph` wrote it: restore the file by "
+                "`git checkout`, or remove it and type `jemtrack graph`"
+            )
+    return content
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    written = entry.get(WRITTEN, {"params": {}})
+    if not isinstance(written, dict) or not isinstance(written.get("params"), dict):
+        return False
+    folder = entry.get("nwd")
+    if not isinstance(folder, dict) or not isinstance(folder.get("value"), str):
+        return False
+    fields = [field for field in entry.values() if isinstance(field, dict)]
+    objects = [field.get("value") for field in fields if field.get("_type") == _OBJECT]
+    return all(
+        isinstance(value, dict) and all(isinstance(value.get(n), str) for n in ("module", "cls"))
+        for value in objects
+    )
 
 
 def maker(path: Path) -> str | None:
@@ -287,23 +352,27 @@ def version_problems() -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = _parsed(text, path == ZNTRACK)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: `jemtrack graph` writes it") from None
-    except (yaml.YAMLError, ValueError) as error:
-        kind = "JSON" if path is ZNTRACK else "YAML"
-        raise InputError(f"{path} is not valid {kind}: {error}") from error
+    if not path.exists():
+        raise InputError(f"{path} is missing: `jemtrack graph` writes it")
+    return read_mapping(path)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a file of the graph, of YAML or, if it is called so, JSON; its content is shared.
+
+    Raises:
+        InputError: a line for each problem, if it cannot be read or is no mapping.
+    """
+    content = _parsed(read_text(path), path)
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a mapping of stages, got {format_value(content)}")
     return content
 
 
 @functools.lru_cache(maxsize=8)
-def _parsed(text: str, is_json: bool) -> Any:
+def _parsed(text: str, path: Path) -> Any:
     """Parse the text of a file; cached, so all readers share one result and must not change it."""
-    return json.loads(text) if is_json else yaml.load(text, Loader=_Loader)
+    return parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, path)
 
 
 def _load(module: str, name: str) -> type | None:

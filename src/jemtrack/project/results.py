@@ -1,6 +1,5 @@
 """Results of stages that train nothing, shown to the trackers of `jemtrack.yaml`."""
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,10 @@ class ResultTracking:
         found = runtime_trackers(Path("experiment", stage), live=False)
         self.trackers = [each for each in found if isinstance(each, Tracker)]
 
-    def send(self, parameters: Mapping[str, Any], metrics: Path, files: Sequence[Path]) -> None:
-        """Show the trackers a run of the stage: its parameters, metrics (JSON) and files.
+    def send(
+        self, parameters: Mapping[str, Any], metrics: Mapping[str, Any], files: Sequence[Path]
+    ) -> None:
+        """Show the trackers a run of the stage: its parameters, metrics and files.
 
         A number in nested objects is named by its path: `run/MaxEntropyL2/auroc/fmnist`.
         """
@@ -34,14 +35,14 @@ class ResultTracking:
             return
         dispatcher = EventDispatcher(self.trackers, [], TrainState({}))
         dispatcher.dispatch(RunStart(self.stage, parameters, uuid.uuid4().hex, new_session()))
-        for path in (metrics, *files):
+        for path in files:
             dispatcher.dispatch(ArtifactSaved(path, "results"))
-        values = dict(_numbers("", json.loads(metrics.read_text())))
+        values = dict(_numbers("", metrics))
         dispatcher.end(RunEnd(Status.SUCCESS, values))
 
 
 def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for name, entry in value.items():
             yield from _numbers(f"{path}/{name}" if path else name, entry)
     elif isinstance(value, int | float):

@@ -18,15 +18,16 @@ from typing import Any
 
 import dvc.api
 import pandas as pd
-import yaml
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
 from torch import nn
 
+from jemtrack.documents import decoded, parse_yaml
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
 from jemtrack.evaluation.models.results import metrics_of
+from jemtrack.project.params import PARAMS
 from jemtrack.shared.components import imported
 from jemtrack.train.phase import Models
 
@@ -91,7 +92,8 @@ class Revision:
 
     def params(self) -> dict[str, Any]:
         """Read the parameters of all stages."""
-        found: dict[str, Any] = yaml.safe_load(self.read("params.yaml"))
+        text = decoded(self.read(PARAMS), f"{PARAMS} of {self}")
+        found: dict[str, Any] = parse_yaml(text, Path(f"{PARAMS} of {self}"))
         return found
 
     def table(self, path: str) -> pd.DataFrame:

@@ -2,14 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from jemtrack.documents import Document, read_document
 from jemtrack.errors import InputError
 from jemtrack.parameters import (
+    Place,
     ValueProblem,
     not_a_mapping,
     parameters,
@@ -17,8 +19,7 @@ from jemtrack.parameters import (
     value_problems,
 )
 from jemtrack.project.provenance import project_root
-from jemtrack.recipe.yaml_lines import Document, read_document
-from jemtrack.record.paths import RunPaths, build_tracker, location_problems
+from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.shared.components import TRACKER, load_components
 from jemtrack.train.handlers import EventHandler
 
@@ -64,32 +65,53 @@ def runtime_trackers(run_folder: Path, *, live: bool = True) -> list[EventHandle
         InputError: with a line for each problem of the file, such as a missing package.
     """
     document, settings = _read()
-    paths = RunPaths(project_root() / run_folder, project_root())
-    trackers: list[EventHandler] = []
-    problems = []
-    for number, entry in enumerate(settings.get(_TRACKERS, [])):
-        try:
-            trackers.append(build_tracker(entry, paths))
-        except InputError as error:
-            problems.append(ValueProblem((_TRACKERS, number), str(error)))
+    trackers, problems = _built(settings, run_folder)
     _raise_problems(document, problems)
     return [each for each in trackers if live or not getattr(each, "live", False)]
 
 
+def _built(
+    settings: Mapping[str, Any], run_folder: Path, without: Container[Place] = ()
+) -> tuple[list[EventHandler], list[ValueProblem]]:
+    """Build the trackers of the settings, `without` those at some places; return what failed."""
+    paths = RunPaths(project_root() / run_folder, project_root())
+    trackers: list[EventHandler] = []
+    problems = []
+    for number, entry in enumerate(settings.get(_TRACKERS, [])):
+        place = (_TRACKERS, number)
+        if place not in without:
+            try:
+                trackers.append(build_tracker(entry, paths))
+            except InputError as error:
+                problems.append(ValueProblem(place, str(error)))
+    return trackers, problems
+
+
 def runtime_problems() -> list[str]:
     """List the problems of the file, and the packages that it needs and lacks, one line each."""
-    try:
-        runtime_trackers(Path())
-        checkpoint_seconds()
-    except InputError as error:
-        return str(error).splitlines()
-    return []
+    document = _document()
+    found = [] if document.broken else [*_problems(document.content)]
+    wrong = {problem.place[:2] for problem in found}
+    if (_TRACKERS,) not in wrong:
+        found += _built(_settings(document.content), Path(), wrong)[1]
+    lines = [problem.of(Path(RUNTIME)) for problem in document.problems(found)]
+    if _EVERY in os.environ:
+        try:
+            checkpoint_seconds()
+        except InputError as error:
+            lines.append(str(error))
+    return lines
+
+
+def _document() -> Document:
+    """Read the file; the document is empty if there is none."""
+    path = project_root() / RUNTIME
+    return read_document(path) if path.exists() else Document()
 
 
 def _read() -> tuple[Document, dict[str, Any]]:
-    """Read the file and its settings; both are empty if there is no file."""
-    path = project_root() / RUNTIME
-    document = read_document(path) if path.exists() else Document()
+    """Read the file and its settings, which must have no problem."""
+    document = _document()
     _raise_problems(document, [] if document.broken else [*_problems(document.content)])
     return document, _settings(document.content)
 
@@ -114,19 +136,10 @@ def _problems(content: Any) -> Iterator[ValueProblem]:
     yield from value_problems(RuntimeSettings, seconds, ())
     if _TRACKERS in chosen:
         known = load_components(TRACKER)
-        found = [*component_problems(chosen[_TRACKERS], known, "a tracker", (_TRACKERS,))]
-        yield from found or _location_problems(chosen[_TRACKERS], known)
-
-
-def _location_problems(
-    entries: list[Mapping[str, Any]], known: Mapping[str, type]
-) -> Iterator[ValueProblem]:
-    # A user's own tracker, by its dotted path, is imported only when it is built.
-    ours = {n: (known[e["type"]], e) for n, e in enumerate(entries) if e["type"] in known}
-    for number, option, message in location_problems(ours):
-        yield ValueProblem((_TRACKERS, number, option), message)
+        yield from component_problems(chosen[_TRACKERS], known, "a tracker", (_TRACKERS,))
 
 
 def _settings(content: Any) -> dict[str, Any]:
     """Return the settings of the file, without names that have no value."""
-    return {name: value for name, value in (content or {}).items() if value is not None}
+    given = content if isinstance(content, Mapping) else {}
+    return {name: value for name, value in given.items() if value is not None}

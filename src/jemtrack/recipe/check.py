@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jemtrack.documents import Problem, format_place
 from jemtrack.errors import InputError
 from jemtrack.parameters import (
     Place,
@@ -32,7 +33,8 @@ from jemtrack.recipe.read import (
     list_at,
     mapping_at,
 )
-from jemtrack.recipe.yaml_lines import Problem, format_place
+from jemtrack.record.paths import shared_places
+from jemtrack.shared import class_path
 from jemtrack.shared.class_path import class_problem
 from jemtrack.shared.components import (
     CALLBACK,
@@ -46,6 +48,8 @@ from jemtrack.train.recipe import FORM, Divergence, Step
 
 Problems = Iterator[ValueProblem]
 Components = Mapping[str, type[Component]]
+
+_ROLES = {"a callback": class_path.CALLBACK, "a tracker": class_path.TRACKER}
 
 
 def load_recipe(path: Path) -> RecipeFile:
@@ -64,6 +68,10 @@ def checked_recipe(path: Path) -> tuple[RecipeFile | None, list[Problem]]:
     """Read a recipe file once; return what it holds if it is sound, and its problems by line."""
     file = RecipeFile(path)
     problems = file_problems(file)
+    if not problems:
+        found = file.family.recipe_problems(file.recipe, file.model, None)
+        at = ("training", "pipeline")
+        problems = file.document.problems(each._replace(place=(*at, *each.place)) for each in found)
     return (None if problems else file), problems
 
 
@@ -171,16 +179,20 @@ def component_problems(value: Any, known: Components, kind: str, at: Place) -> P
     if not isinstance(value, list):
         yield ValueProblem(at, f"must be a list, got {format_value(value)}")
         return
+    sound: dict[int, tuple[type[Component], dict[str, Any]]] = {}
     for number, entry in enumerate(value):
         place = (*at, number)
         if found := [*type_problems(entry, kind, known, place)]:
             yield from found
         elif not _is_own(entry):
-            options = {name: entry[name] for name in entry if name != "type"}
-            for name, message in option_problems(known[entry["type"]], options):
-                yield ValueProblem((*place, name), message)
-        elif message := class_problem(entry["type"]):
+            cls, options = known[entry["type"]], {n: entry[n] for n in entry if n != "type"}
+            problems = [*option_problems(cls, options)]
+            yield from (ValueProblem((*place, name), message) for name, message in problems)
+            sound |= {} if problems else {number: (cls, options)}
+        elif message := class_problem(entry["type"], _ROLES[kind]):
             yield ValueProblem((*place, "type"), message)
+    for number, name, message in shared_places(sound):
+        yield ValueProblem((*at, number, name), message)
 
 
 def _is_own(entry: Mapping[str, Any]) -> bool:

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from jemtrack.parameters import Count, Place, parameter_names, parameters
-from jemtrack.recipe.yaml_lines import Document, read_document
+from jemtrack.documents import Document, read_document
+from jemtrack.parameters import Count, Name, PathText, Place, parameter_names, parameters
 from jemtrack.train.recipe import (
     FORM,
     Divergence,
     Recipe,
     Seed,
     Step,
-    Text,
     is_within,
     smallest_parts,
     still_frozen,
@@ -37,8 +36,8 @@ BESIDE_PIPELINE = ("divergence", "callbacks")
 class DataSettings:
     """The section `data`: the fields of PrepareData's DataArgs, which are explained there."""
 
-    dataset: Text = "digits"
-    data_root: Text = "data"
+    dataset: Name = "digits"
+    data_root: PathText = "data"
     n_classes: Annotated[int, Field(ge=2)] = 10
     n_valid: Count = 180
     seed: Seed = 1

@@ -1,11 +1,12 @@
 """Where trackers write, for a configuration that serves many runs."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from jemtrack.errors import InputError
-from jemtrack.shared.components import Component, Option, build, component_class
+from jemtrack.files import path_problem
+from jemtrack.shared.components import Component, Option, build
 from jemtrack.train.global_state import global_state_kept
 from jemtrack.train.handlers import EventHandler
 
@@ -20,9 +21,9 @@ class RunPaths(NamedTuple):
 class PlacedOption(Option):
     """An option that says where a tracker writes."""
 
-    def location_problem(self, value: str) -> str:
-        """Explain why `value` cannot serve many runs; empty if it can."""
-        return ""
+    def location_problem(self, value: Any) -> str:
+        """Explain why `value` is no path; "" if it is one, or has a default."""
+        return "" if value is None else path_problem(value)
 
     def placed(self, value: str, paths: RunPaths) -> str:
         """Return the value of the option for one run."""
@@ -32,10 +33,13 @@ class PlacedOption(Option):
 class RunPath(PlacedOption):
     """A file or folder of one run alone."""
 
-    def location_problem(self, value: str) -> str:
-        """Refuse a path that two runs would share."""
-        if PurePath(value).is_absolute() or ".." in PurePath(value).parts:
-            return f"must be a path in the folder that each run has of its own, got {value!r}"
+    def location_problem(self, value: Any) -> str:
+        """Refuse a path out of the run's folder: what is there may be no tracker's to replace."""
+        if problem := super().location_problem(value):
+            return problem
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.anchor or ".." in path.parts:
+                return f"must be a path in the folder that each run has of its own, got {value!r}"
         return ""
 
     def placed(self, value: str, paths: RunPaths) -> str:
@@ -84,25 +88,22 @@ def build_tracker(entry: Mapping[str, Any], paths: RunPaths) -> EventHandler:
     options = dict(entry)
     name = options.pop("type")
     with global_state_kept():  # it may be code of the user's
-        tracker = build(name, placed_options(component_class(name), options, paths))
+        tracker = build(name, options, lambda cls, given: placed_options(cls, given, paths))
     if not isinstance(tracker, EventHandler):
         raise InputError(f"{name!r} must be a tracker: a subclass of Tracker")
     return tracker
 
 
-def location_problems(
+def shared_places(
     trackers: Mapping[int, tuple[type[Component], Mapping[str, Any]]],
 ) -> Iterator[tuple[int, str, str]]:
-    """Yield the trackers that cannot write where they should: number, option, a sentence about it.
+    """Yield the trackers that write where another does: number, option, a sentence about it.
 
     `trackers` maps numbers from 0 to a class and its options.
     """
     seen: dict[tuple[Any, ...], int] = {}
     for number, (cls, options) in trackers.items():
         where = {option.name: options.get(option.name, option.default) for option in _placed(cls)}
-        for option in _placed(cls):
-            if problem := option.location_problem(where[option.name]):
-                yield number, option.name, problem
         first = seen.setdefault((cls, *where.values()), number)
         if first != number and where:
             yield number, next(iter(where)), f"is where the {first + 1}. tracker writes already"

@@ -95,6 +95,10 @@ class Option(Descriptor):  # type: ignore[misc]
             return f"must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
         return ""
 
+    def location_problem(self, value: Any) -> str:
+        """Explain why a file must not name this `value` as a place to write; "" if it may."""
+        return ""
+
     def _is_int_for_float(self, value: Any) -> bool:
         return self.kind is float and type(value) is int
 
@@ -144,8 +148,13 @@ def component_class(name: str) -> type[Component]:
     return cls
 
 
-def build(name: str, options: Mapping[str, Any]) -> Component:
+Placed = Callable[[type[Component], Mapping[str, Any]], Mapping[str, Any]]
+
+
+def build(name: str, options: Mapping[str, Any], placed: Placed | None = None) -> Component:
     """Build the component with this registered name or dotted path, and these `options`.
+
+    `placed` makes paths of a run of those that a file has.
 
     Raises:
         InputError: if the name or an option is unknown, or an option is missing or does not fit.
@@ -153,7 +162,7 @@ def build(name: str, options: Mapping[str, Any]) -> Component:
     cls = component_class(name)
     for option, problem in option_problems(cls, options):
         raise InputError(f"{name}.{option} {problem}")
-    return cls(**options)
+    return cls(**(placed(cls, options) if placed else options))
 
 
 def _own_class(path: str) -> type[Component]:
@@ -172,7 +181,7 @@ def option_problems(cls: type[Component], options: Mapping[str, Any]) -> Iterato
     for name, value in options.items():
         if name not in known:
             yield name, f"is not an option of it; {suggestion(name, known)}"
-        elif problem := known[name].problem(value):
+        elif problem := known[name].problem(value) or known[name].location_problem(value):
             yield name, problem
     for name, option in known.items():
         if option.required and name not in options:

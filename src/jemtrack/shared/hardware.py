@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from jemtrack.errors import ParameterError
 from jemtrack.parameters import AtLeastOne, parameters
@@ -46,6 +48,13 @@ class Hardware:
     strategy: Strategy = "auto"
     threads: Threads = DEFAULT_THREADS
 
+    @field_validator("strategy")
+    @classmethod
+    def _has_processes(cls, value: str, info: ValidationInfo) -> str:
+        if value == "ddp" and info.data.get("processes") == 1:
+            raise ValueError("must be auto for one process, got 'ddp'")
+        return value
+
 
 @contextmanager
 def cpu_threads(n_threads: int) -> Iterator[None]:
@@ -74,6 +83,35 @@ def chosen_device(name: DeviceName) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ParameterError("device must be cpu or auto, got 'cuda': PyTorch finds no GPU here")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use
+
+
+def memory_bytes() -> int:
+    """Return the bytes of this machine's memory, or of its GPU's if that has more."""
+    import psutil  # type: ignore[import-untyped]
+
+    total = int(psutil.virtual_memory().total)
+    if _CGROUP.is_file() and (limit := _CGROUP.read_text().strip()).isdigit():
+        total = min(total, int(limit))
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        total = max(total, torch.cuda.get_device_properties(0).total_memory)
+    return total
+
+
+def check_memory(name: str, value: int, n_bytes: int) -> None:
+    """Check that what the parameter `name` asks for, at least `n_bytes`, can be in memory.
+
+    Raises:
+        ParameterError: with both numbers of bytes, if it cannot.
+    """
+    if n_bytes > (there := memory_bytes()):
+        raise ParameterError(
+            f"{name} must be smaller, got {value}: it takes at least {n_bytes:.3g} bytes "
+            f"({n_bytes / 2**30:.1f} GiB), and this machine has {there / 2**30:.1f} GiB"
+        )
 
 
 # See mallopt(3): free memory at the end of the heap is returned above the first threshold, and

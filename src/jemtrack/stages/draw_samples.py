@@ -13,8 +13,8 @@ from jemtrack.data.images import DataSplits
 from jemtrack.evaluation.measures.feature_distance import squared_mmd
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
-from jemtrack.jem.networks.model_file import load_model
-from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
+from jemtrack.jem.networks.model_file import load_model, trained_noise
+from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts, check_each_class
 from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
@@ -23,6 +23,7 @@ from jemtrack.shared.hardware import (
     DEFAULT_THREADS,
     DeviceName,
     Threads,
+    check_memory,
     chosen_device,
     keep_freed_memory,
 )
@@ -85,12 +86,13 @@ class DrawSamples(Stage):
         keep_freed_memory()
         tracking = ResultTracking(self.name)
         data = DataSplits.load(self.data)
+        check_samples(data, self.params)
         labels_N = torch.arange(data.n_classes).repeat_interleave(self.params.n_per_class)
         start_NCHW = self._starts(data, labels_N)
         device = chosen_device(self.params.device)
         judge, _, notes = load_model(self.features)
         judge.to(device)
-        seen = noisy_batches(data.test.images_NCHW, float(notes["sigma"]), data.seed)
+        seen = noisy_batches(data.test.images_NCHW, trained_noise(self.features, notes), data.seed)
         test_NF = trunk_features(judge, seen)
         scale_F = test_NF.std(dim=0).clamp_min(_SMALLEST)
         self.grids.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ class DrawSamples(Stage):
             }
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         parameters = {"params": self.params, "sampler": self.sampler}
-        tracking.send(parameters, self.metrics, sorted(self.grids.iterdir()))
+        tracking.send(parameters, metrics, [self.metrics, *sorted(self.grids.iterdir())])
 
     def _starts(self, data: DataSplits, labels_N: Tensor) -> Tensor:
         stream = generator(data.seed, "starts of samples")
@@ -120,6 +122,18 @@ class DrawSamples(Stage):
             starts = GaussianStarts(data.train, data.n_classes)
         drawn: Tensor = starts(labels_N, stream)
         return drawn
+
+
+def check_samples(data: DataSplits, params: SampleArgs) -> None:
+    """Check that the chains can be in memory, and that there are classes to start from.
+
+    Raises:
+        ParameterError: if they cannot.
+    """
+    n_bytes = 4 * params.n_per_class * data.n_classes * data.train.images_NCHW.shape[1:].numel()
+    check_memory("n_per_class", params.n_per_class, n_bytes)
+    if params.start == "class_gaussians":
+        check_each_class(data.train, data.n_classes)
 
 
 @torch.inference_mode()

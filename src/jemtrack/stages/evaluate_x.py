@@ -130,7 +130,7 @@ class EvaluateX(Stage):
         save_outputs(measured, images.labels_N, self.outputs)
         self._write_facts(data.dataset, len(images), outliers)
         parameters = {"params": params, "operation": self.operation}
-        tracking.send(parameters, self.metrics, [self.facts])
+        tracking.send(parameters, results.metrics, [self.facts])
 
     def _outliers(self) -> dict[str, Tensor]:
         outliers: dict[str, Tensor] = {}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import zntrack
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from jemtrack.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from jemtrack.data.images import DataSplits, LabelledImages
@@ -19,7 +19,7 @@ from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.statistics.means import compare_means
 from jemtrack.evaluation.statistics.resampling import wilson_interval
 from jemtrack.jem.networks.inference import predict
-from jemtrack.jem.networks.model_file import load_model
+from jemtrack.jem.networks.model_file import load_model, trained_noise
 from jemtrack.parameters import parameters
 from jemtrack.project.results import ResultTracking
 from jemtrack.shared.hardware import (
@@ -32,6 +32,16 @@ from jemtrack.shared.hardware import (
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
 
+
+def _known(kind: str) -> str:
+    if kind not in CORRUPTIONS:
+        raise ValueError(f"must be one of {', '.join(CORRUPTIONS)}, got {kind!r}")
+    return kind
+
+
+# Also in the schema, so that a misspelt kind stops the first stage and not the last one.
+_KINDS = {"type": "string", "enum": [*CORRUPTIONS]}
+Kind = Annotated[str, AfterValidator(_known), WithJsonSchema(_KINDS)]
 Radii = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
@@ -52,7 +62,7 @@ class RobustnessArgs:
     """
 
     n_images: Annotated[int, Field(ge=1)] = 1000
-    corruptions: list[str] = field(default_factory=lambda: [*CORRUPTIONS])
+    corruptions: list[Kind] = field(default_factory=lambda: [*CORRUPTIONS])
     linf_radii: Radii = field(default_factory=lambda: [0.02, 0.05, 0.1, 0.2])
     l2_radii: Radii = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0])
     n_attacked: Annotated[int, Field(ge=1)] = 200
@@ -122,12 +132,12 @@ class MeasureRobustness(Stage):
         if not attacks_are_there() and (self.params.linf_radii or self.params.l2_radii):
             print("no attacks: they need `pip install 'jemtrack[attacks]'`")
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
-        tracking.send({"params": self.params}, self.metrics, [])
+        tracking.send({"params": self.params}, metrics, [self.metrics])
 
     def _results(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[_Result]:
         model, _, notes = load_model(path)
         model.eval().to(chosen_device(self.params.device))
-        sigma, at_once = float(notes["sigma"]), self.params.images_per_pass
+        sigma, at_once = trained_noise(path, notes), self.params.images_per_pass
         for kind, strength, shown in self._corrupted(images, data.seed):
             logits_NC, _ = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
             right_N = LabelledLogits(logits_NC, images.labels_N).correct_N

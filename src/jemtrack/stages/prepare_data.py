@@ -11,7 +11,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.data.sources.registry import SOURCES
 from jemtrack.data.splits import ChosenFold, prepare
 from jemtrack.errors import InputError, ParameterError
-from jemtrack.parameters import parameters
+from jemtrack.parameters import Name, PathText, parameters
 from jemtrack.project.params import PARAMS
 from jemtrack.stages.stage import Stage
 
@@ -31,8 +31,8 @@ class DataArgs:
         fold: the fold to test on, from 0.
     """
 
-    dataset: Annotated[str, Field(min_length=1)] = "digits"
-    data_root: Annotated[str, Field(min_length=1)] = "data"
+    dataset: Name = "digits"
+    data_root: PathText = "data"
     n_classes: Annotated[int, Field(ge=2)] = 10
     n_valid: Annotated[int, Field(ge=0)] = 180
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1

@@ -9,8 +9,9 @@ import zntrack
 from pydantic import Field
 
 from jemtrack.data.images import DataSplits, save_outliers
-from jemtrack.data.outliers import MADE, make_outliers
-from jemtrack.parameters import parameters
+from jemtrack.data.outliers import MADE, check_partners, make_outliers
+from jemtrack.parameters import Name, PathText, parameters
+from jemtrack.shared.hardware import check_memory
 from jemtrack.stages.stage import Stage
 
 
@@ -25,9 +26,9 @@ class OutlierArgs:
         data_root: the folder that holds a folder for each data set.
     """
 
-    partners: list[str] = field(default_factory=lambda: [*MADE])
+    partners: list[Name] = field(default_factory=lambda: [*MADE])
     n_images: Annotated[int, Field(ge=1)] = 1000
-    data_root: Annotated[str, Field(min_length=1)] = "data"
+    data_root: PathText = "data"
 
 
 class PrepareOutliers(Stage):
@@ -46,6 +47,7 @@ class PrepareOutliers(Stage):
     def compute(self) -> None:
         """Make or read the images, and write them into one file."""
         params, data = self.params, DataSplits.load(self.data)
+        check_outliers(data, params)
         outliers = make_outliers(data, params.partners, params.n_images, Path(params.data_root))
         save_outliers(outliers, self.images)
 
@@ -55,3 +57,15 @@ class PrepareOutliers(Stage):
         params = parameters["params"]
         partners = [str(name) for name in params["partners"] if name not in MADE]
         return [Path(str(params["data_root"]), name).as_posix() for name in partners]
+
+
+def check_outliers(data: DataSplits, params: OutlierArgs) -> None:
+    """Check that the partners are there, and that as many of their images can be in memory.
+
+    Raises:
+        ParameterError: if a partner is not known, or has images of another shape.
+        InputError: if a file of another data set is missing or altered.
+    """
+    n_bytes = params.n_images * data.test.images_NCHW.shape[1:].numel()
+    check_memory("n_images", params.n_images, n_bytes)
+    check_partners(data, params.partners, Path(params.data_root))

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 import zntrack
 
 from jemtrack.data.images import DataSplits
 from jemtrack.evaluation.models.model_outputs import load_outputs
 from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, metrics_of, read_tables
 from jemtrack.evaluation.report.content import PageContent, Robustness
-from jemtrack.project.params import PARAMS, VERSIONS
+from jemtrack.project.params import PARAMS, VERSIONS, read_mapping
 from jemtrack.stages import report_inputs as inputs
 from jemtrack.stages.stage import Stage
 
@@ -95,9 +94,10 @@ class Report(Stage):
             },
             data=inputs.data_facts(data, self.data),
             counts=inputs.class_counts(data),
-            environment=inputs.environment(_mapping(VERSIONS)),
+            environment=inputs.environment(read_mapping(VERSIONS)),
             parameters={
-                stage: dict(_dotted(values)) for stage, values in _mapping(self.parameters).items()
+                stage: dict(_dotted(values))
+                for stage, values in read_mapping(self.parameters).items()
             },
         )
 
@@ -142,11 +142,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.rstrip()
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file; a file that is not there is empty."""
-    return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

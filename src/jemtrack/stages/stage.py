@@ -26,6 +26,7 @@ from jemtrack.errors import (
     exit_status,
     problem_text,
 )
+from jemtrack.files import name_problem
 from jemtrack.project.code import listed_paths
 from jemtrack.project.params import DVC, PARAMS, check_parameter_file, read_stages
 from jemtrack.project.provenance import Determinants, determinants, environment, refuse_edits_since
@@ -55,6 +56,16 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         self.inputs: Determinants | None = None
         if "nwd" not in self.__dict__ and znflow.get_graph() is znflow.empty_graph:
             self.name = type(self).__name__
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        """Set a field.
+
+        Raises:
+            InputError: for a name that cannot be that of a folder and of a stage on every system.
+        """
+        if attribute == "name" and value and (problem := name_problem(value, dots=False)):
+            raise InputError(f"the name of a stage {problem}")
+        super().__setattr__(attribute, value)
 
     def compute(self) -> None:
         """Read the deps, do the work, write the outs."""

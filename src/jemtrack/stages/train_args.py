@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import NetworkShape
@@ -15,7 +15,9 @@ from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import (
     AtLeastOne,
     Count,
+    Name,
     NotNegative,
+    PathText,
     Positive,
     ValueProblem,
     build,
@@ -36,12 +38,6 @@ _WEIGHTS = "jemtrack.callbacks.periodic_weights"
 _SCHEDULES = {"constant": "none", "cosine": "CosineAnnealingLR"}
 # What an optimizer's options do not say: each is a field of its own.
 _FIELDS = {"lr": 1.0, "weight_decay": 0.0, "warm_up_steps": 0}
-
-
-def _no_parent(name: str) -> str:
-    if not name or "/" in name or name in {".", ".."}:
-        raise ValueError("must be a plain name without '/'")
-    return name
 
 
 def _sound(
@@ -103,9 +99,9 @@ class TrainArgs(NetworkShape, BatchArgs, Hardware):
 
     family: ClassVar[JemFamily] = FAMILY
 
-    experiment: Annotated[str, AfterValidator(_no_parent)] = "energy_model"
-    save_dir: Annotated[str, Field(min_length=1)] = "experiment"
-    load_path: str | None = None
+    experiment: Name = "energy_model"
+    save_dir: PathText = "experiment"
+    load_path: PathText | None = None
     clf_only: bool = False
     optimizer: Annotated[Choice, _sound(choose_optimizer, _FIELDS)] = "Adam"
     lr: Positive = 1e-3

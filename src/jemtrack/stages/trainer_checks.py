@@ -1,9 +1,10 @@
-"""What only the data can tell about the trainers' parameters."""
+"""What only the data can tell about the parameters of the stages that read them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from jemtrack.data.images import DataSplits
+from jemtrack.documents import format_place
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.project.params import (
     DVC,
@@ -17,32 +18,50 @@ from jemtrack.project.params import (
     read_stages,
     sections,
 )
+from jemtrack.stages.draw_samples import SampleArgs, check_samples
+from jemtrack.stages.evaluate_x import EvalArgs, chosen_images
+from jemtrack.stages.prepare_outliers import OutlierArgs, check_outliers
 from jemtrack.stages.train_args import TrainArgs, recipe_problems, trainer_recipe
 from jemtrack.train.launch import check_hardware
 from jemtrack.train.recipe import Recipe
 
 
 def check_trainers(running: str, data: DataSplits) -> None:
-    """Check the parameters of every trainer that reads what `running` does against the data.
+    """Check the parameters of every stage that reads what `running` does against the data.
 
-    So the first one that runs names the problems of all, before anything is trained.
+    So the first trainer that runs names the problems of all, before anything is trained.
 
     Raises:
         InputError: one line for each value that does not fit.
     """
     graph, values = read_graph(), read_parameters()
-    trainers = {
-        name: entry
-        for name, entry in graph.items()
-        if "objective" in entry and entry.get("data") == graph[running]["data"]
+    readers = {
+        name: entry for name, entry in graph.items() if entry.get("data") == graph[running]["data"]
     }
-    load_classes(trainers, values)
-    found = parameter_problems(trainers, values)
-    for section in [] if found else sections(trainers, values):
-        if hasattr(section.loaded, "family"):
-            found += trainer_problems(section, data, is_running=section.stage == running)
+    load_classes(readers, values)
+    found = parameter_problems(readers, values)
+    for section in [] if found else sections(readers, values):
+        found += data_problems(section, data, is_running=section.stage == running)
     if found:
         raise InputError("\n".join(found))
+
+
+def data_problems(section: Section, data: DataSplits, *, is_running: bool) -> Iterator[str]:
+    """Yield what does not fit, a line a problem; the parameters must be sound by themselves."""
+    if hasattr(section.loaded, "family"):
+        yield from trainer_problems(section, data, is_running=is_running)
+        return
+    try:
+        if section.reads_as(EvalArgs):
+            chosen_images(section.stage, section.build(), data)
+        elif section.reads_as(OutlierArgs):
+            check_outliers(data, section.build())
+        elif section.reads_as(SampleArgs):
+            check_samples(data, section.build())
+    except ParameterError as error:
+        yield f"{section.where}.{error}"
+    except InputError as error:
+        yield str(error)
 
 
 def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) -> Iterator[str]:
@@ -51,7 +70,7 @@ def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) ->
     yield from _recipe_problems(section, data, is_running)
     try:
         check_hardware(params)
-        params.family.check_data(params, data)
+        params.family.check_data(params, params, data)
     except ParameterError as error:
         yield f"{section.where}.{error}"
     if blocker := _not_a_folder(Path(params.save_dir)):
@@ -74,6 +93,8 @@ def _recipe_problems(section: Section, data: DataSplits, is_running: bool) -> It
         chosen = trainer_recipe(recipe, params, own, where)
     except InputError:
         return  # it is among the parameters' problems
+    for place, text in params.family.recipe_problems(chosen, params, own):
+        yield f"{where}.{format_place(place)} {text}"
     if len(data.valid) == 0:
         for problem in recipe_problems(recipe, params, own, where, validates=False):
             yield f"{problem}; the data were prepared with n_valid 0"

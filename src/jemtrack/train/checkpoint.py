@@ -7,6 +7,7 @@ import hashlib
 import logging
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from jemtrack.files import UNFINISHED, atomic_write
 log = logging.getLogger("jemtrack")
 
 # A part of the key of a training's folder: with another format, older checkpoints are not read.
-FORMAT = 4
+FORMAT = 5
 
 DIGEST = 32  # hexadecimal digits of the SHA-256 in the name
 _NAME = re.compile(rf"(\d+)-step(\d+)-([0-9a-f]{{{DIGEST}}})\.checkpoint")
@@ -41,6 +42,7 @@ def newest_first(folder: Path) -> list[CheckpointFile]:
     return sorted(found, key=lambda file: file.number, reverse=True)
 
 
+_TRAINING = "training"  # says whose a checkpoint is: the name of the training's folder
 _KEPT = 2  # the last one, and the one before in case the last is damaged later
 
 
@@ -65,7 +67,7 @@ class Checkpoints:
             return True
         return time.monotonic() - self._last >= self.every_seconds
 
-    def save(self, tree: Any, step: int) -> Path:
+    def save(self, tree: Mapping[str, Any], step: int) -> Path:
         """Write `tree` and flush it to the disk before the rename; remove older checkpoints.
 
         Raises:
@@ -73,7 +75,7 @@ class Checkpoints:
         """
         from jemtrack.train.serialization import to_bytes
 
-        content = to_bytes(tree)
+        content = to_bytes({_TRAINING: self.folder.name, **tree})
         number = max((file.number for file in newest_first(self.folder)), default=0) + 1
         path = self.folder / f"{number:06d}-step{step}-{_digest(content)}.checkpoint"
         atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
@@ -85,15 +87,22 @@ class Checkpoints:
         return path
 
     def load(self) -> Any | None:
-        """Load the newest whole checkpoint, or return None; remove damaged ones with a warning."""
+        """Load the newest whole checkpoint, or return None; remove damaged ones with a warning.
+
+        One of another training, which somebody put here, is left where it is.
+        """
         from jemtrack.train.serialization import from_bytes
 
         for file in newest_first(self.folder):
             content = file.path.read_bytes()
-            if file.digest == _digest(content):
-                return from_bytes(content)
-            log.warning("%s is damaged: its content is not what was written", file.path)
-            file.path.unlink()
+            if file.digest != _digest(content):
+                log.warning("%s is damaged: its content is not what was written", file.path)
+                file.path.unlink()
+                continue
+            tree = from_bytes(content)
+            if (training := tree.pop(_TRAINING, None)) == self.folder.name:
+                return tree
+            log.warning("%s is not used: it is of the training %s", file.path, training)
         return None
 
 

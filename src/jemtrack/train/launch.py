@@ -11,7 +11,13 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.errors import InputError, Interrupted, ParameterError, TrainingDivergedError
-from jemtrack.shared.hardware import Hardware, chosen_device, cpu_threads, keep_freed_memory
+from jemtrack.shared.hardware import (
+    Hardware,
+    check_memory,
+    chosen_device,
+    cpu_threads,
+    keep_freed_memory,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXPECTED = (InputError, Interrupted, TrainingDivergedError)
+_PROCESS_BYTES = 2**27  # of one that has imported torch, at least
 _PRECISIONS = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
@@ -58,6 +65,7 @@ def check_hardware(hardware: Hardware) -> None:
         raise ParameterError(
             f"processes must be at most {torch.cuda.device_count()}, one a GPU, got {here}"
         )
+    check_memory("processes", here, here * _PROCESS_BYTES)
     started = _started_by_others()
     if started and started != hardware.processes:
         raise ParameterError(
@@ -81,7 +89,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     keep_freed_memory()
     device = chosen_device(hardware.device)
     started = _started_by_others()
-    alone = hardware.processes == 1 and hardware.strategy == "auto"
+    alone = hardware.processes == 1
     if alone and hardware.precision == "fp32" and not started:
         # Fabric would change nothing, and its import takes seconds.
         with cpu_threads(hardware.threads):

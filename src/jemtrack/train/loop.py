@@ -164,6 +164,22 @@ def _turns(phase: Phase, models: Models, batch: Any, autocast: Autocast) -> Iter
         yield turn
 
 
+def _loss(turn: Turn, phase: Phase) -> Tensor:
+    """Return what the turn minimises.
+
+    Raises:
+        InputError: if the objective computed no such thing, or all that it depends on is frozen.
+    """
+    loss = turn.losses.get("loss")
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise InputError(
+            f"the objective of phase {phase.name!r} must return `loss`, a tensor of one number"
+        )
+    if not loss.requires_grad:
+        raise InputError(f"phase {phase.name!r} trains nothing that its loss depends on")
+    return loss
+
+
 def _take(turn: Turn, state: TrainState, phase: Phase) -> tuple[dict[str, float], dict[str, float]]:
     """Step the turn's optimizers down the gradient of its loss, if loss and gradient are finite."""
     optimizers = {name: state.optimizers[name] for name in turn.optimizers or state.optimizers}
@@ -172,7 +188,8 @@ def _take(turn: Turn, state: TrainState, phase: Phase) -> tuple[dict[str, float]
         weight.grad = None
     # Where all take the turn, no other weight needs a gradient: to name them all costs time.
     inputs = [w for w in chain.from_iterable(weights.values()) if w.requires_grad]
-    turn.losses["loss"].backward(inputs=inputs if turn.optimizers else None)  # type: ignore[no-untyped-call]
+    loss = _loss(turn, phase)
+    loss.backward(inputs=inputs if turn.optimizers else None)  # type: ignore[no-untyped-call]
     for each in weights.values():
         all_reduce_gradients(each)
     values, norms = _read(turn.losses, gradient_norms(weights))

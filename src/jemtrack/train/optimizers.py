@@ -26,7 +26,7 @@ from jemtrack.parameters import (
     by_type,
     parameters,
 )
-from jemtrack.shared.class_path import ClassPath
+from jemtrack.shared.class_path import OPTIMIZER, SCHEDULER, ClassPath, Role
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,6 +138,8 @@ class Lion(_Known):
 class OwnOptimizer(ClassPath, OptimizerOptions):
     """A subclass of `torch.optim.Optimizer` by its dotted path."""
 
+    role: ClassVar[Role] = OPTIMIZER
+
     def make(self, weights: Iterable[nn.Parameter]) -> Optimizer:
         """Make the optimizer of these weights."""
         made: Optimizer = self.instantiate(weights)
@@ -245,6 +247,8 @@ class OwnScheduler(ClassPath, SchedulerOptions):
 
     One whose step takes a metric of an epoch names it by `metric`.
     """
+
+    role: ClassVar[Role] = SCHEDULER
 
     metric: Annotated[str, Field(min_length=1)] | None = None
 

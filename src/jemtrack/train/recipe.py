@@ -4,7 +4,6 @@ An ordinary training is a recipe of one step. A family of models has its own sub
 """
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from jemtrack.parameters import (
     AtLeastOne,
     Count,
     Finite,
+    Name,
     Positive,
     ValueProblem,
     nested,
@@ -38,7 +38,6 @@ Schedulers = dict[str, Annotated[SchedulerOptions, BeforeValidator(choose_schedu
 
 # A step's name names files; these are files of the record already.
 _RESERVED = {"run", "epochs", "measured"}
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 # Where a file has what a `Step` has under another name.
 FORM = {
@@ -49,8 +48,6 @@ FORM = {
 
 
 def _file_name(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name):
-        raise ValueError("must be a plain file name of letters, digits, '_', '-' and '.'")
     if name.lower() in _RESERVED:
         raise ValueError("must be another name: the record has a file of this one")
     return name
@@ -109,7 +106,7 @@ class Step:
     usual_optimizer: ClassVar[OptimizerOptions]
     validation_metrics: ClassVar[tuple[str, ...]] = ()
 
-    name: Annotated[str, AfterValidator(_file_name)]
+    name: Annotated[Name, AfterValidator(_file_name)]
     n_epochs: AtLeastOne
     freeze: Names = ()
     unfreeze: Names = ()

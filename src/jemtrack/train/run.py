@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from jemtrack.files import atomic_write
+from jemtrack.parameters import ValueProblem
 from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.checkpoint import Checkpoints
@@ -129,8 +130,12 @@ class Family(Protocol):
         """Return the raw values that serve steps which lack them, by the training's objective."""
         ...
 
-    def check_data(self, settings: Any, data: Any) -> None:
-        """Check the settings against the data.
+    def recipe_problems(self, recipe: Recipe, model: Any, objective: Any) -> Iterator[ValueProblem]:
+        """Yield what is wrong between the steps of a recipe and the model's parameters."""
+        ...
+
+    def check_data(self, model: Any, settings: Any, data: Any) -> None:
+        """Check the model and the settings against the data.
 
         Raises:
             ParameterError: if they do not fit.

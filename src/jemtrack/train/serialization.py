@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from jemtrack.documents import parse_json
+
 _KEY = "jemtrack"
 # A JSON object with one of these keys represents what JSON cannot: a tensor, a dict whose keys are
 # not plain text, a tuple, a float that is not finite.
@@ -36,8 +38,8 @@ def from_bytes(content: bytes) -> Any:
     """
     try:
         size = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + size])
-        return _decode(json.loads(header["__metadata__"][_KEY]), load(content))
+        header = parse_json(content[8 : 8 + size], "its header")
+        return _decode(parse_json(header["__metadata__"][_KEY], "its metadata"), load(content))
     except (KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"not the state of a training: {error}") from error
 

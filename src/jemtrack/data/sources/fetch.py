@@ -53,6 +53,7 @@ def fetch(name: str, data_root: Path, given: Path | None = None) -> list[Path]:
     if name in SOURCES:
         return fetch_source(SOURCES[name], data_root, given)
     check_name(name)
+    _check_case(name, data_root)
     folder = data_root / name
     if given is not None:
         path = npz_in(given, name)
@@ -64,6 +65,17 @@ def fetch(name: str, data_root: Path, given: Path | None = None) -> list[Path]:
     source = own_source(name, folder)
     read_source(source, folder)
     return source.forms[0].paths(folder)
+
+
+def _check_case(name: str, data_root: Path) -> None:
+    """Refuse a name that differs from that of another data set in case alone."""
+    present = [path.name for path in data_root.iterdir()] if data_root.is_dir() else []
+    for other in present:
+        if other != name and other.lower() == name.lower():
+            raise InputError(
+                f"a data set cannot be called {name}: {data_root / other} is there, and on some "
+                "systems both names are one folder"
+            )
 
 
 def fetch_source(source: Source, data_root: Path, given: Path | None = None) -> list[Path]:

@@ -17,11 +17,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from jemtrack.data.images import LabelledImages, SourceImages
 from jemtrack.data.sources.registry import SOURCES, Form, Source, digest
 from jemtrack.errors import InputError, ParameterError
+from jemtrack.files import name_problem
 
 _SIDES = range(8, 33)
 _CHANNELS = (1, 3)
@@ -55,6 +57,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is not a zip archive")
+        with zipfile.ZipFile(path) as members:
+            unpacked = sum(member.file_size for member in members.infolist())
+        if unpacked > psutil.virtual_memory().total:
+            raise ValueError(f"unpacked it takes {unpacked} bytes, more than this machine has")
         with np.load(path, allow_pickle=False) as archive:
             counts = Counter(archive.files)
             arrays = {name: archive[name] for name in counts}
@@ -155,7 +161,6 @@ def _checked_labels(where: str, labels: np.ndarray) -> np.ndarray:
 
 IMAGES_NAME = "images.npz"
 SUMS_NAME = "SHA256SUMS"
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # by Windows
 
 
 def find_source(name: str, data_root: Path) -> Source:
@@ -202,17 +207,10 @@ def check_name(name: str) -> None:
     """Refuse a name that is not a folder's own on every system.
 
     Raises:
-        InputError: if it has characters other than letters, digits, dash and underscore, does not
-            start with a letter or digit, is reserved, or is a known name in other case.
+        InputError: if it is none, or is a known name in other case.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise InputError(
-            f"the name of a data set must be letters, digits, dashes and underscores, got {name!r}"
-        )
-    if not name[0].isalnum():
-        raise InputError(f"the name of a data set must start with a letter or digit, got {name!r}")
-    if _RESERVED.fullmatch(name):
-        raise InputError(f"a data set cannot be called {name}: Windows has no folder of that name")
+    if problem := name_problem(name, dots=False):
+        raise InputError(f"the name of a data set {problem}")
     if name not in SOURCES and name.lower() in SOURCES:
         raise InputError(
             f"a data set of your own cannot be called {name}, did you mean {name.lower()}? "

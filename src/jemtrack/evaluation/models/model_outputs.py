@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from jemtrack.documents import refused_if_broken
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.inputs import check_logits
 
@@ -95,7 +95,7 @@ def load_outputs(content: bytes, where: str) -> StoredOutputs:
     Raises:
         InputError: when it is broken or something else.
     """
-    try:
+    with refused_if_broken(f"{where}:", "is not a whole file of models' outputs", "make it again"):
         tensors = load(content)
         labels_N = tensors.pop(_LABELS)
         models = sorted({name.partition("/")[0] for name in tensors})
@@ -103,6 +103,4 @@ def load_outputs(content: bytes, where: str) -> StoredOutputs:
             model: ModelOutputs(*(tensors[f"{model}/{each.name}"] for each in fields(ModelOutputs)))
             for model in models
         }
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{where}: is not a whole file of models' outputs ({error})") from error
     return StoredOutputs(outputs, labels_N)

@@ -4,7 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from jemtrack.parameters import AtLeastOne, Share, parameters
+from jemtrack.parameters import Share, parameters
+
+STEM_CHANNELS = 16
+N_GROUPS = 3
 
 NormName = Literal["none", "batch", "instance", "layer", "act"]
 
@@ -18,7 +21,9 @@ def _blocks_fit(depth: int) -> int:
     raise ValueError(f"must be 6n + 4 with n >= 1: {nearest}")
 
 
-Depth = Annotated[int, AfterValidator(_blocks_fit)]
+# No published network is deeper or wider; to build one of 60,000 layers takes minutes.
+Depth = Annotated[int, Field(le=1000), AfterValidator(_blocks_fit)]
+Width = Annotated[int, Field(ge=1, le=1000)]
 
 
 @parameters
@@ -34,7 +39,7 @@ class NetworkShape:
     """
 
     depth: Depth = 10
-    width: AtLeastOne = 2
+    width: Width = 2
     norm: NormName = "none"
     dropout_rate: Share = 0.0
     uncond: bool = False
@@ -50,6 +55,22 @@ class WideResNetShape(NetworkShape):
     """
 
     depth: Depth
-    width: AtLeastOne
+    width: Width
     channels: Literal[1, 3]
     n_classes: Annotated[int, Field(ge=2)]
+
+    @property
+    def n_weights(self) -> int:
+        """The weights of all convolutions and both heads."""
+        n_blocks, channels = (self.depth - 4) // 6, STEM_CHANNELS
+        count = 9 * self.channels * channels
+        for group in range(N_GROUPS):
+            wide = STEM_CHANNELS * self.width * 2**group
+            count += channels * wide * (9 + 1) + 9 * wide**2 * (2 * n_blocks - 1)
+            channels = wide
+        return count + channels * (self.n_classes + 1)
+
+    def n_activations(self, side: int) -> int:
+        """Count what the first group's convolutions keep of an image for its gradient."""
+        n_blocks = (self.depth - 4) // 6
+        return 2 * n_blocks * STEM_CHANNELS * self.width * side**2

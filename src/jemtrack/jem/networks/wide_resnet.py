@@ -12,10 +12,9 @@ from torch.nn.functional import leaky_relu
 
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.norms import make_norm
-from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.shape import STEM_CHANNELS, WideResNetShape
 
 NEGATIVE_SLOPE = 0.2
-STEM_CHANNELS = 16
 GROUP_STRIDES = (1, 2, 2)
 
 

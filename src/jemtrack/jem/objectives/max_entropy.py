@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jemtrack.errors import InputError
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.training.batches import Batch
 from jemtrack.jem.training.options import MaxEntropyOptions
@@ -64,6 +65,11 @@ class MaxEntropyObjective(MaxEntropyOptions, ABC):
     def _penalty(self, log_density_B: Tensor) -> Tensor:
         # The mean is not detached: the gradient includes how it moves with each image.
         spread_B = self.spread(log_density_B.mean() - log_density_B)
+        if spread_B.shape != log_density_B.shape:
+            raise InputError(
+                f"{type(self).__name__}.spread must return one number an image, of shape "
+                f"{tuple(log_density_B.shape)}, got {tuple(spread_B.shape)}"
+            )
         return spread_B.mean() if self.entropy_reduction == "mean" else spread_B.sum()
 
 

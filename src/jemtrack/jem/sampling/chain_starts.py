@@ -44,8 +44,7 @@ class GaussianStarts:
 
     def __init__(self, images: LabelledImages, n_classes: int) -> None:
         self.image_shape = images.images_NCHW.shape[1:]
-        if not bool(images.labels_N.bincount(minlength=n_classes).all()):
-            raise ParameterError("start must be uniform if a class has no training image")
+        check_each_class(images, n_classes)
         gaussians = [
             _gaussian(images.images_NCHW[images.labels_N == label]) for label in range(n_classes)
         ]
@@ -63,6 +62,16 @@ class GaussianStarts:
             drawn_BP = torch.addmm(means_BP, noise_BP, factor_PP.T)
             starts_BP = torch.where((labels_B == label)[:, None], drawn_BP, starts_BP)
         return starts_BP.view(-1, *self.image_shape)
+
+
+def check_each_class(images: LabelledImages, n_classes: int) -> None:
+    """Check that each class has an image to start from.
+
+    Raises:
+        ParameterError: if one has none.
+    """
+    if not bool(images.labels_N.bincount(minlength=n_classes).all()):
+        raise ParameterError("start must be uniform if a class has no training image")
 
 
 def _gaussian(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:

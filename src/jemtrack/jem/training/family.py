@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import is_pydantic_dataclass as has_checks
 
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.shape import NetworkShape
@@ -22,10 +23,10 @@ from jemtrack.parameters import (
     by_type,
     parameters,
 )
-from jemtrack.shared.class_path import ClassPath
+from jemtrack.shared.class_path import OBJECTIVE, ClassPath, Role
 from jemtrack.shared.components import imported
 from jemtrack.train.optimizers import Adam, OptimizerOptions
-from jemtrack.train.recipe import Recipe, Step, TrainingSettings, format_choice
+from jemtrack.train.recipe import Recipe, Step, TrainingSettings, format_choice, is_within
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from jemtrack.train.phase import Batches, Models, Objective, Validation
     from jemtrack.train.run import ModelMaker, Training
 
-PARTS = tuple(f"{NETWORK}.{part}" for part in ("trunk", "class_head", "energy_head"))
+PARTS = TRUNK, CLASS_HEAD, ENERGY_HEAD = tuple(
+    f"{NETWORK}.{part}" for part in ("trunk", "class_head", "energy_head")
+)
 _OBJECTIVES = "jemtrack.jem.objectives"
 
 
@@ -49,6 +52,10 @@ class ObjectiveForm:
 
     path: ClassVar[str] = ""
     metrics: ClassVar[tuple[str, ...] | None] = None
+
+    def reached(self, uncond: bool) -> frozenset[str]:
+        """Name the parts of a network that the loss may depend on; `uncond` is the network's."""
+        return frozenset(PARTS)
 
     def build(self) -> Objective:
         """Import and make the objective."""
@@ -66,9 +73,22 @@ class CrossEntropyForm(ObjectiveForm):
     path: ClassVar[str] = f"{_OBJECTIVES}.cross_entropy.CrossEntropy"
     metrics: ClassVar[tuple[str, ...]] = ("loss", "cross_entropy")
 
+    def reached(self, uncond: bool) -> frozenset[str]:
+        """Name all but the energy head."""
+        return frozenset({TRUNK, CLASS_HEAD})
+
 
 @parameters
-class MaxEntropyL1Form(MaxEntropyOptions, ObjectiveForm):
+class MaxEntropyForm(MaxEntropyOptions, ObjectiveForm):
+    """What both have in common."""
+
+    def reached(self, uncond: bool) -> frozenset[str]:
+        """Name the energy head only if the density, and so the penalty, is its output."""
+        return frozenset(PARTS if uncond and self.entropy_weight else (TRUNK, CLASS_HEAD))
+
+
+@parameters
+class MaxEntropyL1Form(MaxEntropyForm):
     """Maximum entropy by absolute deviations."""
 
     type: Literal["max_entropy_l1"] = "max_entropy_l1"
@@ -77,7 +97,7 @@ class MaxEntropyL1Form(MaxEntropyOptions, ObjectiveForm):
 
 
 @parameters
-class MaxEntropyL2Form(MaxEntropyOptions, ObjectiveForm):
+class MaxEntropyL2Form(MaxEntropyForm):
     """Maximum entropy by squared deviations."""
 
     type: Literal["max_entropy_l2"] = "max_entropy_l2"
@@ -95,10 +115,22 @@ class SampledJEMForm(SampledJEMOptions, ObjectiveForm):
         *("loss", "cross_entropy", "data_log_density", "sample_log_density"),
     )
 
+    def reached(self, uncond: bool) -> frozenset[str]:
+        """Name the heads of the terms that count: log p(x) is of the energy head if `uncond`."""
+        by_class = self.p_y_given_x_weight or self.p_x_y_weight
+        by_density = self.p_x_weight or self.energy_weight
+        return frozenset(
+            {TRUNK}
+            | ({CLASS_HEAD} if by_class or (by_density and not uncond) else set())
+            | ({ENERGY_HEAD} if by_density and uncond else set())
+        )
+
 
 @parameters
 class OwnObjective(ClassPath, ObjectiveForm):
     """An objective of the user's own, which may emit any metric."""
+
+    role: ClassVar[Role] = OBJECTIVE
 
     def build(self) -> Objective:
         """Import and make the objective.
@@ -106,8 +138,9 @@ class OwnObjective(ClassPath, ObjectiveForm):
         Raises:
             InputError: naming each option that does not fit.
         """
-        made: Objective = build(self.imported(), self.options, self.type)
-        return made
+        cls = self.imported()
+        made = build(cls, self.options, self.type) if has_checks(cls) else self.instantiate()
+        return cast("Objective", made)
 
 
 OBJECTIVES: dict[str, type[ObjectiveForm]] = {
@@ -205,10 +238,23 @@ class JemFamily:
         names = {form.path: name for name, form in OBJECTIVES.items()}
         return {"objective": {"type": names.get(path, "") if objective else ""}}
 
-    def check_data(self, settings: BatchArgs, data: DataSplits) -> None:
-        """Check that each class has as many images as are to be labelled."""
-        from jemtrack.jem.training.batches import pick_labelled
+    def recipe_problems(
+        self, recipe: Recipe, model: NetworkShape, objective: Objective | None
+    ) -> Iterator[ValueProblem]:
+        """Yield each step that trains no part which its loss depends on."""
+        for number, step in enumerate(cast("tuple[JemStep, ...]", recipe.steps)):
+            form = step.objective or _form_of(objective)
+            trained = {part for part in PARTS if not any(is_within(part, n) for n in step.frozen)}
+            if form and not trained & form.reached(model.uncond):
+                text = f"trains {', '.join(sorted(trained)) or 'nothing'} alone, on which the loss"
+                yield ValueProblem(("steps", number), f"{text} of {form.type} does not depend")
 
+    def check_data(self, model: NetworkShape, settings: BatchArgs, data: DataSplits) -> None:
+        """Check that the memory suffices, and each class has as many images as to be labelled."""
+        from jemtrack.jem.training.batches import pick_labelled
+        from jemtrack.jem.training.phases import check_sizes, network_shape
+
+        check_sizes(network_shape(model, data), settings, data)
         pick_labelled(data.train.labels_N, max(settings.labels_per_class, 0), data.seed)
 
     def objective_problems(
@@ -274,6 +320,13 @@ class JemFamily:
         from jemtrack.jem.networks.model_file import load_model
 
         return {NETWORK: load_model(path).model}
+
+
+def _form_of(objective: Objective | None) -> ObjectiveForm | None:
+    """Return the form of one of the known objectives; None for another."""
+    path = f"{type(objective).__module__}.{type(objective).__qualname__}"
+    form = next((each for each in OBJECTIVES.values() if each.path == path), None)
+    return form(**dataclasses.asdict(cast(Any, objective))) if form else None
 
 
 FAMILY = JemFamily()

@@ -15,10 +15,12 @@ from jemtrack.jem.networks.inference import predict, validation_metrics
 from jemtrack.jem.networks.model_file import load_weights_into
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
+from jemtrack.jem.sampling.chain_starts import check_each_class
 from jemtrack.jem.sampling.langevin import LangevinSampler, chain_log_density
 from jemtrack.jem.training.batches import TrainingBatches, pick_labelled
 from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import parameter_names
+from jemtrack.shared.hardware import check_memory
 from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.phase import Batches, Models, Objective, Validation
 from jemtrack.train.recipe import Recipe
@@ -63,6 +65,19 @@ def network_shape(model: NetworkShape, data: DataSplits) -> WideResNetShape:
         channels=data.train.images_NCHW.shape[1],  # type: ignore[arg-type]
         n_classes=data.n_classes,
     )
+
+
+def check_sizes(shape: WideResNetShape, settings: BatchArgs, data: DataSplits) -> None:
+    """Check that the network, its gradient and a batch can be in memory.
+
+    Raises:
+        ParameterError: if they cannot, with the bytes that they would take.
+    """
+    weights = 2 * 4 * shape.n_weights
+    check_memory("width", shape.width, weights)
+    n_images = min(settings.batch_size, len(data.train))
+    batch = 4 * n_images * shape.n_activations(data.train.images_NCHW.shape[-1])
+    check_memory("batch_size", settings.batch_size, weights + batch)
 
 
 def initial_network(shape: WideResNetShape, start: Path | None = None) -> JointEnergyModel:
@@ -122,6 +137,10 @@ def check_objective(objective: Objective | None, settings: BatchArgs, data: Data
     Raises:
         ParameterError: if it does not fit the training.
     """
+    size = getattr(objective, "buffer_size", 0)
+    check_memory("buffer_size", size, 4 * size * data.train.images_NCHW.shape[1:].numel())
+    if getattr(objective, "start", None) == "class_gaussians":
+        check_each_class(data.train, data.n_classes)
     if objective is not None and hasattr(objective, "check_training"):
         objective.check_training(**_training(settings, data))
 
