@@ -194,25 +194,11 @@ def test_outliers_are_those_that_were_asked_for():
     }
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: outliers(partners=["fog"]), r"PrepareOutliers\.params\.partners must be of"),
-        (
-            lambda: ran(
-                MeasureRobustness(
-                    data=prepared_file(),
-                    models=models(1),
-                    params=RobustnessArgs(corruptions=["fog"]),
-                )
-            ),
-            r"MeasureRobustness\.params\.corruptions must be of gaussian_noise.*'fog'",
-        ),
-    ],
-)
-def test_what_is_not_known_is_named_by_its_parameter(make, message):
-    with pytest.raises(SystemExit, match=rf"params\.yaml: {message}"):
-        make()
+def test_a_kind_of_outliers_that_is_not_known_is_named_by_its_parameter():
+    with pytest.raises(
+        SystemExit, match=r"params\.yaml: PrepareOutliers\.params\.partners must be"
+    ):
+        outliers(partners=["fog"])
 
 
 def test_corruptions_cost_accuracy_and_attacks_more_so(capsys):

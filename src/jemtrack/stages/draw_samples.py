@@ -77,7 +77,7 @@ class DrawSamples(Stage):
     sampler: LangevinSampler = zntrack.deps(
         default_factory=lambda: LangevinSampler(n_steps=200, pixel_clamp=True)
     )
-    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json", cache=False)
+    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json")
     grids: Path = plot(zntrack.nwd / "grids")
     energies: Path = plot(zntrack.nwd / "energies", x="step", y="energy")
 

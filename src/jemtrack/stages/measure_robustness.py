@@ -107,7 +107,7 @@ class MeasureRobustness(Stage):
     data: Path = zntrack.deps_path()
     models: list[Path] = zntrack.deps_path()
     params: RobustnessArgs = zntrack.deps(default_factory=RobustnessArgs)
-    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json", cache=False)
+    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json")
     curves: Path = plot(zntrack.nwd / "curves", x="strength", y="accuracy", template="robustness")
     tables: Path = zntrack.outs_path(zntrack.nwd / "tables")
 

@@ -53,7 +53,7 @@ class Trainer(Stage):
     model: Path = zntrack.outs_path(
         zntrack.nwd / "model.safetensors", metadata={"artifact": "model"}
     )
-    metrics: Path = zntrack.outs_path(zntrack.nwd / "metrics.json", cache=False)
+    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
     history: Path = plot(
         zntrack.nwd / "history.csv", x="epoch", y=["train_loss", "valid_nll", "valid_accuracy"]
     )
