@@ -16,6 +16,7 @@ from jemtrack.errors import InputError
 from jemtrack.evaluation.models.outlier_detection import MEAN
 from jemtrack.evaluation.models.results import SIGNIFICANT, metrics_of, read_tables
 from jemtrack.evaluation.report.summary import LOWER_IS_BETTER, not_worse
+from jemtrack.project.provenance import environment_differences
 
 NODES = Path("nodes")
 _WITHOUT_TERMINAL = 120
@@ -54,11 +55,13 @@ class Results(NamedTuple):
         evaluations: by evaluation, all measures by model.
         others: by stage, such as MeasureRobustness, measures by model.
         costs: by stage, seconds and memory.
+        environments: by stage, versions and the processor, on which a result depends, too.
     """
 
     evaluations: dict[str, Measures]
     others: dict[str, Measures]
     costs: dict[str, dict[str, float]]
+    environments: dict[str, dict[str, str]]
 
 
 def results() -> Results:
@@ -70,6 +73,7 @@ def results() -> Results:
     costs = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/resources.json"))}
     if not costs:
         raise InputError(f"{NODES}/ has no results yet: run `dvc repro`")
+    environments = {stage: found.pop("environment", {}) for stage, found in costs.items()}
     others = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/metrics.json"))}
     return Results(
         {
@@ -82,6 +86,7 @@ def results() -> Results:
             if content and all(isinstance(entry, dict) for entry in content.values())
         },
         costs,
+        environments,
     )
 
 
@@ -110,6 +115,8 @@ def show(
         return
     if found.evaluations:
         console.print(*_LEGEND, sep="\n", style="dim", highlight=False)
+    for line in environment_differences(found.environments):
+        console.print(line, highlight=False)
     for path in sorted(NODES.glob("*/report.html")):
         console.print(f"Report: [link={path.absolute().as_uri()}]{path}[/link]", highlight=False)
     if not every:

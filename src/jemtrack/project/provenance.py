@@ -191,7 +191,8 @@ def environment_differences(environments: Mapping[str, Mapping[str, str]]) -> li
     for name in names:
         stages: dict[str, list[str]] = {}
         for stage, found in environments.items():
-            stages.setdefault(found.get(name, "none"), []).append(stage)
+            if name in found:
+                stages.setdefault(found[name], []).append(stage)
         if len(stages) > 1:
             sides = (f"{value} ({', '.join(made)})" for value, made in stages.items())
             lines.append(f"made with another {name}: {'; '.join(sides)}")
