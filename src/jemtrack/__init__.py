@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 # DVC runs a queued experiment in a copy of the project under `.dvc/tmp`. There, an editable install
 # would import the current code of the checkout instead of the copy's: import from the copy. No
@@ -15,3 +16,12 @@ for _folder in (Path.cwd(), *Path.cwd().parents):
             del sys.modules[__name__]
             importlib.import_module(__name__)
         break
+
+
+def __getattr__(name: str) -> Any:
+    """Look up what takes a while to import when it is first used (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jemtrack
 from jemtrack.errors import InputError, exit_status, problem_text
 from jemtrack.files import find_root, path_problem
 
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jemtrack", description="Joint energy models as reproducible DVC stages."
     )
+    parser.add_argument("--version", action="version", version=f"jemtrack {jemtrack.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     for add in (_add_graph, _add_recipes, _add_trainings, _add_bench):
