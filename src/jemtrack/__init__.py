@@ -3,7 +3,12 @@
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jemtrack.jem.trained_model import TrainedModel, load_model
+
+__all__ = ["TrainedModel", "load_model"]
 
 # DVC runs a queued experiment in a copy of the project under `.dvc/tmp`. There, an editable install
 # would import the current code of the checkout instead of the copy's: import from the copy. No
@@ -24,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version(__name__)
+    if name in __all__:
+        from jemtrack.jem import trained_model
+
+        return getattr(trained_model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
