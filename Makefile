@@ -62,7 +62,7 @@ figures: .venv/.installed-dev
 
 # What the default graph needs; .installed-dev adds the tools for tests and the optional trackers.
 .venv/.installed: pyproject.toml pdm.local.lock .venv/bin/python
-	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod
+	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all
 	touch $@
 
 .venv/.installed-dev: pyproject.toml pdm.local.lock .venv/bin/python

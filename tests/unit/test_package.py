@@ -1,5 +1,6 @@
 """What the installed package promises: its version, and that it imports light."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,24 @@ import jemtrack
 from jemtrack.commands.main import main
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+MODULES = {
+    re.match(r"\w+", package)[0]
+    for name in ("dvc", "notebooks", "plots")
+    for package in EXTRAS[name]
+} | {"IPython", "execnb", "fastcore", "nbformat", "PIL"}
+# A process that finds no module of these extras.
+WITHOUT_EXTRAS = f"""
+import importlib, pkgutil, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {MODULES}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Absent())
+import jemtrack
+from jemtrack.commands.main import main
+"""
 
 
 def run_python(code: str) -> str:
@@ -37,6 +56,43 @@ def test_its_types_are_public():
 def test_importing_it_imports_no_library():
     loaded = run_python("import sys, jemtrack; print(*sys.modules)").split()
     assert not {"torch", "numpy", "pandas", "pydantic", "zntrack", "dvc"} & {*loaded}
+
+
+def test_the_library_does_without_the_extras():
+    run_python(
+        f"""{WITHOUT_EXTRAS}
+for name in ("evaluation", "jem", "train", "commands.train"):
+    module = importlib.import_module(f"jemtrack.{{name}}")
+    for each in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{{module.__name__}}."):
+        if each.name.rpartition(".")[2] not in {{"page", "pictures"}}:  # of the report
+            importlib.import_module(each.name)
+assert jemtrack.load_model
+"""
+    )
+
+
+def test_a_recipe_is_checked_without_the_extras():
+    recipe = str(Path(__file__).parents[2] / "recipes" / "two_phase.yaml")
+    assert recipe in run_python(f"{WITHOUT_EXTRAS}\nmain(['validate', {recipe!r}])")
+
+
+def test_a_command_names_the_extra_that_it_lacks(tmp_path):
+    lines = run_python(
+        f"""{WITHOUT_EXTRAS}
+import contextlib, os
+os.chdir({str(tmp_path)!r})
+with contextlib.redirect_stderr(sys.stdout):
+    for arguments in (["data", "digits"], ["graph"], ["exps"], ["notebook", "mine.ipynb"]):
+        assert main(arguments) == 1
+"""
+    ).splitlines()
+    where = ", not installed here: pip install 'jemtrack"
+    assert [line.removeprefix("jemtrack: this needs ") for line in lines] == [
+        f"dvc{where}[dvc]'",
+        f"ruamel{where}[dvc]'",
+        f"dvc{where}[dvc]'",
+        f"pyflakes{where}[notebooks]'",
+    ]
 
 
 def test_an_unknown_name_is_an_attribute_error():

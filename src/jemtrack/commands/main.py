@@ -4,9 +4,11 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `jemtrack show | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        if not (extra := _extra_of(error.name or "")):
+            raise
+        install = f"pip install 'jemtrack[{extra}]'"
+        print(f"jemtrack: this needs {error.name}, not installed here: {install}", file=sys.stderr)
+        return 1
     except (InputError, OSError) as error:
         print(f"jemtrack: {problem_text(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"jemtrack: {interrupt or 'interrupted'}", file=sys.stderr)
         return exit_status(interrupt)
+
+
+def _extra_of(module: str) -> str | None:
+    """Find the optional dependencies (extra) of jemtrack that contain the package of `module`."""
+    package = module.partition(".")[0]
+    for requirement in requires("jemtrack") or ():
+        found = re.match(r"(\w+).*; extra == .(\w+).", requirement)  # ruamel: of ruamel-yaml
+        if found and found[1] == package:
+            return found[2]
+    return None
 
 
 def _rebase(options: argparse.Namespace, here: Path, root: Path) -> None:
@@ -200,6 +218,7 @@ def _add_bench(commands: Commands) -> None:
 def _data(options: argparse.Namespace) -> None:
     from jemtrack.data.sources.fetch import fetch
 
+    importlib.import_module("dvc")  # if it is missing, say so before a download
     root = options.root or Path("data")
     for path in fetch(options.name, root, options.given):
         print(path)
