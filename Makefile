@@ -17,7 +17,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: repro fashion-mnist mnist test soak test-data test-browser check figures
+.PHONY: repro fashion-mnist mnist test soak test-data test-browser check dist figures
 repro: .venv/.installed
 	jemtrack data digits
 	jemtrack check
@@ -56,6 +56,13 @@ check: .venv/.installed-dev
 	ruff check
 	mypy
 	lint-imports
+
+# Wheel and sdist in dist/; the wheel is installed into a fresh environment and used there.
+dist: .venv/.installed-dev
+	rm -rf dist
+	$(PDM) build
+	twine check --strict dist/*
+	.ci/use_wheel dist/*.whl
 
 figures: .venv/.installed-dev
 	python docs/figures.py
