@@ -8,11 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import yaml
 
 import jemtrack
 from jemtrack.commands.main import main
 
-PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+PROJECT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 MODULES = {
@@ -39,14 +41,16 @@ def run_python(code: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_version_is_that_of_pyproject_and_the_changelog(capsys):
+def test_the_version_is_that_of_pyproject_changelog_and_citation(capsys):
     version = PYPROJECT["project"]["version"]
     assert jemtrack.__version__ == version
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"jemtrack {version}\n"
-    changelog = Path(__file__).parents[2] / "CHANGELOG.md"
-    assert f"\n## [{version}] - " in changelog.read_text()
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    released = f"\n## [{version}] - {citation['date-released']}\n"
+    assert released in (PROJECT / "CHANGELOG.md").read_text()
 
 
 def test_its_types_are_public():
@@ -72,7 +76,7 @@ assert jemtrack.load_model
 
 
 def test_a_recipe_is_checked_without_the_extras():
-    recipe = str(Path(__file__).parents[2] / "recipes" / "two_phase.yaml")
+    recipe = str(PROJECT / "recipes" / "two_phase.yaml")
     assert recipe in run_python(f"{WITHOUT_EXTRAS}\nmain(['validate', {recipe!r}])")
 
 
