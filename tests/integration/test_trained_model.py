@@ -75,7 +75,8 @@ def test_it_draws_what_the_stage_draws(model, data):
     drawn = model.sample(labels, (8, 8), sampler=sampler, seed=data.seed)
     grid = Image.open(folder / "grids" / "MaxEntropyL2.png").reduce(4)
     np.testing.assert_array_equal(np.asarray(grid), image_grid(drawn, 2))
-    assert model.sample(3, (8, 8), sampler=sampler).shape == (3, 1, 8, 8)
+    in_turn = model.sample(3, (8, 8), sampler=sampler)
+    assert in_turn.equal(model.sample(np.arange(3, dtype=np.int32), (8, 8), sampler=sampler))
 
 
 def test_pixels_are_bytes_or_in_the_range_of_the_network(model, data):
@@ -83,6 +84,8 @@ def test_pixels_are_bytes_or_in_the_range_of_the_network(model, data):
     expected = model.predict(images)
     for same in (images.numpy(), to_unit_range(images), to_unit_range(images).double().numpy()):
         torch.testing.assert_close(model.predict(same), expected)
+    flipped = images.flip(3)
+    torch.testing.assert_close(model.predict(flipped), model.predict(images.numpy()[..., ::-1]))
 
 
 def test_the_use_that_the_readme_shows_runs(project, data):
@@ -119,7 +122,7 @@ def test_what_does_not_fit_is_refused_by_its_name(model, data):
     with pytest.raises(InputError, match="noise_seed is for uint8 images"):
         model.predict(to_unit_range(data.test.images_NCHW), noise_seed=1)
     for labels in (0, -1, [4], [-1], [0.5], [], [[0]]):
-        with pytest.raises(InputError, match="labels must be whole numbers from 0 to 3"):
+        with pytest.raises(InputError, match="labels must be N >= 1 or whole numbers from 0 to 3"):
             model.sample(labels, (8, 8))
     with pytest.raises(InputError, match=r"size must be \(H, W\), each >= 1"):
         model.sample(1, (0, 8))

@@ -7,11 +7,10 @@ Letters: N images, B batch, C channels in `NCHW` and classes in `NC`, H height, 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +38,7 @@ _LARGEST_PIXEL = 2.0
 _SCORES = ("log_density", "max_probability", "negative_entropy", "approximate_mass")
 
 Images = Tensor | np.ndarray
+Labels = Tensor | np.ndarray | Sequence[int]
 
 
 @dataclass
@@ -106,7 +106,7 @@ class TrainedModel:
 
     def sample(
         self,
-        labels: Tensor | list[int] | int,
+        labels: Labels | int,
         size: tuple[int, int],
         *,
         sampler: LangevinSampler | None = None,
@@ -134,7 +134,7 @@ class TrainedModel:
         sampler = sampler or LangevinSampler(n_steps=200, pixel_clamp=True)
         return class_samples(self.network, sampler, labels_N, start_NCHW, seed).pixels()
 
-    def calibrate(self, images: Images, labels: Any, *, noise_seed: int | None = None) -> float:
+    def calibrate(self, images: Images, labels: Labels, *, noise_seed: int | None = None) -> float:
         """Fit `temperature` on images that the model was not trained on; return it.
 
         It is the one at which their negative log likelihood is lowest (Guo et al. 2017).
@@ -159,6 +159,8 @@ class TrainedModel:
 
     def _batches(self, images: Images, noise_seed: int | None) -> Iterator[Tensor]:
         """Yield checked images as the network sees them, float32 (B, C, H, W)."""
+        if isinstance(images, np.ndarray):
+            images = np.ascontiguousarray(images)  # PyTorch takes no flipped view
         images_NCHW = torch.as_tensor(images)
         expected = f"(N, {self.shape.channels}, H, W)"
         if images_NCHW.ndim != 4 or images_NCHW.shape[1] != self.shape.channels:
@@ -176,19 +178,19 @@ class TrainedModel:
             raise InputError("images of floats must be in [-1, 1]: pass 0 to 255 as uint8")
         return iter(torch.split(images_NCHW.float(), _BATCH_SIZE))
 
-    def _labels(self, labels: Tensor | list[int] | int) -> Tensor:
+    def _labels(self, labels: Labels | int) -> Tensor:
+        """Check classes, or draw up as many as `labels` says; int64 (N,)."""
         n_classes = self.shape.n_classes
         if isinstance(labels, int):
-            labels_N = torch.arange(labels) % n_classes if labels > 0 else torch.empty(0)
-        else:
-            labels_N = torch.as_tensor(labels)
-        fits = labels_N.ndim == 1 and len(labels_N) and labels_N.dtype == torch.int64
+            labels = torch.arange(max(labels, 0)) % n_classes
+        labels_N = torch.as_tensor(labels)
+        fits = labels_N.ndim == 1 and len(labels_N) and not labels_N.is_floating_point()
         if not (fits and labels_N.min() >= 0 and labels_N.max() < n_classes):
             raise InputError(
-                f"labels must be whole numbers from 0 to {n_classes - 1}, (N,), or N >= 1, "
+                f"labels must be N >= 1 or whole numbers from 0 to {n_classes - 1}, (N,), "
                 f"got {format_value(labels)}"
             )
-        return labels_N
+        return labels_N.long()
 
 
 def load_model(
