@@ -41,7 +41,8 @@ def changed(status: dict[str, list[Any]], made: dict[str, str]) -> Iterator[str]
                 continue
             for kind, paths in entry.items():
                 for path, state in paths.items():
-                    if not (path in made and state in ABSENT):
+                    of_results = any(str(each) in made for each in (path, *Path(path).parents))
+                    if not (of_results and state in ABSENT):
                         yield f"{stage}: {kind}: {path}: {state}"
 
 

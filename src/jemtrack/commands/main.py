@@ -55,7 +55,7 @@ def _extra_of(module: str) -> str | None:
     package = module.partition(".")[0]
     for requirement in requires("jemtrack") or ():
         found = re.match(r"(\w+).*; extra == .(\w+).", requirement)  # ruamel: of ruamel-yaml
-        if found and found[1] == package:
+        if found and found[1] == package != "jemtrack":
             return found[2]
     return None
 
