@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _extra_of(module: str) -> str | None:
     """Find the optional dependencies (extra) of jemtrack that contain the package of `module`."""
+    from importlib.metadata import requires  # takes a while to import
+
     package = module.partition(".")[0]
     for requirement in requires("jemtrack") or ():
         found = re.match(r"(\w+).*; extra == .(\w+).", requirement)  # ruamel: of ruamel-yaml
@@ -83,11 +84,19 @@ def _revision(text: str) -> str:
     return text
 
 
+class _Version(argparse.Action):
+    """Print the version, which takes a while to look up, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"jemtrack {jemtrack.__version__}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jemtrack", description="Joint energy models as reproducible DVC stages."
     )
-    parser.add_argument("--version", action="version", version=f"jemtrack {jemtrack.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     for add in (_add_graph, _add_recipes, _add_trainings, _add_bench):
