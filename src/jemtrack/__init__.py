@@ -3,6 +3,12 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jemtrack.jem.trained_model import TrainedModel, load_model
+
+__all__ = ["TrainedModel", "load_model"]
 
 # DVC runs a queued experiment in a copy of the project under `.dvc/tmp`. There, an editable install
 # would import the current code of the checkout instead of the copy's: import from the copy. No
@@ -15,3 +21,16 @@ for _folder in (Path.cwd(), *Path.cwd().parents):
             del sys.modules[__name__]
             importlib.import_module(__name__)
         break
+
+
+def __getattr__(name: str) -> Any:
+    """Look up what takes a while to import when it is first used (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    if name in __all__:
+        from jemtrack.jem import trained_model
+
+        return getattr(trained_model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

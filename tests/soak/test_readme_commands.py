@@ -19,8 +19,9 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def add_the_trainer(project: Project) -> None:
-    names = re.findall(r"`(src/jemtrack/\S+\.py)`:\n\n```python", README)
-    for name, (_, text) in zip(names, blocks("python"), strict=True):
+    files = re.findall(r"`(src/jemtrack/\S+\.py)`:\n\n```python\n(.*?)```", README, re.S)
+    assert len(files) == 2
+    for name, text in files:
         (project.path / name).write_text(text)
     project.edit(
         "src/jemtrack/workflows/default.py",

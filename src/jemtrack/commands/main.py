@@ -4,12 +4,14 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jemtrack
 from jemtrack.errors import InputError, exit_status, problem_text
 from jemtrack.files import find_root, path_problem
 
@@ -33,12 +35,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `jemtrack show | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        if not (extra := _extra_of(error.name or "")):
+            raise
+        install = f"pip install 'jemtrack[{extra}]'"
+        print(f"jemtrack: this needs {error.name}, not installed here: {install}", file=sys.stderr)
+        return 1
     except (InputError, OSError) as error:
         print(f"jemtrack: {problem_text(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"jemtrack: {interrupt or 'interrupted'}", file=sys.stderr)
         return exit_status(interrupt)
+
+
+def _extra_of(module: str) -> str | None:
+    """Find the optional dependencies (extra) of jemtrack that contain the package of `module`."""
+    from importlib.metadata import requires  # takes a while to import
+
+    package = module.partition(".")[0]
+    for requirement in requires("jemtrack") or ():
+        found = re.match(r"(\w+).*; extra == .(\w+).", requirement)  # ruamel: of ruamel-yaml
+        if found and found[1] == package != "jemtrack":
+            return found[2]
+    return None
 
 
 def _rebase(options: argparse.Namespace, here: Path, root: Path) -> None:
@@ -64,10 +84,19 @@ def _revision(text: str) -> str:
     return text
 
 
+class _Version(argparse.Action):
+    """Print the version, which takes a while to look up, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"jemtrack {jemtrack.__version__}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jemtrack", description="Joint energy models as reproducible DVC stages."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     for add in (_add_graph, _add_recipes, _add_trainings, _add_bench):
@@ -198,6 +227,7 @@ def _add_bench(commands: Commands) -> None:
 def _data(options: argparse.Namespace) -> None:
     from jemtrack.data.sources.fetch import fetch
 
+    importlib.import_module("dvc")  # if it is missing, say so before a download
     root = options.root or Path("data")
     for path in fetch(options.name, root, options.given):
         print(path)
