@@ -82,10 +82,10 @@ def path_problem(path: str) -> str:
     if not path:
         return "must not be empty"
     if "\0" in path:
-        return "must not contain the character NUL"
+        return f"must not contain the character NUL, got {path[:100]!r}"
     longest = max(len(os.fsencode(part)) for part in path.split("/"))
     if longest > _LONGEST_PART or len(os.fsencode(path)) > _LONGEST_PATH:
-        return f"must be shorter: no file has a name of {longest} bytes"
+        return f"must be shorter, got {path[:100]!r}...: no file has a name of {longest} bytes"
     return ""
 
 
