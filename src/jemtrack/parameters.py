@@ -31,8 +31,8 @@ def _checked(problem: Callable[[str], str]) -> AfterValidator:
     """Make a validator of what `problem` explains."""
 
     def check(value: str) -> str:
-        if message := problem(value):
-            raise ValueError(message)
+        if message := problem(value):  # which has the value in it
+            raise PydanticCustomError("problem", "{text}", {"text": message})
         return value
 
     return AfterValidator(check)
