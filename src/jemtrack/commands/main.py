@@ -226,7 +226,7 @@ def _graph(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from jemtrack.commands.check import check
 
-    check()
+    print(check())
 
 
 def _compare(options: argparse.Namespace) -> None:
