@@ -162,6 +162,7 @@ def _add_recipes(commands: Commands) -> None:
 def _add_trainings(commands: Commands) -> None:
     """Add the commands for unfinished and for recorded trainings."""
     scratch = commands.add_parser("scratch", help="list unfinished trainings, or remove some")
+    scratch.add_argument("--keys", action="store_true", help="also list the trainings' keys")
     scratch.set_defaults(command=_scratch)
     prune = scratch.add_subparsers(metavar="prune").add_parser(
         "prune", help="remove those that are not resumable"
@@ -275,9 +276,9 @@ def _components(options: argparse.Namespace) -> None:
 
 
 def _scratch(options: argparse.Namespace) -> None:
-    from jemtrack.commands.scratch import training_lines
+    from jemtrack.commands.scratch import list_trainings
 
-    print(*training_lines(), sep="\n")
+    list_trainings(keys=options.keys)
 
 
 def _prune(options: argparse.Namespace) -> None:

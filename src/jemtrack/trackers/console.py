@@ -84,8 +84,6 @@ class Lines(Tracker):
                 self._log_progress(event.position.epoch, n_batches, event.metrics)
             case RunStart():
                 self._run = event.name
-                if event.position > Position():
-                    log.info(f"{self._run} | {format_resumption(event.position)}")
             case PhaseStart():
                 self._phase = event
             case EpochStart():
