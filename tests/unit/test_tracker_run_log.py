@@ -1,3 +1,5 @@
+import contextlib
+import io
 import logging
 
 from jemtrack.trackers.console import run_log
@@ -24,3 +26,11 @@ def test_warnings_alone_reach_a_screen_that_shows_a_bar(tmp_path, capsys):
     assert capsys.readouterr().err.endswith("] a warning\n")
     assert path.read_text().endswith(" a warning\n")
     assert "] a line\n" in path.read_text()
+
+
+def test_a_warning_goes_to_what_replaces_standard_error_meanwhile(capsys):
+    with run_log(None, on_screen=False), contextlib.redirect_stderr(io.StringIO()) as bar:
+        logging.getLogger("jemtrack").warning("a warning")
+
+    assert bar.getvalue().endswith("] a warning\n")
+    assert capsys.readouterr().err == ""

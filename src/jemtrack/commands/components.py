@@ -2,19 +2,16 @@
 
 import dataclasses
 import inspect
-import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING
 
+from jemtrack.commands.tables import table_console
 from jemtrack.errors import InputError
 from jemtrack.project.comments import field_comments
 from jemtrack.recipe.read import families
 from jemtrack.shared.components import CALLBACK, TRACKER, Component, Option, load_components
 from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS
-
-_WITHOUT_TERMINAL = 120
 
 
 def component_lines(word: str = "") -> Iterator[str]:
@@ -50,10 +47,9 @@ def _by_kind() -> Iterator[tuple[str, dict[str, type]]]:
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WITHOUT_TERMINAL
     return textwrap.wrap(
         text,
-        width,
+        table_console().width,
         initial_indent=" " * indent,
         subsequent_indent=" " * (indent + 4),
         break_long_words=False,

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -252,11 +252,12 @@ def default_trackers(history: Path, print_every: int) -> list[EventHandler]:
     return [HistoryCsv(path=str(history)), lines, *bar]
 
 
-class _OnScreen(logging.Handler):
-    """Writes to what is standard error at the moment: a progress bar stands in for it."""
+class _OnScreen(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error at the moment, which a progress bar replaces."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 @contextlib.contextmanager
@@ -265,7 +266,8 @@ def run_log(file: Path | None, *, on_screen: bool) -> Iterator[None]:
 
     Without `on_screen`, where a progress bar shows the rest, standard error gets warnings alone.
     """
-    handlers: list[logging.Handler] = [_OnScreen(logging.INFO if on_screen else logging.WARNING)]
+    handlers: list[logging.Handler] = [_OnScreen()]
+    handlers[0].setLevel(logging.INFO if on_screen else logging.WARNING)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file))
