@@ -160,8 +160,9 @@ def test_an_edit_during_the_training_is_noticed(edited, folder, monkeypatch, cap
     assert f"{edited} changed during the training, which is kept" in capsys.readouterr().err
     main(["scratch"])
     listed = capsys.readouterr().out
-    assert listed.startswith("mine-")
-    assert listed.endswith(f"not resumable: {folder / edited if edited == code.name else edited}\n")
+    what = folder / edited if edited == code.name else edited
+    assert listed.splitlines()[1].startswith("recipes/mine ")
+    assert listed.rstrip().endswith(f"not resumable: {what}")
 
     Path(edited).write_text(before)
     train("--out", "out")

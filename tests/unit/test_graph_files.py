@@ -441,3 +441,19 @@ def test_a_graph_that_is_killed_before_it_renames_its_files_changes_none(root, m
     assert texts() == before
     write_graph([trainer(), trainer("Third")])
     assert "Third" in read("params.yaml")
+
+
+def test_a_line_says_what_was_written(root, capsys):
+    write_graph([PrepareData()])
+    write_graph([PrepareData(), trainer()])
+    write_graph([PrepareData(params=DataArgs(seed=2)), trainer()])
+    write_graph([PrepareData(), trainer(load_path="model.safetensors")])
+    write_graph([PrepareData(), trainer(load_path="model.safetensors")])
+
+    assert capsys.readouterr().out.splitlines() == [
+        "dvc.yaml: 1 stage added; wrote versions.yaml, params.yaml, dvc.yaml, zntrack.json",
+        "dvc.yaml: 1 stage added; wrote params.yaml, dvc.yaml, zntrack.json",
+        "dvc.yaml: no stage changed; wrote params.yaml, zntrack.json",
+        "dvc.yaml: 1 stage changed; wrote params.yaml, dvc.yaml, zntrack.json",
+        "dvc.yaml: 2 stages, nothing to change",
+    ]

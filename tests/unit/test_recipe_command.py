@@ -1,5 +1,6 @@
 """`jemtrack validate` and `jemtrack components`, as they are typed."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,37 @@ def test_the_components_are_listed_with_their_options(capsys):
     )
     assert any(line.startswith("history (tracker): ") for line in lines)
     assert any(line.startswith("    every: int, required, >= 1: epochs between") for line in lines)
+    for name in ("sampled_jem (objective)", "AdamW (optimizer)", "StepLR (scheduler)"):
+        assert any(line.startswith(f"{name}: ") for line in lines)
+    assert "    step_size: default 1.0: of a chain, times the gradient of the log density" in lines
+
+
+def test_components_are_chosen_by_a_word_and_wrapped_between_words(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+
+    assert main(["components", "Ema"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ema (callback): Averages the weights of each"
+    assert lines[1] == "    model; the averages are validated and saved"
+    assert [line.split()[0] for line in lines if re.match(r" {4}\w+: ", line)] == [
+        *("adopt:", "decay:", "update_every:", "warm_up:"),
+    ]
+    assert max(map(len, lines)) <= 50
+    assert main(["components", "fog"]) == 1
+    assert "no component has 'fog' in its name or kind; there are" in capsys.readouterr().err
+
+
+def test_each_command_has_a_description_and_examples(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = "data graph check show compare exps notebook validate train components scratch replay"
+    for command in [*([name] for name in [*names.split(), "bench"]), ["scratch", "prune"]]:
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        text = capsys.readouterr().out
+        assert f"jemtrack {' '.join(command)}" in text.partition("\nexamples:\n")[2]
+        assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_modules_of_callbacks_and_trackers_import_nothing_heavy(root):

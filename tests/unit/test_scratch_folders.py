@@ -1,6 +1,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -75,7 +76,36 @@ def test_a_training_is_listed_with_what_it_is_good_for():
     assert training.changed == ()
     assert training.holder is None
     assert training.idle_seconds < 60
-    assert "1.0 MiB, 7 steps done, resumes at phase 2, epoch 5, batch 7, resumable" in training.line
+    assert training.n_bytes > 2**20
+    assert training.progress == "7 steps, phase 2, epoch 5"
+    assert training.status == "resumable"
+
+
+def test_a_table_of_80_columns_lists_trainings(capsys, monkeypatch):
+    break_off()
+    set_parameters(lr=0.2)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")  # of 80 columns, without styles
+
+    assert main(["scratch"]) == 0
+
+    header, *lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert header.split() == ["STAGE", "PROGRESS", "AGE", "SIZE", "STATUS"]
+    assert re.fullmatch(r"A +7 steps, phase 2, epoch 5 +\d s +1.0 MB +not .*", lines[0])
+    assert " ".join(" ".join(lines).split()).endswith("params.lr")
+    assert max(map(len, lines)) <= 80
+
+
+def test_without_a_terminal_each_training_is_a_line_with_its_key_if_asked_for(capsys):
+    first, other = break_off(), break_off("A-B")
+
+    assert main(["scratch", "--keys"]) == 0
+
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["A", "A-B"]
+    assert [line.split()[-2:] for line in lines] == [
+        ["resumable", folder.name.rpartition("-")[2]] for folder in (first, other)
+    ]
 
 
 def test_what_keeps_a_training_from_serving_is_named():
@@ -87,7 +117,7 @@ def test_what_keeps_a_training_from_serving_is_named():
     (training,) = unfinished_trainings()
 
     assert training.changed == ("params.lr", "code.py", "data.npz")
-    assert training.line.endswith("not resumable: params.lr, code.py, data.npz")
+    assert training.status == "not resumable: params.lr, code.py, data.npz"
     Path("dvc.yaml").write_text("stages: {}")
     assert unfinished_trainings()[0].changed == ("the stage A of dvc.yaml",)
 
@@ -99,7 +129,7 @@ def test_by_default_what_no_longer_serves_is_removed_and_said(capsys):
 
     assert not old.exists()
     assert new.exists()
-    assert capsys.readouterr().out == f"removed {old.name} (1.0 MiB)\n1.0 MiB freed\n"
+    assert capsys.readouterr().out == f"removed {old.name} (1.0 MB)\n1.0 MB freed\n"
 
 
 def test_stages_by_name_or_all_are_removed(capsys):
@@ -123,7 +153,7 @@ def test_what_a_process_holds_is_never_removed():
         assert folder.exists()
         assert unfinished_trainings()[0].holder == os.getpid()
 
-    assert said == [f"left {folder.name}: locked by process {os.getpid()}", "0.0 MiB freed"]
+    assert said == [f"left {folder.name}: locked by process {os.getpid()}", "0 bytes freed"]
 
 
 def test_a_stage_removes_its_other_trainings_after_two_weeks_and_no_sooner():

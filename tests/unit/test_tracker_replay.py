@@ -137,7 +137,7 @@ def test_the_console_can_be_told(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="jemtrack"):
         replay(record(tmp_path, whole_run()), [Lines(print_every=1)])
 
-    assert "Step joint (2/2) | Epoch 2/2 | Batch 3/3" in caplog.messages[-2]
+    assert "Phase joint (2/2) | Epoch 2/2 | Batch 3/3" in caplog.messages[-2]
 
 
 def test_a_run_that_goes_on_has_no_end(tmp_path):

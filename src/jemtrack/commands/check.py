@@ -9,6 +9,7 @@ from jemtrack.errors import InputError
 from jemtrack.project.code import code_deps
 from jemtrack.project.params import (
     DVC,
+    PARAMS,
     WRITTEN,
     Section,
     load_classes,
@@ -22,13 +23,15 @@ from jemtrack.project.params import (
     unknown_stages,
     version_problems,
 )
-from jemtrack.project.runtime import runtime_problems
+from jemtrack.project.runtime import RUNTIME, runtime_problems
 from jemtrack.stages.prepare_data import DataArgs, prepared
 from jemtrack.stages.trainer_checks import data_problems
 
 
-def check() -> None:
+def check() -> str:
     """Check params.yaml and the data it names, the code in dvc.yaml, versions and jemtrack.yaml.
+
+    Return a line that says what was checked.
 
     Raises:
         InputError: with a line for each problem, if there are any.
@@ -47,6 +50,8 @@ def check() -> None:
     ]
     if found:
         raise InputError("\n".join(found))
+    stages = f"{len(graph)} stage" + "s" * (len(graph) != 1)
+    return f"{stages}, {PARAMS}, data, versions and {RUNTIME}: no problems"
 
 
 def _data_problems(graph: dict[str, Any], valid: list[Section]) -> Iterator[str]:

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from jemtrack.commands.show import MEASURE_LABELS, table_console
+from jemtrack.commands.show import MEASURE_LABELS
+from jemtrack.commands.tables import table_console
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.comparison import MEASURES, compare_classifiers
 from jemtrack.evaluation.models.model_outputs import StoredOutputs

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from jemtrack.commands.show import table_console
+from jemtrack.commands.tables import table_console
 from jemtrack.errors import InputError
 from jemtrack.project.params import PARAMS
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,15 +105,49 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add(
+    commands: Commands, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Add a command, with `examples` at the end of its help."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description="\n".join(textwrap.wrap(description, 78)),
+        epilog="examples:\n" + textwrap.indent(examples, "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
 def _add_graph(commands: Commands) -> None:
     """Add the commands for data, stages and the graph."""
-    data = commands.add_parser("data", help="get a data set and pin it in data.dvc")
+    data = _add(
+        commands,
+        "data",
+        "get a data set and pin it in data.dvc",
+        "Download a data set, or copy it from files that you have; check it, and pin it in "
+        "data.dvc.",
+        "jemtrack data digits\njemtrack data mine --from images.npz",
+    )
     data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or a name of your own")
-    data.add_argument("--from", dest="given", type=_path, metavar="PATH", help="file or folder")
+    data.add_argument(
+        "--from",
+        dest="given",
+        type=_path,
+        metavar="PATH",
+        help="the file or folder that has it already",
+    )
     data.add_argument("--root", type=_path, metavar="FOLDER", help="where to put it (data)")
     data.set_defaults(command=_data)
 
-    graph = commands.add_parser("graph", help="write the graph into dvc.yaml and params.yaml")
+    graph = _add(
+        commands,
+        "graph",
+        "write the graph into dvc.yaml and params.yaml",
+        "Write the stages into dvc.yaml, params.yaml, zntrack.json and versions.yaml. What was "
+        "changed there by hand is kept.",
+        "jemtrack graph\njemtrack graph --workflow seeds --runs 3",
+    )
     graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
         "--workflow",
@@ -126,14 +161,22 @@ def _add_graph(commands: Commands) -> None:
     )
     graph.set_defaults(command=_graph)
 
-    check = commands.add_parser("check", help="check the parameters and the graph's files")
+    check = _add(
+        commands,
+        "check",
+        "check the parameters and the graph's files",
+        "Check params.yaml and the data that it names, dvc.yaml, versions.yaml and jemtrack.yaml, "
+        "without running anything. The exit status is 1 if there are problems.",
+        "jemtrack check && dvc repro",
+    )
     check.set_defaults(command=_check)
 
-    show = commands.add_parser(
+    show = _add(
+        commands,
         "show",
-        help="show the models side by side",
-        description="Show the main measures of each evaluation, a row for each model.",
-        epilog="example: jemtrack show --md >> RESULTS.md",
+        "show the models side by side",
+        "Show the main measures of each evaluation, a row for each model.",
+        "jemtrack show --md >> RESULTS.md",
     )
     form = show.add_mutually_exclusive_group()
     form.add_argument(
@@ -143,11 +186,12 @@ def _add_graph(commands: Commands) -> None:
     form.add_argument("--md", action="store_true", help="the main measures, as Markdown")
     show.set_defaults(command=_show)
 
-    compare = commands.add_parser(
+    compare = _add(
+        commands,
         "compare",
-        help="compare the evaluations of revisions",
-        description="Compare the evaluations of commits, branches, tags or experiments.",
-        epilog="example: jemtrack compare HEAD~1",
+        "compare the evaluations of revisions",
+        "Compare the evaluations of commits, branches, tags or experiments.",
+        "jemtrack compare HEAD~1",
     )
     compare.add_argument(
         "revisions",
@@ -158,42 +202,88 @@ def _add_graph(commands: Commands) -> None:
     )
     compare.set_defaults(command=_compare)
 
-    exps = commands.add_parser(
+    exps = _add(
+        commands,
         "exps",
-        help="list the experiments of a commit in five columns",
-        description="List the last commit and its experiments: what they changed, in which models.",
+        "list the experiments of a commit in five columns",
+        "List the last commit and its experiments: what they changed, in which models.",
+        "dvc exp run -S XEntropyAugmented.params.lr=0.002 && jemtrack exps",
     )
     exps.set_defaults(command=_exps)
 
-    notebook = commands.add_parser("notebook", help="export a notebook's cells to modules")
+    notebook = _add(
+        commands,
+        "notebook",
+        "export a notebook's cells to modules",
+        "Write the cells that a notebook marks for export into modules, so that stages can be made "
+        "of their classes.",
+        "jemtrack notebook notebooks/01_author_a_trainer.ipynb",
+    )
     notebook.add_argument("paths", nargs="+", type=_path, metavar="NOTEBOOK")
     notebook.set_defaults(command=_notebook)
 
 
 def _add_recipes(commands: Commands) -> None:
     """Add the commands for recipe files."""
-    validate = commands.add_parser("validate", help="check recipe files and summarise them")
+    validate = _add(
+        commands,
+        "validate",
+        "check recipe files and summarise them",
+        "Check recipe files, and print each problem with its line, or what the recipe will train.",
+        "jemtrack validate recipes/two_phase.yaml",
+    )
     validate.add_argument("paths", nargs="+", type=_path, metavar="FILE")
     validate.set_defaults(command=_validate)
 
-    train = commands.add_parser("train", help="train a recipe file outside of DVC, or resume it")
-    train.add_argument("--config", type=_path, required=True, metavar="FILE")
+    train = _add(
+        commands,
+        "train",
+        "train a recipe file outside of DVC, or resume it",
+        "Train by a recipe file, outside of DVC. If the training is interrupted, the same command "
+        "resumes it.",
+        "jemtrack train --config recipes/two_phase.yaml",
+    )
+    train.add_argument(
+        "--config", type=_path, required=True, metavar="FILE", help="the recipe file"
+    )
     train.add_argument("--out", type=_path, metavar="FOLDER", help="for the results (runs/<name>)")
     train.add_argument(
         "--validate-pipeline", action="store_true", help="check the file without training"
     )
     train.set_defaults(command=_train)
 
-    components = commands.add_parser("components", help="list callbacks, trackers, their options")
+    components = _add(
+        commands,
+        "components",
+        "list what a recipe can name, with its options",
+        "List the callbacks, trackers, objectives, optimizers and schedulers that a recipe can "
+        "name by their `type`, each with its options.",
+        "jemtrack components ema\njemtrack components optimizer",
+    )
+    components.add_argument(
+        "word", nargs="?", default="", metavar="WORD", help="list only those with this in the name"
+    )
     components.set_defaults(command=_components)
 
 
 def _add_trainings(commands: Commands) -> None:
     """Add the commands for unfinished and for recorded trainings."""
-    scratch = commands.add_parser("scratch", help="list unfinished trainings, or remove some")
+    scratch = _add(
+        commands,
+        "scratch",
+        "list unfinished trainings, or remove some",
+        "List the trainings that were interrupted: how far they have come, and "
+        "whether `dvc repro` resumes them.",
+        "jemtrack scratch\njemtrack scratch prune",
+    )
+    scratch.add_argument("--keys", action="store_true", help="also list the trainings' keys")
     scratch.set_defaults(command=_scratch)
-    prune = scratch.add_subparsers(metavar="prune").add_parser(
-        "prune", help="remove those that are not resumable"
+    prune = _add(
+        scratch.add_subparsers(metavar="[COMMAND]"),
+        "prune",
+        "remove those that are not resumable",
+        "Remove the unfinished trainings that are not resumable. One that is running is left.",
+        "jemtrack scratch prune\njemtrack scratch prune MaxEntropyL1",
     )
     chosen = prune.add_mutually_exclusive_group()
     chosen.add_argument("--all", dest="every", action="store_true", help="remove all of them")
@@ -202,7 +292,13 @@ def _add_trainings(commands: Commands) -> None:
     )
     prune.set_defaults(command=_prune)
 
-    replay = commands.add_parser("replay", help="send a record to the trackers of jemtrack.yaml")
+    replay = _add(
+        commands,
+        "replay",
+        "send a record to the trackers of jemtrack.yaml",
+        "Send the recorded events of a finished run to trackers, as if it ran again.",
+        "jemtrack replay nodes/MaxEntropyL1/record",
+    )
     replay.add_argument("records", nargs="+", type=_path, metavar="RECORD")
     replay.add_argument(
         "--config", type=_path, metavar="FILE", help="send it to the trackers of this recipe file"
@@ -212,13 +308,28 @@ def _add_trainings(commands: Commands) -> None:
 
 def _add_bench(commands: Commands) -> None:
     """Add the benchmarks, which only a checkout of the project has."""
-    bench = commands.add_parser("bench", help="time jemtrack against plain reference loops")
-    bench.add_argument("--row", dest="rows", nargs="+", action="extend", metavar="NAME")
-    bench.add_argument("--precision", metavar="fp32|bf16-mixed|both", help="of jemtrack")
-    bench.add_argument("--threads", type=int, metavar="N", help="of the CPU (2)")
+    bench = _add(
+        commands,
+        "bench",
+        "time jemtrack against plain reference loops",
+        "Time jemtrack and plain PyTorch loops in turns: a benchmark per row of the printed table.",
+        "jemtrack bench --row stage --images 2000 --epochs 2",
+    )
+    bench.add_argument(
+        "--row",
+        dest="rows",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="run only the benchmarks with these names in the table's first column (all)",
+    )
+    bench.add_argument("--precision", metavar="fp32|bf16-mixed|both", help="of jemtrack's side")
+    bench.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (2)")
     bench.add_argument("--turns", type=int, metavar="N", help="timed turns of each side")
-    bench.add_argument("--images", type=int, metavar="N", help="training images of the row stage")
-    bench.add_argument("--epochs", type=int, metavar="N", help="epochs of the row stage")
+    bench.add_argument(
+        "--images", type=int, metavar="N", help="training images of the benchmark `stage`"
+    )
+    bench.add_argument("--epochs", type=int, metavar="N", help="epochs of the benchmark `stage`")
     bench.add_argument("--profile", action="store_true", help="print the top costs of a step")
     bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # for tests
     bench.set_defaults(command=_bench)
@@ -256,7 +367,7 @@ def _graph(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from jemtrack.commands.check import check
 
-    check()
+    print(check())
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -299,15 +410,15 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _components(options: argparse.Namespace) -> None:
-    from jemtrack.shared.components import component_lines
+    from jemtrack.commands.components import component_lines
 
-    print(*component_lines(), sep="\n")
+    print(*component_lines(options.word), sep="\n")
 
 
 def _scratch(options: argparse.Namespace) -> None:
-    from jemtrack.commands.scratch import training_lines
+    from jemtrack.commands.scratch import list_trainings
 
-    print(*training_lines(), sep="\n")
+    list_trainings(keys=options.keys)
 
 
 def _prune(options: argparse.Namespace) -> None:

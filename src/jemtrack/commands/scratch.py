@@ -2,10 +2,15 @@
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich import filesize
+from rich.console import Console
+from rich.table import Table
 
 from jemtrack.errors import InputError
 from jemtrack.project.provenance import RECIPES, read_determinants, scratch_folder
@@ -21,7 +26,7 @@ from jemtrack.project.scratch import (
 )
 from jemtrack.train.checkpoint import FORMAT, CheckpointFile, newest_first
 
-_MIB = 2**20
+_ONE_LINE = 1000  # columns
 _MOST_NAMES = 3  # of what has changed, in a line
 
 
@@ -48,15 +53,17 @@ class UnfinishedTraining:
     changed: tuple[str, ...]
 
     @property
-    def line(self) -> str:
-        """The training in one line."""
-        locked = f", locked by process {self.holder}" if self.holder is not None else ""
+    def key(self) -> str:
+        """The digest of all that determines the training."""
+        return self.folder.name.rpartition("-")[2]
+
+    @property
+    def status(self) -> str:
+        """Whether a process trains it, and whether it can be resumed; if not, what changed."""
+        locked = f"locked by process {self.holder}, " if self.holder is not None else ""
         more = ", ..." if len(self.changed) > _MOST_NAMES else ""
         changed = f"not resumable: {', '.join(self.changed[:_MOST_NAMES])}{more}"
-        return (
-            f"{self.folder.name}: {_age(self.idle_seconds)} old, {self.n_bytes / _MIB:.1f} MiB, "
-            f"{self.progress}{locked}, {changed if self.changed else 'resumable'}"
-        )
+        return locked + (changed if self.changed else "resumable")
 
 
 def unfinished_trainings() -> list[UnfinishedTraining]:
@@ -86,12 +93,28 @@ def unfinished_trainings() -> list[UnfinishedTraining]:
     return sorted(found, key=lambda training: (training.stage, training.idle_seconds))
 
 
-def training_lines() -> Iterator[str]:
-    """Yield a line for each unfinished training, or one that says there are none."""
+def list_trainings(*, keys: bool = False) -> None:
+    """Print a row for each unfinished training, with its key if asked for.
+
+    With keys, or where there is no terminal, each is in one line, however long.
+    """
     found = unfinished_trainings()
-    yield from (training.line for training in found)
     if not found:
-        yield "no unfinished trainings"
+        print("no unfinished trainings")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("STAGE", overflow="fold")
+    for name in ("PROGRESS", "AGE", "SIZE"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("STATUS", overflow="fold", min_width=len("not resumable:"))
+    if keys:
+        table.add_column("KEY", no_wrap=True)
+    for training in found:
+        age, size = _age(training.idle_seconds), filesize.decimal(training.n_bytes)
+        key = [training.key] if keys else []
+        table.add_row(training.stage, training.progress, age, size, training.status, *key)
+    width = None if sys.stdout.isatty() and not keys else _ONE_LINE
+    Console(width=width, highlight=False, markup=False).print(table)
 
 
 def prune(stages: Sequence[str] = (), every: bool = False) -> Iterator[str]:
@@ -114,12 +137,12 @@ def prune(stages: Sequence[str] = (), every: bool = False) -> Iterator[str]:
         # A process may have locked it since it was listed, so the lock is tried again.
         if chosen and training.holder is None and remove_unless_locked(training.folder):
             n_bytes += training.n_bytes
-            yield f"removed {training.folder.name} ({training.n_bytes / _MIB:.1f} MiB)"
+            yield f"removed {training.folder.name} ({filesize.decimal(training.n_bytes)})"
         elif chosen:
             yield f"left {training.folder.name}: locked by process {training.holder}"
     for parent in (scratch_folder(), scratch_folder() / RECIPES):
         remove_leftovers(parent)
-    yield f"{n_bytes / _MIB:.1f} MiB freed"
+    yield f"{filesize.decimal(n_bytes)} freed"
 
 
 def _changed(folder: Path) -> tuple[str, ...]:
@@ -137,20 +160,21 @@ _BROKEN = (OSError, ValueError, KeyError, TypeError, RecursionError)
 
 
 def _progress(checkpoint: CheckpointFile) -> str:
-    """Describe the position that the training resumes at."""
-    done = f"{checkpoint.step} steps done"
+    """Describe how far the training has come: its steps, and the epoch that it resumes in."""
+    done = f"{checkpoint.step} steps"
     # Read the safetensors header alone, which is JSON: the tensors may take gigabytes.
     with contextlib.suppress(*_BROKEN), checkpoint.path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(size, checkpoint.path.stat().st_size)))
         state = json.loads(header["__metadata__"]["jemtrack"])["state"]
-        phase, epoch, batch = (number + 1 for number in state["position"]["$tuple"])
-        return f"{done}, resumes at phase {phase}, epoch {epoch}, batch {batch}"
+        phase, epoch, _ = (number + 1 for number in state["position"]["$tuple"])
+        in_phase = f"phase {phase}, " if phase > 1 else ""
+        return f"{done}, {in_phase}epoch {epoch}"
     return done
 
 
 def _age(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return f"{seconds:.0f} s"

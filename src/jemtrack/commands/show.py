@@ -1,7 +1,6 @@
 """Print the models side by side: the main measures, or all of them with each stage's costs."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from rich.box import MARKDOWN, SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from jemtrack.commands.tables import table_console
 from jemtrack.documents import parse_json, read_text
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.outlier_detection import MEAN
@@ -19,7 +19,6 @@ from jemtrack.evaluation.report.summary import LOWER_IS_BETTER, not_worse
 from jemtrack.project.provenance import environment_differences
 
 NODES = Path("nodes")
-_WITHOUT_TERMINAL = 120
 # The headline's columns in their order; they fit 80 characters beside the trainers' names. An arrow
 # points to the better end.
 MEASURE_LABELS = {
@@ -35,14 +34,6 @@ _LEGEND = (
     "AUROC: mean over the kinds of outliers, by log p~(x)",
     "corrupted: mean accuracy over all corruptions of the test images",
 )
-
-
-def table_console() -> Console:
-    """Return a console as wide as the terminal, or 120 columns if there is no terminal.
-
-    rich takes a notebook for a terminal, because Jupyter sets `FORCE_COLOR`; `isatty` does not.
-    """
-    return Console(width=None if sys.stdout.isatty() else _WITHOUT_TERMINAL)
 
 
 Measures = dict[str, dict[str, float]]  # by model and name

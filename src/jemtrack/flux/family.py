@@ -136,6 +136,7 @@ class FluxFamily:
     step: type[Step] = FluxStep
     shape: type = FluxShape
     settings: type = FluxSettings
+    objectives: Mapping[str, type] = {}
 
     def recipe_problems(self, recipe: Any, model: Any, objective: Any) -> Iterator[ValueProblem]:
         """Yield nothing: `own_problems` says it all."""

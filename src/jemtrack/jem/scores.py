@@ -9,13 +9,10 @@ more typical of the training images.
 Letters: N images, B batch, C channels in `BCHW` and classes in `logits_NC`, F features.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from jemtrack.data.images import LabelledImages
@@ -25,6 +22,7 @@ from jemtrack.evaluation.models.model_outputs import ModelOutputs
 from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model, trained_noise
+from jemtrack.shared.progress import track
 
 
 def run_models(
@@ -52,8 +50,7 @@ def run_models(
         InputError: when a model file is broken, or a model has diverged.
     """
     outputs = {}
-    console, has_terminal = Console(stderr=True), sys.stderr.isatty()
-    for path in track([*paths], "models", console=console, disable=not has_terminal):
+    for path in track([*paths], "Running the models"):
         model, _, notes = load_model(path)
         model.to(device)
         sigma = trained_noise(path, notes) if noise else 0.0

@@ -71,7 +71,8 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
         _merge_node(node, files)
     commented = [_comment(node, files[PARAMS].get(node.name)) for node in nodes]
     # A file with the same content keeps its formatting, to the last space.
-    changed = [path for path, content in files.items() if content != _read(path)]
+    original = {path: _read(path) for path in paths}
+    changed = [path for path, content in files.items() if content != original[path]]
     if any(commented) and PARAMS not in changed:
         changed.append(PARAMS)
     if edited := [str(path) for path in paths if _bytes(path) != before[path]]:
@@ -80,8 +81,24 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
             "run it again"
         )
     atomic_write_texts({path: _dumped(path, files[path]) for path in changed})
+    print(_summary(original[DVC].get("stages") or {}, files[DVC]["stages"], changed), flush=True)
     if run if no_exec is None else not no_exec:
         _reproduce([node.name for node in nodes])
+
+
+def _summary(before: dict[str, Any], after: dict[str, Any], changed: list[Path]) -> str:
+    """Say in a line which stages and files were written."""
+    if not changed:
+        return f"{DVC}: {_stages(len(after))}, nothing to change"
+    n_added = len(after.keys() - before.keys())
+    n_changed = sum(before[name] != after[name] for name in before.keys() & after.keys())
+    counts = [f"{_stages(n_added)} added"] * (n_added > 0)
+    counts += [f"{_stages(n_changed)} changed"] * (n_changed > 0)
+    return f"{DVC}: {', '.join(counts) or 'no stage changed'}; wrote {', '.join(map(str, changed))}"
+
+
+def _stages(count: int) -> str:
+    return f"{count} stage" + "s" * (count != 1)
 
 
 def _merge_node(node: Stage, files: Files) -> None:

@@ -6,7 +6,6 @@ path.
 
 import importlib
 import importlib.util
-import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -208,31 +207,6 @@ def load_components(kind: str) -> dict[str, type[Component]]:
             if cls.__module__.startswith(f"{package}.")
         }
     return dict(sorted(found.items()))
-
-
-def component_lines() -> Iterator[str]:
-    """Yield the lines of `jemtrack components`: each component, then its options."""
-    for kind in _PACKAGES:
-        for name, cls in load_components(kind).items():
-            yield f"{name} ({kind}): {_first_line(cls)}"
-            for option in cls.options():
-                default = "required" if option.required else f"default {option.default!r}"
-                bounds = _bounds(option.minimum, option.maximum, option.choices)
-                yield f"    {option.name}: {option.kind_name}, {default}{bounds}: {option.meaning}"
-
-
-def _first_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").partition("\n")[0]
-
-
-def _bounds(minimum: float | None, maximum: float | None, choices: tuple[object, ...]) -> str:
-    return "".join(
-        (
-            f", >= {minimum}" if minimum is not None else "",
-            f", <= {maximum}" if maximum is not None else "",
-            f", one of {', '.join(map(repr, choices))}" if choices else "",
-        )
-    )
 
 
 def load_extra(extra: str, module: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -85,7 +86,19 @@ def chosen_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-_CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use
+# What a container may use: bytes; and microseconds of CPUs in a period of so many.
+_CGROUP, _CGROUP_CPU = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "cpu.max"))
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use, by its affinity and its container's limit."""
+    # macOS and Windows have no affinity.
+    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if _CGROUP_CPU.is_file():
+        quota, period = _CGROUP_CPU.read_text().split()
+        if quota != "max":
+            count = min(count, max(int(quota) // int(period), 1))
+    return count
 
 
 def memory_bytes() -> int:

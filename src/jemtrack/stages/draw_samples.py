@@ -27,6 +27,7 @@ from jemtrack.shared.hardware import (
     chosen_device,
     keep_freed_memory,
 )
+from jemtrack.shared.progress import track
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
 
@@ -98,7 +99,7 @@ class DrawSamples(Stage):
         self.grids.mkdir(parents=True, exist_ok=True)
         self.energies.mkdir(parents=True, exist_ok=True)
         metrics = {}
-        for path in self.models:
+        for path in track(self.models, "Sampling from the models"):
             model, name = load_model(path)[0].to(device), path.parent.name
             drawn = class_samples(model, self.sampler, labels_N, start_NCHW, data.seed)
             drawn.energies.to_csv(self.energies / f"{name}.csv", index=False)

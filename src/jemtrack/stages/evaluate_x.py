@@ -27,6 +27,7 @@ from jemtrack.shared.hardware import (
     chosen_device,
     keep_freed_memory,
 )
+from jemtrack.shared.progress import say
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
 
@@ -116,6 +117,7 @@ class EvaluateX(Stage):
             batch_size=params.images_per_pass,
             device=chosen_device(params.device),
         )
+        say("Computing the measures, their intervals and the tests")
         results = evaluate(
             outputs,
             labels,

@@ -29,6 +29,7 @@ from jemtrack.shared.hardware import (
     chosen_device,
     keep_freed_memory,
 )
+from jemtrack.shared.progress import track
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
 
@@ -119,7 +120,10 @@ class MeasureRobustness(Stage):
         stream = generator(data.seed, "images of robustness")
         images = data.test[torch.randperm(len(data.test), generator=stream)[: self.params.n_images]]
         self.curves.mkdir(parents=True, exist_ok=True)
-        results = {path.parent.name: [*self._results(path, images, data)] for path in self.models}
+        results = {}
+        for path in self.models:
+            model, found = path.parent.name, self._results(path, images, data)
+            results[model] = [*track(found, f"Testing {model}", self._n_results())]
         metrics = {}
         for model, rows in results.items():
             table = pd.DataFrame([row.table_row() for row in rows])
@@ -133,6 +137,10 @@ class MeasureRobustness(Stage):
             print("no attacks: they need `pip install 'jemtrack[attacks]'`")
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         tracking.send({"params": self.params}, metrics, [self.metrics])
+
+    def _n_results(self) -> int:
+        radii = [*self.params.linf_radii, *self.params.l2_radii] if attacks_are_there() else []
+        return 1 + len(self.params.corruptions) * len(STRENGTHS) + len(radii)
 
     def _results(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[_Result]:
         model, _, notes = load_model(path)

@@ -13,6 +13,7 @@ from jemtrack.data.splits import ChosenFold, prepare
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.parameters import Name, PathText, parameters
 from jemtrack.project.params import PARAMS
+from jemtrack.shared.progress import say
 from jemtrack.stages.stage import Stage
 
 
@@ -53,7 +54,13 @@ class PrepareData(Stage):
 
     def compute(self) -> None:
         """Read the files, split the images, and write them to one safetensors file."""
-        prepared(self.name, self.params).save(self.images)
+        say(f"Reading {self.params.folder}")
+        data = prepared(self.name, self.params)
+        data.save(self.images)
+        say(
+            f"{len(data.train)} training, {len(data.valid)} validation and {len(data.test)} test "
+            f"images of {data.n_classes} classes"
+        )
 
     @classmethod
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:

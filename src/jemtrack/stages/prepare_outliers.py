@@ -12,6 +12,7 @@ from jemtrack.data.images import DataSplits, save_outliers
 from jemtrack.data.outliers import MADE, check_partners, make_outliers
 from jemtrack.parameters import Name, PathText, parameters
 from jemtrack.shared.hardware import check_memory
+from jemtrack.shared.progress import say
 from jemtrack.stages.stage import Stage
 
 
@@ -48,6 +49,7 @@ class PrepareOutliers(Stage):
         """Make or read the images, and write them into one file."""
         params, data = self.params, DataSplits.load(self.data)
         check_outliers(data, params)
+        say(f"Preparing outliers: {', '.join(params.partners)}")
         outliers = make_outliers(data, params.partners, params.n_images, Path(params.data_root))
         save_outliers(outliers, self.images)
 

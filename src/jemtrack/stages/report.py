@@ -14,6 +14,7 @@ from jemtrack.evaluation.models.model_outputs import load_outputs
 from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, metrics_of, read_tables
 from jemtrack.evaluation.report.content import PageContent, Robustness
 from jemtrack.project.params import PARAMS, VERSIONS, read_mapping
+from jemtrack.shared.progress import say
 from jemtrack.stages import report_inputs as inputs
 from jemtrack.stages.stage import Stage
 
@@ -58,6 +59,7 @@ class Report(Stage):
         # What draws takes a second to import.
         from jemtrack.evaluation.report.page import render
 
+        say("Drawing the figures of the report")
         self.report.write_text(render(self._content()))
         print(f"Report: {self.report}")
 

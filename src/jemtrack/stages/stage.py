@@ -37,7 +37,8 @@ from jemtrack.project.scratch import (
     restore_outs,
     resume_hint,
 )
-from jemtrack.shared.hardware import cpu_threads
+from jemtrack.shared.hardware import available_cpus, cpu_threads
+from jemtrack.shared.progress import say
 from jemtrack.stages import STARTED
 
 # ZnTrack reserves "_" for its groups, which jemtrack does not use.
@@ -126,7 +127,12 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         mark_finished(self.inputs)
 
     def _measured_compute(self) -> None:
-        n_threads = getattr(getattr(self, "params", None), "threads", None)
+        params = getattr(self, "params", None)
+        n_threads = getattr(params, "threads", None)
+        n_busy = (n_threads or 0) * getattr(params, "processes", 1)
+        if n_busy > (n_cpus := available_cpus()):
+            cpus = f"{n_cpus} CPU" + "s" * (n_cpus > 1)
+            say(f"{self.name}: {n_busy} threads on {cpus}; a smaller params.threads may be faster")
         with (
             measured(self.resources),
             cpu_threads(n_threads) if n_threads else contextlib.nullcontext(),

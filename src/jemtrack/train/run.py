@@ -125,6 +125,7 @@ class Family(Protocol):
     step: type[Step]  # the form of its steps
     shape: type  # the parameters class of the section `model`
     settings: type  # that of the section `training`, the recipe left out
+    objectives: Mapping[str, type]  # those that a step can name, by their `type`
 
     def usual_values(self, objective: Any) -> dict[str, Any]:
         """Return the raw values that serve steps which lack them, by the training's objective."""

@@ -231,6 +231,7 @@ class JemFamily:
     step: type[Step] = JemStep
     shape: type = NetworkShape
     settings: type = JemSettings
+    objectives: Mapping[str, type] = OBJECTIVES
 
     def usual_values(self, objective: Objective | None) -> dict[str, Any]:
         """Return the raw `objective` of steps that have none: None is one that is not known."""
