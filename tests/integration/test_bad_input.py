@@ -16,8 +16,11 @@ from torch import zeros
 from jemtrack.commands.main import main
 from jemtrack.data.sources.registry import SOURCES
 
-# The ends of the commands: what DVC and ZnTrack print around a message.
-AROUND = r"^(Running stage|Stage '|> zntrack|ERROR: failed|'data\.dvc'|Verifying|WARNING: |$)"
+# The ends of the commands: what DVC and ZnTrack print around a message, and a stage about its work.
+AROUND = (
+    r"^(Running stage|Stage '|> zntrack|ERROR: failed|'data\.dvc'|Verifying|WARNING: |"
+    "Reading data|Preparing outliers|$)"
+)
 
 
 def refused(project: Project, *targets: str) -> list[str]:

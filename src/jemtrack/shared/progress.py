@@ -4,9 +4,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich import progress
-from rich.console import Console
-
 T = TypeVar("T")
 
 
@@ -21,6 +18,10 @@ def track(items: Iterable[T], doing: str, total: int | None = None) -> Iterator[
     `total` is their number, for an iterable that has no length.
     """
     if sys.stderr.isatty():
+        # Imported here: every stage imports this module, and most run without a terminal.
+        from rich import progress
+        from rich.console import Console
+
         yield from progress.track(items, doing, total, console=Console(stderr=True))
         return
     say(doing)
