@@ -15,7 +15,7 @@ import yaml
 from jemtrack.commands.main import main
 from jemtrack.commands.scratch import prune, unfinished_trainings
 from jemtrack.errors import InputError
-from jemtrack.project.provenance import determinants
+from jemtrack.project.provenance import content_digests, determinants
 from jemtrack.project.scratch import locked, mark_finished, resumable
 
 DAY = 24 * 60 * 60
@@ -120,6 +120,21 @@ def test_what_keeps_a_training_from_serving_is_named():
     assert training.status == "not resumable: params.lr, code.py, data.npz"
     Path("dvc.yaml").write_text("stages: {}")
     assert unfinished_trainings()[0].changed == ("the stage A of dvc.yaml",)
+
+
+def test_what_dvc_ignores_changes_nothing(in_project, monkeypatch):
+    """An editor leaves files beside an open one; a graph may be in a folder below the root."""
+    Path(".dvcignore").write_text(".*.sw?\n")
+    Path("code").mkdir()
+    Path("code/a.py").write_text("a")
+    Path("workflows/b").mkdir(parents=True)
+    monkeypatch.chdir("workflows/b")
+    before = content_digests(["../../code"])
+
+    Path("../../code/.a.py.swp").write_text("open")
+    assert content_digests(["../../code"]) == before
+    Path("../../code/b.py").write_text("b")
+    assert content_digests(["../../code"]) != before
 
 
 def test_by_default_what_no_longer_serves_is_removed_and_said(capsys):

@@ -222,7 +222,7 @@ def _code(dep: Path) -> Iterator[Path]:
 def _digest(path: Path) -> str:
     if path.is_file():
         return _file_digest(path)
-    ignored = _ignored(Path(".dvcignore"))
+    ignored = _ignored()
     files = [each for each in sorted(path.rglob("*")) if each.is_file()]
     return scratch_key(
         [
@@ -233,8 +233,11 @@ def _digest(path: Path) -> str:
     )
 
 
-def _ignored(path: Path) -> pathspec.GitIgnoreSpec:
-    lines = path.read_text().splitlines() if path.exists() else []
+def _ignored() -> pathspec.GitIgnoreSpec:
+    """Read the .dvcignore of the project, whose root may be above the working directory."""
+    paths = (folder / ".dvcignore" for folder in (Path.cwd(), *Path.cwd().parents))
+    path = next((each for each in paths if each.exists()), None)
+    lines = path.read_text().splitlines() if path else []
     return pathspec.GitIgnoreSpec.from_lines([*lines, "__pycache__"])
 
 
