@@ -117,7 +117,7 @@ def test_a_changed_parameter_runs_its_stage_and_what_follows(whole_reproduced: P
         "nodes/EvaluateX/metrics/MaxEntropyL2.json",
         "nodes/MaxEntropyL2/metrics.json",
     )
-    assert [*changes] == [evaluated, trained]
+    assert {*changes} == {evaluated, trained}
     assert {"nll", "ece"} <= changes["nodes/EvaluateX/metrics/MaxEntropyL2.json"].keys()
 
     drawn = plots(whole_reproduced, "diff", "HEAD")
