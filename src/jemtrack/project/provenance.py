@@ -66,7 +66,7 @@ def scratch_key(determining: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass  # not frozen: Fabric hands no frozen one to the processes that it starts
 class Determinants:
     """All that the result of `stage` depends on.
 
