@@ -38,6 +38,8 @@ def digests(lock: str) -> dict[str, str]:
 def ended_equal(project: Project) -> None:
     """Hold that the experiment has the outs of a training that was not killed."""
     project.set(f"{STAGE}.params.sigma", 0.07)
+    # A finished training of a copy is kept: the dvc.lock here does not tell that it is recorded.
+    project.run("jemtrack", "scratch", "prune", "--all")
     assert "resumes at" not in project.run(*REPRO)
     (experiment,) = project.run("git", "for-each-ref", "--format=%(objectname)", EXPERIMENT).split()
     found = digests(project.run("git", "show", f"{experiment}:dvc.lock"))
