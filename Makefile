@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
+.PHONY: reliability help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -39,7 +39,9 @@ test: .venv/.installed-dev  ## run the tests, which takes minutes
 soak: .venv/.installed-dev  ## run the long tests
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal --hypothesis-profile thorough \
 		-m "soak or hypothesis"
-	OMP_NUM_THREADS=1 python benchmarks/reliability.py --kills 40
+
+reliability: .venv/.installed-dev  ## break a project at random and count what is lost
+	OMP_NUM_THREADS=1 python benchmarks/reliability.py
 
 # The whole of MNIST, from a package on PyPI, and of Fashion-MNIST, from a package of Debian.
 test-data: .venv/.installed-dev  ## run the tests on whole published data sets
