@@ -1,4 +1,4 @@
-"""Joint energy models as reproducible DVC stages."""
+"""Joint energy-based models as reproducible DVC stages."""
 
 import importlib
 import sys

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 UNFINISHED = "*.unfinished*"  # what a kill in `atomic_write` leaves
@@ -28,22 +29,22 @@ def atomic_write_texts(texts: Mapping[Path, str]) -> None:
 
 def atomic_write_all(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     """Write several files as `atomic_write` does; all are on the disk before one is renamed."""
-    unfinished: dict[Path, Path] = {}
-    for link, write in writers.items():
-        path = link.resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished[path] = path.with_stem(f"{path.stem}.unfinished")
-        try:
-            write(unfinished[path])
-            _flush(unfinished[path])
-        except OSError as error:
-            for each in unfinished.values():
+    targets = {link: link.resolve() for link in writers}
+    unfinished = {link: path.with_stem(f"{path.stem}.unfinished") for link, path in targets.items()}
+    try:
+        for link, write in writers.items():
+            targets[link].parent.mkdir(parents=True, exist_ok=True)
+            write(unfinished[link])
+            _flush(unfinished[link])
+        for link, path in targets.items():
+            unfinished[link].replace(path)
+            _flush(path.parent)  # a power cut could undo the rename
+    except OSError as error:
+        for each in unfinished.values():
+            with suppress(OSError):  # what was raised is the one to tell
                 each.unlink(missing_ok=True)
-            error.filename = str(link)  # the error of a full disk names no file
-            raise
-    for path, written in unfinished.items():
-        written.replace(path)
-        _flush(path.parent)  # a power cut could undo the rename
+        error.filename = str(link)  # the error of a full disk names no file
+        raise
 
 
 def _writer(text: str) -> Callable[[Path], object]:

@@ -13,6 +13,7 @@ import zntrack
 from pydantic import Field
 
 from jemtrack.errors import InputError
+from jemtrack.files import atomic_write_texts
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.parameters import parameters
 from jemtrack.project.graph import write_graph
@@ -457,3 +458,12 @@ def test_a_line_says_what_was_written(root, capsys):
         "dvc.yaml: 1 stage changed; wrote params.yaml, dvc.yaml, zntrack.json",
         "dvc.yaml: 2 stages, nothing to change",
     ]
+
+
+def test_a_folder_in_place_of_a_file_leaves_nothing_half_written(tmp_path):
+    (tmp_path / "b").mkdir()
+
+    with pytest.raises(OSError, match="Is a directory"):
+        atomic_write_texts({tmp_path / "b": "text"})
+
+    assert [*tmp_path.iterdir()] == [tmp_path / "b"]

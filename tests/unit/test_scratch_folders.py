@@ -208,6 +208,12 @@ def record(digest: str, seconds: float = 1) -> None:
     os.utime("dvc.lock", (time.time() + seconds,) * 2)
 
 
+def mark() -> Path:
+    """Find what says that a training has finished."""
+    (found,) = Path(".jemtrack").glob("*/finished.json")
+    return found
+
+
 WEIGHTS = hashlib.md5(b"weights").hexdigest()
 
 
@@ -218,6 +224,9 @@ WEIGHTS = hashlib.md5(b"weights").hexdigest()
         (lambda: record("of another model"), True),
         (lambda: record(WEIGHTS, seconds=-9), True),  # of an equal run before
         (lambda: record(WEIGHTS), False),
+        (lambda: Path("dvc.lock").write_text("stages:\n  A:\n    outs: ["), True),  # cut short
+        (lambda: (record(WEIGHTS), mark().write_text("[1]")), True),  # damaged
+        (lambda: (record(WEIGHTS), mark().write_bytes(b"\xff")), True),
     ],
 )
 def test_a_finished_training_is_kept_until_dvc_has_recorded_it(write_lock, kept, monkeypatch):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import dvc.api
-import yaml
 from dvc.exceptions import NotDvcRepoError
 from rich.box import SIMPLE
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from jemtrack.commands.tables import table_console
 from jemtrack.errors import InputError
-from jemtrack.project.params import PARAMS
+from jemtrack.project.params import PARAMS, read_mapping
 
 Row = Mapping[str, Any]
 _METRICS = "/metrics/"  # the folder of an evaluation, with a file for each model
@@ -32,11 +31,11 @@ def exps(console: Console | None = None) -> None:
     except NotDvcRepoError as error:
         raise InputError(f"{Path.cwd()} is not in a DVC project") from error
     rows = [row for row in found if row["rev"] != "workspace"]
-    stages = yaml.safe_load(PARAMS.read_text()) if PARAMS.exists() else {}
+    stages = read_mapping(PARAMS) if PARAMS.exists() else {}
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for title in ("experiment", "changed", "model", *_SHOWN.values()):
         table.add_column(title, justify="right" if title in _SHOWN.values() else "left")
-    for cells in table_rows(rows, [*(stages or {})]):
+    for cells in table_rows(rows, [*stages]):
         table.add_row(*cells)
     console.print(table)
     console.print("Compare: jemtrack compare EXPERIMENT; everything: dvc exp show", highlight=False)

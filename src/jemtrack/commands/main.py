@@ -95,12 +95,12 @@ class _Version(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="jemtrack", description="Joint energy models as reproducible DVC stages."
+        prog="jemtrack", description="Joint energy-based models as reproducible DVC stages."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for add in (_add_graph, _add_recipes, _add_trainings, _add_bench):
+    for add in (_add_graph, _add_evaluation, _add_recipes, _add_trainings, _add_bench):
         add(commands)
     return parser
 
@@ -171,6 +171,20 @@ def _add_graph(commands: Commands) -> None:
     )
     check.set_defaults(command=_check)
 
+    notebook = _add(
+        commands,
+        "notebook",
+        "export a notebook's cells to modules",
+        "Write the cells that a notebook marks for export into modules, so that stages can be made "
+        "of their classes.",
+        "jemtrack notebook notebooks/01_author_a_trainer.ipynb",
+    )
+    notebook.add_argument("paths", nargs="+", type=_path, metavar="NOTEBOOK")
+    notebook.set_defaults(command=_notebook)
+
+
+def _add_evaluation(commands: Commands) -> None:
+    """Add the commands that show and compare results."""
     show = _add(
         commands,
         "show",
@@ -210,17 +224,6 @@ def _add_graph(commands: Commands) -> None:
         "dvc exp run -S XEntropyAugmented.params.lr=0.002 && jemtrack exps",
     )
     exps.set_defaults(command=_exps)
-
-    notebook = _add(
-        commands,
-        "notebook",
-        "export a notebook's cells to modules",
-        "Write the cells that a notebook marks for export into modules, so that stages can be made "
-        "of their classes.",
-        "jemtrack notebook notebooks/01_author_a_trainer.ipynb",
-    )
-    notebook.add_argument("paths", nargs="+", type=_path, metavar="NOTEBOOK")
-    notebook.set_defaults(command=_notebook)
 
 
 def _add_recipes(commands: Commands) -> None:

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -166,8 +166,10 @@ def environment() -> dict[str, str]:
 
     PyTorch chooses its kernels by the processor, whose sums differ in the last digits.
     """
-    found = {name: version(name) for name in ("jemtrack", *DECISIVE)}
-    found |= {"python": platform.python_version(), "processor": _processor()}
+    found = {"python": platform.python_version(), "processor": _processor()}
+    for name in ("jemtrack", *DECISIVE):
+        with contextlib.suppress(PackageNotFoundError):  # jemtrack may be a folder on the path
+            found[name] = version(name)
     if torch := sys.modules.get("torch"):
         found["instructions"] = torch.backends.cpu.get_cpu_capability()
         if torch.cuda.is_available():

@@ -50,12 +50,16 @@ def locked(folder: Path) -> Iterator[FolderLock]:
             lock.keep = lock.keep or bool(newest_first(folder))
             raise
         finally:
-            with (folder / _WAITING).open("a") as waiting:
-                # Waiting processes hold shared locks on this file: an exclusive one proves there
-                # are none.
-                if not lock.keep and _try_lock(waiting, fcntl.LOCK_EX):
-                    _remove(folder)
+            if not lock.keep:
+                _remove_unless_awaited(folder)
             lock_file.close()
+
+
+def _remove_unless_awaited(folder: Path) -> None:
+    with (folder / _WAITING).open("a") as waiting:
+        # Waiting processes hold shared locks on this file: an exclusive one proves there are none.
+        if _try_lock(waiting, fcntl.LOCK_EX):
+            _remove(folder)
 
 
 def lock_holder(folder: Path) -> int | None:
@@ -209,8 +213,11 @@ def mark_finished(found: Determinants) -> None:
 def remove_recorded() -> None:
     """Remove finished trainings whose outs are in dvc.lock: DVC does not run them again."""
     for mark in scratch_folder().glob(f"*/{_FINISHED}"):
-        if _is_recorded(mark):
-            remove_unless_locked(mark.parent)
+        # Another stage may remove the mark meanwhile, and a kill may have left half a dvc.lock:
+        # what cannot be read is kept, and stops no stage.
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+            if _is_recorded(mark):
+                remove_unless_locked(mark.parent)
 
 
 def _is_recorded(mark: Path) -> bool:

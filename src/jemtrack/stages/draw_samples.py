@@ -65,8 +65,8 @@ class DrawSamples(Stage):
             the test images, are from those of test images.
         params: which chains.
         sampler: how a chain goes.
-        metrics: an object for each model; in git, but not among DVC's metrics, whose tables
-            would not fit a screen.
+        metrics: an object for each model; an output in DVC's cache, for as a DVC metric it would
+            add a column for each model and measure.
         grids: an image a model, with a row a class.
         energies: the energies along the chains, a file a model.
     """

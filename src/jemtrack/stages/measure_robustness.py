@@ -98,8 +98,8 @@ class MeasureRobustness(Stage):
         data: the file of prepared images.
         models: the trainers' model files; a trainer's folder is the model's name.
         params: what is done to the images.
-        metrics: an object for each model; in git, but not among DVC's metrics, whose tables
-            would not fit a screen.
+        metrics: an object for each model; an output in DVC's cache, for as a DVC metric it would
+            add a column for each model and measure.
         curves: accuracy by kind and strength, a file for each model.
         tables: mean accuracy over the strengths of each kind with intervals, and tests between
             models.

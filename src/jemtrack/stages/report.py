@@ -13,7 +13,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.evaluation.models.model_outputs import load_outputs
 from jemtrack.evaluation.models.results import FOLDERS, EvaluationResults, metrics_of, read_tables
 from jemtrack.evaluation.report.content import PageContent, Robustness
-from jemtrack.project.params import PARAMS, VERSIONS, read_mapping
+from jemtrack.project.params import PARAMS, read_mapping
 from jemtrack.shared.progress import say
 from jemtrack.stages import report_inputs as inputs
 from jemtrack.stages.stage import Stage
@@ -96,7 +96,7 @@ class Report(Stage):
             },
             data=inputs.data_facts(data, self.data),
             counts=inputs.class_counts(data),
-            environment=inputs.environment(read_mapping(VERSIONS)),
+            environment=inputs.environment(self.models),
             parameters={
                 stage: dict(_dotted(values))
                 for stage, values in read_mapping(self.parameters).items()

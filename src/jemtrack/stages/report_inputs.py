@@ -3,10 +3,9 @@
 import hashlib
 import io
 import json
-import os
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,9 +104,7 @@ def training_costs(model: Path, epochs: pd.DataFrame | None) -> dict[str, str]:
     found = {"weights": f"{sum(int(np.prod(shape)) for shape in shapes):,}"}
     if epochs is not None:
         found["epochs"] = str(len(epochs))
-    resources = model.with_name("resources.json")
-    if resources.exists():
-        costs = json.loads(resources.read_text())
+    if costs := _costs(model):
         found["seconds"] = f"{costs['seconds']:.0f}"
         found["peak memory (MiB)"] = f"{costs['peak_memory_mib']:.0f}"
     return found
@@ -139,14 +136,17 @@ def class_counts(data: DataSplits) -> pd.DataFrame:
     )
 
 
-def environment(versions: Mapping[str, str]) -> dict[str, str]:
-    """List versions and hardware of this machine, and the `versions` of the project."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {
-        "Python": platform.python_version(),
-        **dict(versions),
-        "CUDA": torch.version.cuda or "none",
-        "system": f"{platform.system()} {platform.machine()}",
-        "CPU cores": str(os.cpu_count()),
-        "GPU": gpu,
-    }
+def environment(models: Iterable[Path]) -> dict[str, str]:
+    """List the versions and the hardware that models were made with; those that differ, all."""
+    found: dict[str, dict[str, None]] = {}
+    for model in models:
+        for name, value in _costs(model).get("environment", {}).items():
+            found.setdefault(name, {})[value] = None
+    return {name: ", ".join(values) for name, values in found.items()}
+
+
+def _costs(model: Path) -> dict[str, Any]:
+    """Read what the stage that made a model has noted of its run; empty if it is not there."""
+    path = model.with_name("resources.json")
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found

@@ -40,8 +40,7 @@ class Trainer(Stage):
         recipe: `defaults`, `steps`, `divergence` and `callbacks` of the training, or the path of a
             recipe file; without steps it is the ordinary training by `params` and `objective`.
         model: the trained model.
-        metrics: the last epoch's losses, and what the model does on validation images; in git, but
-            not among DVC's metrics, which are those of EvaluateX.
+        metrics: the last epoch's losses, and what the model does on validation images.
         history: the same for each epoch.
         record: all that happened, in JSON lines with times; nothing depends on it.
     """

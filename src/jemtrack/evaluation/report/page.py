@@ -207,7 +207,7 @@ def _counts(counts: pd.DataFrame) -> Table | None:
 def _provenance(content: PageContent) -> dict[str, Any]:
     return {
         "data": words(["", content.facts["dataset"]], content.data),
-        "environment": words(["", "the report was written with"], content.environment),
+        "environment": words(["", "the models were made with"], content.environment),
         "md5": words(["model", "MD5 of its file"], content.facts["md5"]),
         "parameters": {
             stage: words(["parameter", "value"], values)
