@@ -31,13 +31,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, softplus
 from torch.nn.utils import get_total_norm
 
+from jemtrack.events.events import BatchEnd, Position
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.training.batches import Batch
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.shared.random_streams import generator
-from jemtrack.train.events import BatchEnd, Position
 from jemtrack.train.loop import gradient_norms
 from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Objective, Phase, Turn

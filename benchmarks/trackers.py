@@ -24,13 +24,8 @@ from typing import NamedTuple
 import psutil
 
 from jemtrack.errors import InputError
-from jemtrack.record.jsonl import JsonLines, LineFile
-from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.shared.components import TRACKER, load_components
-from jemtrack.shared.metrics import declare_metric
-from jemtrack.trackers.performance import Gauges, Performance
-from jemtrack.train.dispatcher import EventDispatcher
-from jemtrack.train.events import (
+from jemtrack.events.dispatcher import EventDispatcher
+from jemtrack.events.events import (
     BatchEnd,
     BatchStart,
     EpochEnd,
@@ -41,7 +36,12 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import EventHandler
+from jemtrack.events.handlers import EventHandler
+from jemtrack.record.jsonl import JsonLines, LineFile
+from jemtrack.record.paths import RunPaths, build_tracker
+from jemtrack.shared.components import TRACKER, load_components
+from jemtrack.shared.metrics import declare_metric
+from jemtrack.trackers.performance import Gauges, Performance
 from jemtrack.train.state import TrainState
 
 STEP_SECONDS = 0.1

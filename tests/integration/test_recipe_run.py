@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 
 from jemtrack.commands.main import main
 from jemtrack.data.sources.fetch import fetch
+from jemtrack.events.events import BatchEnd
+from jemtrack.events.handlers import Callback
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.record.jsonl import read_record
 from jemtrack.shared.components import Option
-from jemtrack.train.events import BatchEnd
-from jemtrack.train.handlers import Callback
 
 EXAMPLE = ROOT / "recipes" / "two_phase.yaml"
 CONFIG = Path("mine.yaml")
@@ -132,8 +132,8 @@ def test_another_file_or_folder_is_another_training(capsys):
 EDITING = """
 from pathlib import Path
 
-from jemtrack.train.events import BatchEnd
-from jemtrack.train.handlers import Callback
+from jemtrack.events.events import BatchEnd
+from jemtrack.events.handlers import Callback
 
 
 class Editing(Callback):

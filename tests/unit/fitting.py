@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from jemtrack.events.dispatcher import EventDispatcher
+from jemtrack.events.events import Event
+from jemtrack.events.handlers import Callback, Recorder
 from jemtrack.train.checkpoint_manager import CheckpointManager
-from jemtrack.train.dispatcher import EventDispatcher
-from jemtrack.train.events import Event
-from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.lifecycle import Lifecycle
 from jemtrack.train.loop import fit

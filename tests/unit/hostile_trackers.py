@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jemtrack.events.events import BatchEnd, BatchStart, Event, RunStart
+from jemtrack.events.handlers import Callback, Tracker
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import Option
 from jemtrack.trackers.base import CurveTracker
 from jemtrack.trackers.tensorboard import TensorBoard
-from jemtrack.train.events import BatchEnd, BatchStart, Event, RunStart
-from jemtrack.train.handlers import Callback, Tracker
 
 
 def upset() -> None:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
+from jemtrack.events.events import BatchEnd, EpochEnd, RunStart
+from jemtrack.events.handlers import Callback, Recorder
 from jemtrack.loops.pipeline import Pipeline
 from jemtrack.shared.components import Option
-from jemtrack.train.events import BatchEnd, EpochEnd, RunStart
-from jemtrack.train.handlers import Callback, Recorder
 
 N_EPOCHS = 3
 

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from jemtrack.events.events import BatchEnd, EpochEnd, Event
+from jemtrack.events.handlers import Callback, Recorder
 from jemtrack.shared.random_streams import generator
+from jemtrack.shared.serialization import to_bytes
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.events import BatchEnd, EpochEnd, Event
-from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Phase, Validation
 from jemtrack.train.recipe import Divergence, Step
 from jemtrack.train.run import Run
-from jemtrack.train.serialization import to_bytes
 from jemtrack.train.state import TrainState
 
 PHASES = ("first", "second")

@@ -16,8 +16,8 @@ from small_run import (
 
 from jemtrack.callbacks.best_weights import BestWeights
 from jemtrack.callbacks.ema import Ema
-from jemtrack.train.events import ArtifactSaved, Diverged, EpochEnd, RunEnd
-from jemtrack.train.handlers import Callback
+from jemtrack.events.events import ArtifactSaved, Diverged, EpochEnd, RunEnd
+from jemtrack.events.handlers import Callback
 
 # The best of all is after epoch 5, in the second phase; epoch 2 has the best of the first.
 VALUES = [2.0, 0.5, NAN, 0.5, 0.0, NAN, None, 1.0]

@@ -4,7 +4,7 @@ import pytest
 from small_run import NAN, BreakOff, assert_same, epochs, make_run, resumed
 
 from jemtrack.callbacks.early_stopping import EarlyStopping
-from jemtrack.train.events import PhaseEnd, RunEnd, Status
+from jemtrack.events.events import PhaseEnd, RunEnd, Status
 
 FALLING = [-1, -2, -3, -4]
 

@@ -7,8 +7,8 @@ from small_run import NAN, STEPS, BreakOff, assert_same, make_run, resumed
 
 from jemtrack.callbacks.ema import Ema
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
-from jemtrack.train.events import BatchEnd, Diverged, PhaseStart, RunStart
-from jemtrack.train.handlers import Callback
+from jemtrack.events.events import BatchEnd, Diverged, PhaseStart, RunStart
+from jemtrack.events.handlers import Callback
 from jemtrack.train.phase import Validation
 
 

@@ -2,8 +2,8 @@ import pytest
 from small_run import NAN, STEPS, BreakOff, assert_same, make_run, resumed, with_step
 
 from jemtrack.callbacks.learning_rate import LearningRate
+from jemtrack.events.events import Diverged, EpochStart, Measured
 from jemtrack.shared.metrics import check_metrics
-from jemtrack.train.events import Diverged, EpochStart, Measured
 from jemtrack.train.optimizers import ExponentialLR
 
 

@@ -3,8 +3,8 @@ from small_run import STEPS, BreakOff, assert_same, files, holds, make_run, resu
 
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.errors import InputError
-from jemtrack.train.events import ArtifactSaved, BatchEnd
-from jemtrack.train.handlers import Callback
+from jemtrack.events.events import ArtifactSaved, BatchEnd
+from jemtrack.events.handlers import Callback
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from jemtrack.callbacks.ema import Ema
 from jemtrack.callbacks.learning_rate import LearningRate
 from jemtrack.callbacks.periodic_weights import PeriodicWeights
 from jemtrack.errors import InputError
-from jemtrack.shared.components import CALLBACK, load_components
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     ArtifactSaved,
     BatchEnd,
     EpochEnd,
@@ -29,7 +28,8 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Callback, build_callback
+from jemtrack.events.handlers import Callback, build_callback
+from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.train.phase import Validation
 
 OPTIONS = {
@@ -96,9 +96,9 @@ def test_a_callback_that_raises_ends_the_run_as_failed(tmp_path, name, kind, fir
 
 
 OWN = '''
-from jemtrack.train.handlers import Callback
+from jemtrack.events.handlers import Callback
 from jemtrack.shared.components import Component, Option
-from jemtrack.train.events import EpochEnd
+from jemtrack.events.events import EpochEnd
 
 
 class StopAfter(Callback):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from jemtrack.events.events import Status
 from jemtrack.loops.pipeline_file import load_pipeline
 from jemtrack.record.jsonl import read_record
 from jemtrack.train.checkpoint import newest_first
-from jemtrack.train.events import Status
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "engine.md").read_text()

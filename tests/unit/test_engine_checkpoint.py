@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from jemtrack.shared.serialization import from_bytes, to_bytes
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.serialization import from_bytes, to_bytes
 
 NUMBERS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 TREES = st.recursive(

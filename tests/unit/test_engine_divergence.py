@@ -19,8 +19,7 @@ from torch import Tensor
 
 from jemtrack.callbacks.learning_rate import LearningRate
 from jemtrack.errors import TrainingDivergedError
-from jemtrack.record.jsonl import JsonLines, read_record
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     BatchEnd,
     BatchStart,
     Diverged,
@@ -35,7 +34,8 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Callback
+from jemtrack.events.handlers import Callback
+from jemtrack.record.jsonl import JsonLines, read_record
 from jemtrack.train.state import TrainState
 
 

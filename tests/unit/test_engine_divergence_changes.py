@@ -15,8 +15,8 @@ from small_run import (
 )
 
 from jemtrack.callbacks.learning_rate import LearningRate
+from jemtrack.events.events import BatchEnd, Diverged, Measured
 from jemtrack.shared.random_streams import random_state, restore_random_state, turn_random_state
-from jemtrack.train.events import BatchEnd, Diverged, Measured
 from jemtrack.train.optimizers import (
     SCHEDULERS,
     CosineAnnealingLR,

@@ -14,8 +14,8 @@ from small_run import (
 )
 
 from jemtrack.errors import TrainingDivergedError
-from jemtrack.train.events import BatchEnd, Diverged, Event
-from jemtrack.train.handlers import Callback
+from jemtrack.events.events import BatchEnd, Diverged, Event
+from jemtrack.events.handlers import Callback
 from jemtrack.train.state import TrainState
 
 

@@ -9,8 +9,7 @@ from small_run import with_step
 from torch import Tensor, nn
 
 from jemtrack.errors import InputError, TrainingDivergedError
-from jemtrack.shared.metrics import declare_metric
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     BatchEnd,
     BatchStart,
     EpochEnd,
@@ -22,7 +21,8 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import EventHandler, Recorder, Tracker
+from jemtrack.events.handlers import EventHandler, Recorder, Tracker
+from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Objective, Phase, Validation
 from jemtrack.train.recipe import Step

@@ -13,9 +13,9 @@ from fitting import fitted, rates_at
 from torch import nn
 
 from jemtrack.errors import InputError
+from jemtrack.events.events import BatchEnd, BatchStart, EpochEnd, EpochStart, PhaseEnd
 from jemtrack.parameters import parameters
 from jemtrack.shared.metrics import declare_metric
-from jemtrack.train.events import BatchEnd, BatchStart, EpochEnd, EpochStart, PhaseEnd
 from jemtrack.train.optimizers import (
     OPTIMIZERS,
     SGD,

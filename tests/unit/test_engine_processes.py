@@ -17,6 +17,8 @@ from torch.nn.functional import silu
 from jemtrack.data.augment import Augmentation
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import InputError, Interrupted
+from jemtrack.events.events import BatchEnd, EpochEnd, Event, RunStart
+from jemtrack.events.handlers import Recorder
 from jemtrack.jem.networks import wide_resnet
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
@@ -30,8 +32,6 @@ from jemtrack.shared.metrics import declare_metric
 from jemtrack.train import distributed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import all_gather, is_rank_zero, local_shard, rank
-from jemtrack.train.events import BatchEnd, EpochEnd, Event, RunStart
-from jemtrack.train.handlers import Recorder
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Models, Phase, Validation

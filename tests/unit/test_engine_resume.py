@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jemtrack.events.events import BatchEnd, Event, RunEnd, RunStart, Status
+from jemtrack.events.handlers import Callback, Recorder
 from jemtrack.shared.metrics import declare_metric
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.events import BatchEnd, Event, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.optimizers import (
     SGD,
     Adam,

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
 from jemtrack.errors import InputError
+from jemtrack.events.events import BatchEnd, Event
+from jemtrack.events.handlers import Callback, Recorder
 from jemtrack.shared.hardware import Hardware
 from jemtrack.shared.metrics import declare_metric
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.distributed import is_rank_zero
-from jemtrack.train.events import BatchEnd, Event
-from jemtrack.train.handlers import Callback, Recorder
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.optimizers import SGD, Adam
 from jemtrack.train.phase import Phase, Turn

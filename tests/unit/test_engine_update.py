@@ -14,9 +14,9 @@ from small_run import (
 )
 
 from jemtrack.errors import TrainingDivergedError
+from jemtrack.events.events import BatchEnd, BatchStart, Diverged, Event, Status
+from jemtrack.events.handlers import Callback
 from jemtrack.parameters import parameters
-from jemtrack.train.events import BatchEnd, BatchStart, Diverged, Event, Status
-from jemtrack.train.handlers import Callback
 from jemtrack.train.loop import update
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Phase

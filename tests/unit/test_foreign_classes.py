@@ -172,7 +172,7 @@ def test_no_tracker_or_callback_of_a_file_writes_outside_of_the_run_s_folder(tmp
 
 OWN = """\
 from jemtrack.record.paths import RunPath
-from jemtrack.train.handlers import Tracker
+from jemtrack.events.handlers import Tracker
 
 class Notes(Tracker):
     path: str = RunPath(str, "the file", default="notes")

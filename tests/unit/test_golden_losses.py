@@ -8,13 +8,13 @@ import torch
 from fitting import fitted
 
 from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.events.events import BatchEnd, Status
 from jemtrack.shared.hardware import chosen_device
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
 from jemtrack.stages.sampled_jem import SampledJEM
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
-from jemtrack.train.events import BatchEnd, Status
 from jemtrack.train.launch import Runtime
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_traces.json"

@@ -14,7 +14,7 @@ from jemtrack.jem.objectives.sampled_jem import SampledJEMObjective
 from jemtrack.jem.training.batches import Batch
 from jemtrack.parameters import problem_lines
 from jemtrack.shared.random_streams import generator
-from jemtrack.train.serialization import from_bytes, to_bytes
+from jemtrack.shared.serialization import from_bytes, to_bytes
 
 N_CLASSES = 3
 SHAPE = WideResNetShape(depth=10, width=1, channels=1, n_classes=N_CLASSES)

@@ -19,9 +19,7 @@ from loops import (
     untimed,
 )
 
-from jemtrack.record.jsonl import JsonLines, read_record
-from jemtrack.trackers.console import Lines
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     EpochEnd,
     EpochStart,
     PhaseEnd,
@@ -30,6 +28,8 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
+from jemtrack.record.jsonl import JsonLines, read_record
+from jemtrack.trackers.console import Lines
 
 # What happens in a body, what at the end of an epoch, and the status that it gives.
 OUTCOMES = {

@@ -28,8 +28,7 @@ from torch import nn
 from jemtrack.callbacks.best_weights import BestWeights
 from jemtrack.callbacks.early_stopping import EarlyStopping
 from jemtrack.errors import InputError
-from jemtrack.loops.pipeline import Pipeline
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     ArtifactSaved,
     BatchEnd,
     BatchStart,
@@ -42,7 +41,8 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Callback, Recorder, Tracker
+from jemtrack.events.handlers import Callback, Recorder, Tracker
+from jemtrack.loops.pipeline import Pipeline
 
 
 def test_an_epoch_goes_start_body_record_callbacks_clear():

@@ -12,11 +12,11 @@ from loops import Record
 from torch import nn
 
 from jemtrack.errors import Interrupted, TrainingDivergedError
+from jemtrack.events.events import BatchEnd, Diverged, EpochEnd, PhaseEnd, PhaseStart, RunStart
+from jemtrack.events.handlers import Callback
 from jemtrack.loops.pipeline import Pipeline
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.events import BatchEnd, Diverged, EpochEnd, PhaseEnd, PhaseStart, RunStart
-from jemtrack.train.handlers import Callback
 from jemtrack.train.recipe import Divergence
 
 N_EPOCHS, N_BATCHES, EVERY = 2, 3, 2

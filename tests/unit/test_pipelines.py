@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from jemtrack.errors import InputError
+from jemtrack.events.events import EpochEnd, Status
+from jemtrack.events.handlers import Callback, Tracker
 from jemtrack.loops.pipeline import Pipeline
 from jemtrack.loops.pipeline_file import load_pipeline, pipeline_problems
 from jemtrack.record.history import HistoryCsv
 from jemtrack.record.jsonl import JsonLines, read_record
 from jemtrack.shared.components import Option, component
-from jemtrack.train.events import EpochEnd, Status
-from jemtrack.train.handlers import Callback, Tracker
 
 
 @component("countdown")

@@ -46,7 +46,7 @@ jemtrack.yaml:7: trackers[3]: must hold `type` and its options, got 'wandb'
 """
 OWN = """
 from jemtrack.shared.components import Component, Option
-from jemtrack.train.handlers import Tracker
+from jemtrack.events.handlers import Tracker
 from jemtrack.record.paths import RunPath
 
 

@@ -22,9 +22,9 @@ from tracked_run import (
 )
 from tracker_readers import aim_record, aim_run
 
+from jemtrack.events.events import ArtifactSaved
+from jemtrack.shared.plain import plain
 from jemtrack.trackers.aim import Aim
-from jemtrack.train.events import ArtifactSaved
-from jemtrack.train.plain import plain
 
 if sys.version_info >= (3, 13):
     pytest.skip("Aim is not published for this Python", allow_module_level=True)

@@ -12,8 +12,7 @@ from tracked_run import (
     whole_run,
 )
 
-from jemtrack.trackers.console import Lines, ProgressBar
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     BatchEnd,
     BatchStart,
     EpochEnd,
@@ -22,6 +21,7 @@ from jemtrack.train.events import (
     PhaseStart,
     Position,
 )
+from jemtrack.trackers.console import Lines, ProgressBar
 
 
 def logged(caplog, events, print_every=100) -> list[str]:

@@ -17,8 +17,8 @@ from tracked_run import (
     whole_run,
 )
 
+from jemtrack.events.events import Status
 from jemtrack.record.history import HistoryCsv
-from jemtrack.train.events import Status
 
 
 def history(folder) -> HistoryCsv:

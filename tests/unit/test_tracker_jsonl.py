@@ -29,6 +29,7 @@ from tracked_run import (
     whole_run,
 )
 
+from jemtrack.events.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
 from jemtrack.record.jsonl import (
     JsonLines,
     LineFile,
@@ -38,7 +39,6 @@ from jemtrack.record.jsonl import (
     read_lines,
     read_record,
 )
-from jemtrack.train.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
 
 
 def lines(path: Path) -> list[dict]:
@@ -272,7 +272,7 @@ def test_a_full_disk_leaves_no_half_of_a_line(tmp_path, monkeypatch):
 
 WRITE_UNTIL_KILLED = """
 import sys
-from jemtrack.train.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
+from jemtrack.events.events import ArtifactSaved, BatchEnd, PhaseStart, Position, RunStart
 from jemtrack.record.jsonl import JsonLines
 
 tracker = JsonLines(folder=sys.argv[1])

@@ -25,9 +25,9 @@ from tracked_run import (
 from tracker_readers import mlflow_points, mlflow_run
 
 from jemtrack.errors import InputError
+from jemtrack.events.events import ArtifactSaved, Measured, RunStart, Status
+from jemtrack.shared.plain import plain
 from jemtrack.trackers.mlflow import Mlflow
-from jemtrack.train.events import ArtifactSaved, Measured, RunStart, Status
-from jemtrack.train.plain import plain
 
 
 @pytest.fixture(scope="module")

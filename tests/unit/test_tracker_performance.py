@@ -11,10 +11,10 @@ import psutil
 import pytest
 from tracked_run import end, start, steps, tell, tell_to_end
 
+from jemtrack.events.events import EpochEnd, EpochStart, Measured, Position, Status
 from jemtrack.record.jsonl import read_lines
 from jemtrack.shared.metrics import check_metrics
 from jemtrack.trackers.performance import Gauges, Performance
-from jemtrack.train.events import EpochEnd, EpochStart, Measured, Position, Status
 
 LIGHT = {"cpu_percent", "memory_mib"}
 TICK = 0.03  # seconds that the kernel's count of a process's CPU time may be off

@@ -30,19 +30,19 @@ from tracker_readers import sql_record
 
 from jemtrack import errors
 from jemtrack.errors import InputError, Interrupted, TrainingDivergedError
+from jemtrack.events import tracker_process
+from jemtrack.events.dispatcher import EventDispatcher
+from jemtrack.events.events import BatchEnd, BatchStart, EpochEnd, Measured, RunEnd, Status
+from jemtrack.events.handlers import Callback, Recorder, Tracker
+from jemtrack.events.tracker_process import TrackerProcess
 from jemtrack.record.history import HistoryCsv
 from jemtrack.record.jsonl import JsonLines, read_lines
 from jemtrack.record.paths import RunPaths, build_tracker
+from jemtrack.shared.global_state import global_state_kept
 from jemtrack.shared.random_streams import random_state
+from jemtrack.shared.serialization import from_bytes, to_bytes
 from jemtrack.trackers.sql import SqlDatabase
-from jemtrack.train import tracker_process
-from jemtrack.train.dispatcher import EventDispatcher
-from jemtrack.train.events import BatchEnd, BatchStart, EpochEnd, Measured, RunEnd, Status
-from jemtrack.train.global_state import global_state_kept
-from jemtrack.train.handlers import Callback, Recorder, Tracker
 from jemtrack.train.run import Run
-from jemtrack.train.serialization import from_bytes, to_bytes
-from jemtrack.train.tracker_process import TrackerProcess
 
 HINT = "; when the training has ended, `jemtrack replay` sends it the whole record"
 
@@ -69,7 +69,7 @@ def trained(*trackers: Tracker) -> Run:
 def test_a_tracker_that_upsets_everything_changes_no_bit_of_the_training(
     tmp_path, monkeypatch, warnings
 ):
-    monkeypatch.setattr("jemtrack.train.dispatcher.CLOSE_SECONDS", 120.0)  # on a busy machine
+    monkeypatch.setattr("jemtrack.events.dispatcher.CLOSE_SECONDS", 120.0)  # on a busy machine
     untracked = trained()
     path = tmp_path / "events.txt"
     entry = {"type": "hostile_trackers.Hostile"}
@@ -103,7 +103,7 @@ def test_what_builds_a_tracker_changes_nothing_for_the_training():
 @pytest.fixture
 def _hasty(monkeypatch) -> None:
     monkeypatch.setattr(tracker_process, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("jemtrack.train.dispatcher.CLOSE_SECONDS", 4.0)
+    monkeypatch.setattr("jemtrack.events.dispatcher.CLOSE_SECONDS", 4.0)
 
 
 @pytest.mark.usefixtures("_hasty")

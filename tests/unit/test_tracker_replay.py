@@ -26,18 +26,7 @@ from tracker_readers import event_files, tensorboard_points
 
 from jemtrack.commands.main import main
 from jemtrack.errors import InputError
-from jemtrack.record.jsonl import (
-    JsonLines,
-    encode,
-    event_from_line,
-    event_to_line,
-    read_record,
-)
-from jemtrack.trackers.console import Lines
-from jemtrack.trackers.replay import recorded_events, replay
-from jemtrack.trackers.sql import SqlDatabase
-from jemtrack.trackers.tensorboard import TensorBoard
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     ArtifactSaved,
     BatchEnd,
     Diverged,
@@ -50,7 +39,18 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.plain import plain
+from jemtrack.record.jsonl import (
+    JsonLines,
+    encode,
+    event_from_line,
+    event_to_line,
+    read_record,
+)
+from jemtrack.shared.plain import plain
+from jemtrack.trackers.console import Lines
+from jemtrack.trackers.replay import recorded_events, replay
+from jemtrack.trackers.sql import SqlDatabase
+from jemtrack.trackers.tensorboard import TensorBoard
 
 
 def record(folder: Path, events) -> Path:

@@ -24,10 +24,10 @@ from tracked_run import (
 from tracker_readers import sql_record
 
 from jemtrack.errors import InputError
+from jemtrack.events.events import ArtifactSaved, Measured, Status
 from jemtrack.record.jsonl import Record
 from jemtrack.trackers.database.store import metadata
 from jemtrack.trackers.sql import SqlDatabase
-from jemtrack.train.events import ArtifactSaved, Measured, Status
 
 
 def database(folder) -> SqlDatabase:

@@ -26,8 +26,8 @@ from tracked_run import (
 )
 from tracker_readers import event_files, single, tensorboard_expected, tensorboard_points
 
+from jemtrack.events.events import ArtifactSaved, EpochEnd
 from jemtrack.trackers.tensorboard import TensorBoard
-from jemtrack.train.events import ArtifactSaved, EpochEnd
 
 
 def tensorboard(folder, every=1) -> TensorBoard:

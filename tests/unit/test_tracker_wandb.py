@@ -19,9 +19,9 @@ from tracked_run import (
 )
 from tracker_readers import wandb_points, wandb_records
 
+from jemtrack.events.events import ArtifactSaved
+from jemtrack.shared.plain import plain
 from jemtrack.trackers.wandb import WeightsAndBiases
-from jemtrack.train.events import ArtifactSaved
-from jemtrack.train.plain import plain
 
 
 @pytest.fixture

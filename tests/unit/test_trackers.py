@@ -27,16 +27,16 @@ from tracked_run import (
     whole_run,
 )
 
+from jemtrack.events.events import BatchEnd
+from jemtrack.events.handlers import Callback
 from jemtrack.record.history import HistoryCsv
 from jemtrack.record.jsonl import JsonLines, Record, read_record
+from jemtrack.shared.plain import flat, plain
 from jemtrack.trackers.base import CurveTracker
 from jemtrack.trackers.sql import SqlDatabase
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.events import BatchEnd
-from jemtrack.train.handlers import Callback
 from jemtrack.train.optimizers import SGD
 from jemtrack.train.phase import Phase
-from jemtrack.train.plain import flat, plain
 from jemtrack.train.recipe import Step
 from jemtrack.train.run import Run
 from jemtrack.train.state import TrainState

@@ -14,11 +14,11 @@ import pytest
 from test_engine_resume import N_STEPS, BreakOff, Momentum, assert_same, make_run, power_cut
 
 from jemtrack.errors import Interrupted, exit_status
+from jemtrack.events.events import Event
+from jemtrack.events.handlers import Tracker
 from jemtrack.record.history import HistoryCsv
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.train.checkpoint import newest_first
-from jemtrack.train.events import Event
-from jemtrack.train.handlers import Tracker
 from jemtrack.train.run import Run
 
 AT = 7  # the optimization step at which it ends; every third one is saved

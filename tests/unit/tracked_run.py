@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from jemtrack.record.jsonl import Record
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     BatchEnd,
     BatchStart,
     Diverged,
@@ -26,7 +25,8 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Tracker
+from jemtrack.events.handlers import Tracker
+from jemtrack.record.jsonl import Record
 
 PHASES = ("warm-up", "joint")
 N_EPOCHS, N_BATCHES = 2, 3

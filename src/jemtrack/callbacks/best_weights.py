@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
+from jemtrack.events.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import Option, component
-from jemtrack.train.events import ArtifactSaved, Diverged, EpochEnd, Event, PhaseEnd, RunStart
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

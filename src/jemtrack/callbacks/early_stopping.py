@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.callbacks.watching import Watching
+from jemtrack.events.events import EpochEnd, Event, PhaseEnd
 from jemtrack.shared.components import Option, component
-from jemtrack.train.events import EpochEnd, Event, PhaseEnd
 
 if TYPE_CHECKING:
     from jemtrack.train.state import TrainState

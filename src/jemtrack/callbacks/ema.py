@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jemtrack.events.events import BatchEnd, Event, PhaseEnd, RunStart, Status
+from jemtrack.events.handlers import Callback
 from jemtrack.shared.components import Option, component
-from jemtrack.train.events import BatchEnd, Event, PhaseEnd, RunStart, Status
-from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jemtrack.events.events import Diverged, EpochStart, Event, Measured
+from jemtrack.events.handlers import Callback
 from jemtrack.shared.components import component
 from jemtrack.shared.metrics import Metric
-from jemtrack.train.events import Diverged, EpochStart, Event, Measured
-from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
     from jemtrack.train.state import TrainState

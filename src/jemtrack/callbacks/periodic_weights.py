@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jemtrack.events.events import ArtifactSaved, EpochEnd, Event
+from jemtrack.events.handlers import Callback
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import Option, component
-from jemtrack.train.events import ArtifactSaved, EpochEnd, Event
-from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
     from jemtrack.train.state import TrainState

@@ -6,9 +6,9 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
+from jemtrack.events.events import EpochEnd, Event, PhaseEnd, PhaseStart
+from jemtrack.events.handlers import Callback
 from jemtrack.shared.components import Option
-from jemtrack.train.events import EpochEnd, Event, PhaseEnd, PhaseStart
-from jemtrack.train.handlers import Callback
 
 if TYPE_CHECKING:
     from jemtrack.train.state import TrainState

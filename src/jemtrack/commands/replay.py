@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from jemtrack.errors import InputError
+from jemtrack.events.handlers import EventHandler, Tracker
 from jemtrack.project.runtime import RUNTIME, runtime_trackers
 from jemtrack.recipe.check import load_recipe
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.shared.components import TRACKER, load_components
 from jemtrack.trackers.replay import replay, run_folder
-from jemtrack.train.handlers import EventHandler, Tracker
 
 
 def replay_record(record: Path, config: Path | None = None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from jemtrack.data.images import DataSplits
 from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
+from jemtrack.events.handlers import EventHandler
 from jemtrack.parameters import parameter_names
 from jemtrack.project.params import DECISIVE
 from jemtrack.project.provenance import RECIPES, Determinants, content_digests, own_code
@@ -21,12 +22,11 @@ from jemtrack.recipe.read import RecipeFile
 from jemtrack.record.jsonl import JsonLines
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.shared.components import TRACKER, load_components
+from jemtrack.shared.plain import plain
 from jemtrack.trackers.console import default_trackers, run_log
 from jemtrack.train.checkpoint import Checkpoints, newest_first
 from jemtrack.train.distributed import is_rank_zero
-from jemtrack.train.handlers import EventHandler
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
-from jemtrack.train.plain import plain
 from jemtrack.train.run import Training
 
 RUNS = Path("runs")

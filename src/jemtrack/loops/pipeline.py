@@ -14,12 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
-from jemtrack.files import atomic_write
-from jemtrack.shared.components import Component
-from jemtrack.shared.metrics import MetricValues
-from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.dispatcher import EventDispatcher
-from jemtrack.train.events import (
+from jemtrack.events.dispatcher import EventDispatcher
+from jemtrack.events.events import (
     ArtifactSaved,
     Measured,
     PhaseEnd,
@@ -29,7 +25,11 @@ from jemtrack.train.events import (
     Status,
     new_session,
 )
-from jemtrack.train.handlers import Callback, EventHandler
+from jemtrack.events.handlers import Callback, EventHandler
+from jemtrack.files import atomic_write
+from jemtrack.shared.components import Component
+from jemtrack.shared.metrics import MetricValues
+from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.recipe import Divergence
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jemtrack.documents import Document, Problem, read_document
 from jemtrack.errors import InputError
+from jemtrack.events.handlers import Callback, EventHandler, build_callback
 from jemtrack.loops.pipeline import Pipeline
 from jemtrack.parameters import ValueProblem, format_value, type_problems, unknown_names
 from jemtrack.recipe.check import component_problems
@@ -20,7 +21,6 @@ from jemtrack.shared.components import (
     option_problems,
     registered,
 )
-from jemtrack.train.handlers import Callback, EventHandler, build_callback
 
 _PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS = "pipeline", "folder", "callbacks", "trackers"
 _KEYS = (_PIPELINE, _FOLDER, _CALLBACKS, _TRACKERS)

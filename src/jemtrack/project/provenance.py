@@ -33,8 +33,8 @@ from jemtrack.project.params import (
     read_parameters,
     read_stages,
 )
+from jemtrack.shared.plain import plain
 from jemtrack.train.checkpoint import FORMAT
-from jemtrack.train.plain import plain
 
 SCRATCH = ".jemtrack"
 RECIPES = "recipes/"  # before the name of a recipe file that is trained outside of DVC

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jemtrack.events.dispatcher import EventDispatcher
+from jemtrack.events.events import ArtifactSaved, RunEnd, RunStart, Status, new_session
+from jemtrack.events.handlers import Tracker
 from jemtrack.project.runtime import runtime_trackers
-from jemtrack.train.dispatcher import EventDispatcher
-from jemtrack.train.events import ArtifactSaved, RunEnd, RunStart, Status, new_session
-from jemtrack.train.handlers import Tracker
 from jemtrack.train.state import TrainState
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from jemtrack.documents import Document, read_document
 from jemtrack.errors import InputError
+from jemtrack.events.handlers import EventHandler
 from jemtrack.parameters import (
     Place,
     ValueProblem,
@@ -21,7 +22,6 @@ from jemtrack.parameters import (
 from jemtrack.project.provenance import project_root
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.shared.components import TRACKER, load_components
-from jemtrack.train.handlers import EventHandler
 
 RUNTIME = "jemtrack.yaml"
 _EVERY = "JEMTRACK_CHECKPOINT_SECONDS"

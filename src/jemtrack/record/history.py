@@ -4,10 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from jemtrack.events.events import Diverged, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
+from jemtrack.events.handlers import Recorder
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import component
-from jemtrack.train.events import Diverged, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Recorder
 
 _WHOLE = {Status.SUCCESS, Status.STOPPED}
 

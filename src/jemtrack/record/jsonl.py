@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from jemtrack.record.paths import RunPath
-from jemtrack.shared.components import component
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     ArtifactSaved,
     BatchEnd,
     Diverged,
@@ -25,8 +23,10 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Recorder
-from jemtrack.train.plain import plain
+from jemtrack.events.handlers import Recorder
+from jemtrack.record.paths import RunPath
+from jemtrack.shared.components import component
+from jemtrack.shared.plain import plain
 
 _ENCODER = json.JSONEncoder(allow_nan=False, default=float)
 

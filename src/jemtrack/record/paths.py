@@ -5,10 +5,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from jemtrack.errors import InputError
+from jemtrack.events.handlers import EventHandler
 from jemtrack.files import path_problem
 from jemtrack.shared.components import Component, Option, build
-from jemtrack.train.global_state import global_state_kept
-from jemtrack.train.handlers import EventHandler
+from jemtrack.shared.global_state import global_state_kept
 
 
 class RunPaths(NamedTuple):

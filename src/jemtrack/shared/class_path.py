@@ -58,8 +58,8 @@ SCHEDULER = Role(
     "a subclass of torch.optim.lr_scheduler.LRScheduler",
     ("torch.optim.lr_scheduler.LRScheduler",),
 )
-CALLBACK = Role("a subclass of Callback", ("jemtrack.train.handlers.Callback",))
-TRACKER = Role("a subclass of Tracker", ("jemtrack.train.handlers.EventHandler",))
+CALLBACK = Role("a subclass of Callback", ("jemtrack.events.handlers.Callback",))
+TRACKER = Role("a subclass of Tracker", ("jemtrack.events.handlers.EventHandler",))
 
 
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)

@@ -9,6 +9,7 @@ import pydantic
 from pydantic import BeforeValidator, WithJsonSchema
 
 from jemtrack.errors import InputError
+from jemtrack.events.handlers import Callback, build_callback
 from jemtrack.jem.networks.shape import NetworkShape
 from jemtrack.jem.training.family import FAMILY, BatchArgs, JemFamily, JemStep
 from jemtrack.jem.training.options import NETWORK
@@ -27,7 +28,6 @@ from jemtrack.parameters import (
 )
 from jemtrack.shared.components import CALLBACK, imported, load_components
 from jemtrack.shared.hardware import Hardware
-from jemtrack.train.handlers import Callback, build_callback
 from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
 from jemtrack.train.recipe import Recipe
 

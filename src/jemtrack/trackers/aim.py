@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from jemtrack.events.events import Metrics, RunStart, Status
 from jemtrack.record.paths import SharedPath
 from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.shared.plain import plain
 from jemtrack.trackers.base import CurveTracker, Level, run_label
-from jemtrack.train.events import Metrics, RunStart, Status
-from jemtrack.train.plain import plain
 
 
 @component("aim")

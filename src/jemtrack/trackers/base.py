@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     ArtifactSaved,
     BatchEnd,
     Diverged,
@@ -20,7 +20,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Tracker
+from jemtrack.events.handlers import Tracker
 
 SHORT = 8  # digits of a run's id that tell it apart from others
 

@@ -20,9 +20,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from jemtrack.record.history import HistoryCsv
-from jemtrack.shared.components import Option, component
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     BatchEnd,
     Diverged,
     EpochEnd,
@@ -35,7 +33,9 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import EventHandler, Tracker
+from jemtrack.events.handlers import EventHandler, Tracker
+from jemtrack.record.history import HistoryCsv
+from jemtrack.shared.components import Option, component
 
 log = logging.getLogger("jemtrack")
 

@@ -4,11 +4,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from jemtrack.events.events import Metrics, RunStart, Status
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import component, load_extra
+from jemtrack.shared.plain import plain
 from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.events import Metrics, RunStart, Status
-from jemtrack.train.plain import plain
 
 
 @component("dvclive")

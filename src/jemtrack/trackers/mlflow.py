@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError
+from jemtrack.events.events import Metrics, RunStart, Status
 from jemtrack.record.paths import DatabaseUrl
 from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.shared.plain import as_text, flat, plain
 from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label, run_origin
-from jemtrack.train.events import Metrics, RunStart, Status
-from jemtrack.train.plain import as_text, flat, plain
 
 _TAG = "jemtrack.run_id"
 _VALUE_LIMIT = 6000  # characters of a parameter

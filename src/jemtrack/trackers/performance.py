@@ -12,12 +12,12 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from jemtrack.events.events import BatchEnd, EpochEnd, EpochStart, Event, Measured, RunStart, Status
+from jemtrack.events.handlers import Tracker
 from jemtrack.record.jsonl import LineFile
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import Option, component
 from jemtrack.shared.metrics import declare_metric
-from jemtrack.train.events import BatchEnd, EpochEnd, EpochStart, Event, Measured, RunStart, Status
-from jemtrack.train.handlers import Tracker
 
 log = logging.getLogger("jemtrack")
 

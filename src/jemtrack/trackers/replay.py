@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError
-from jemtrack.record.jsonl import EPOCHS, MEASURED, RUN, event_from_line, phase_file, read_lines
-from jemtrack.train.events import (
+from jemtrack.events.events import (
     ArtifactSaved,
     BatchEnd,
     EpochEnd,
@@ -19,8 +18,9 @@ from jemtrack.train.events import (
     RunEnd,
     RunStart,
 )
-from jemtrack.train.handlers import EventHandler
-from jemtrack.train.tracker_process import one_line
+from jemtrack.events.handlers import EventHandler
+from jemtrack.events.tracker_process import one_line
+from jemtrack.record.jsonl import EPOCHS, MEASURED, RUN, event_from_line, phase_file, read_lines
 
 Line = Mapping[str, Any]
 Ordered = tuple[int, int, Event]  # the step, and the order among the events of a step

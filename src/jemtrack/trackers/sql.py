@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jemtrack.events.events import Metrics, RunStart, Status
 from jemtrack.record.paths import DatabaseUrl
 from jemtrack.shared.components import component, load_extra
 from jemtrack.trackers.base import CurveTracker, Level
-from jemtrack.train.events import Metrics, RunStart, Status
 
 if TYPE_CHECKING:
     from jemtrack.trackers.database.store import SqlStore

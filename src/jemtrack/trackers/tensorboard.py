@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from jemtrack.events.events import Metrics, RunStart, Status
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.shared.plain import Scalar, as_text, flat
 from jemtrack.trackers.base import SHORT, CurveTracker, Level, qualified
-from jemtrack.train.events import Metrics, RunStart, Status
-from jemtrack.train.plain import Scalar, as_text, flat
 
 
 @component("tensorboard")

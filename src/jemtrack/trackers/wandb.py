@@ -6,11 +6,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from jemtrack.events.events import Metrics, RunStart, Status
 from jemtrack.record.paths import SharedPath
 from jemtrack.shared.components import Option, component, load_extra
+from jemtrack.shared.plain import plain
 from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label
-from jemtrack.train.events import Metrics, RunStart, Status
-from jemtrack.train.plain import plain
 
 # W&B writes to the disk at this interval; a kill takes what came after.
 _FLUSH_SECONDS = 1.0

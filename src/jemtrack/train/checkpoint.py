@@ -73,7 +73,7 @@ class Checkpoints:
         Raises:
             OSError: if the disk is full; the checkpoints before are then untouched.
         """
-        from jemtrack.train.serialization import to_bytes
+        from jemtrack.shared.serialization import to_bytes
 
         content = to_bytes({_TRAINING: self.folder.name, **tree})
         number = max((file.number for file in newest_first(self.folder)), default=0) + 1
@@ -91,7 +91,7 @@ class Checkpoints:
 
         One of another training, which somebody put here, is left where it is.
         """
-        from jemtrack.train.serialization import from_bytes
+        from jemtrack.shared.serialization import from_bytes
 
         for file in newest_first(self.folder):
             content = file.path.read_bytes()
@@ -115,14 +115,14 @@ class MemoryCheckpoint(Checkpoints):
 
     def save(self, tree: Any, step: int) -> Path:
         """Replace the checkpoint by a copy of `tree`."""
-        from jemtrack.train.serialization import to_bytes
+        from jemtrack.shared.serialization import to_bytes
 
         self._content, self._last = to_bytes(tree), time.monotonic()
         return self.folder
 
     def load(self) -> Any | None:
         """Load the checkpoint, or return None."""
-        from jemtrack.train.serialization import from_bytes
+        from jemtrack.shared.serialization import from_bytes
 
         return from_bytes(self._content) if self._content else None
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from jemtrack.errors import InputError
+from jemtrack.events.handlers import Callback
 from jemtrack.shared.random_streams import turn_random_state
 from jemtrack.train.checkpoint import Checkpoints, MemoryCheckpoint
 from jemtrack.train.distributed import (
@@ -18,7 +19,6 @@ from jemtrack.train.distributed import (
     rank,
     world_size,
 )
-from jemtrack.train.handlers import Callback
 from jemtrack.train.phase import Phase
 from jemtrack.train.state import TrainState, own_state, weights_are_finite
 

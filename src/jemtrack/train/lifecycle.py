@@ -11,12 +11,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from jemtrack.errors import Interrupted, TrainingDivergedError
-from jemtrack.shared.metrics import MetricValues
-from jemtrack.shared.random_streams import turn_random_state
-from jemtrack.train.checkpoint_manager import CheckpointManager
-from jemtrack.train.dispatcher import EventDispatcher
-from jemtrack.train.distributed import all_reduce_max, broadcast, rank, world_size
-from jemtrack.train.events import (
+from jemtrack.events.dispatcher import EventDispatcher
+from jemtrack.events.events import (
     BatchEnd,
     BatchStart,
     Diverged,
@@ -29,6 +25,10 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
+from jemtrack.shared.metrics import MetricValues
+from jemtrack.shared.random_streams import turn_random_state
+from jemtrack.train.checkpoint_manager import CheckpointManager
+from jemtrack.train.distributed import all_reduce_max, broadcast, rank, world_size
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.optimizers import scale_learning_rates
 from jemtrack.train.recipe import Divergence

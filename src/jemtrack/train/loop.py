@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from jemtrack.errors import InputError, TrainingDivergedError
+from jemtrack.events.events import PhaseEnd, PhaseStart, Status
 from jemtrack.shared.metrics import Metric
 from jemtrack.train.distributed import (
     all_reduce_gradients,
@@ -21,7 +22,6 @@ from jemtrack.train.distributed import (
     is_rank_zero,
     local_shard,
 )
-from jemtrack.train.events import PhaseEnd, PhaseStart, Status
 from jemtrack.train.lifecycle import Lifecycle
 from jemtrack.train.optimizers import Interval, warming_up
 from jemtrack.train.phase import Models, Phase, Turn

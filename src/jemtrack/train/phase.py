@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from jemtrack.train.events import Position
+from jemtrack.events.events import Position
 from jemtrack.train.optimizers import Interval
 from jemtrack.train.recipe import Step
 

@@ -10,16 +10,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from jemtrack.events.dispatcher import EventDispatcher
+from jemtrack.events.events import Position, RunStart, new_session
+from jemtrack.events.handlers import Callback, EventHandler, build_callback
 from jemtrack.files import atomic_write
 from jemtrack.parameters import ValueProblem
 from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.checkpoint_manager import CheckpointManager
-from jemtrack.train.dispatcher import EventDispatcher
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
-from jemtrack.train.events import Position, RunStart, new_session
-from jemtrack.train.handlers import Callback, EventHandler, build_callback
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.launch import Runtime
 from jemtrack.train.lifecycle import Lifecycle

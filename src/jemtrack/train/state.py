@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from jemtrack.events.events import Position
 from jemtrack.shared.random_streams import random_state, restore_random_state
-from jemtrack.train.events import Position
 from jemtrack.train.optimizers import scale_learning_rates
 from jemtrack.train.phase import Phase
 

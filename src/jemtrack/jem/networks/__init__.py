@@ -1,1 +1,1 @@
-"""The networks of joint energy models, and the files that they are saved in."""
+"""The networks of joint energy-based models, and the files that they are saved in."""

@@ -1,4 +1,4 @@
-"""The joint energy model: one network that is both a classifier and an unnormalised density.
+"""The joint energy-based model: one network that is both a classifier and an unnormalised density.
 
 With logits f(x): p(y|x) = softmax f(x), log p~(x) = logsumexp over y of f(x)[y], and the energy
 is E(x) = -log p~(x) (Grathwohl et al. 2020, https://arxiv.org/abs/1912.03263, equations 4 to 6).

@@ -1,4 +1,4 @@
-"""Wide residual networks for joint energy models: leaky ReLU, and no normalisation by default.
+"""Wide residual networks for JEMs: leaky ReLU, and no normalisation by default.
 
 Sources: Zagoruyko & Komodakis 2016 (https://arxiv.org/abs/1605.07146) for the family,
 Grathwohl et al. 2020 (https://arxiv.org/abs/1912.03263) for the changes.

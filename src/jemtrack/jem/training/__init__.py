@@ -1,1 +1,1 @@
-"""How joint energy models are trained."""
+"""How joint energy-based models are trained."""

@@ -1,4 +1,4 @@
-"""The family of joint energy models: one network, trained by one objective a step."""
+"""The family of joint energy-based models: one network, trained by one objective a step."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ choose_objective = by_type("an objective", OBJECTIVES, OwnObjective)
 
 @parameters
 class JemStep(Step):
-    """A phase of a joint energy model's training; without an `objective` it has the training's."""
+    """A phase of a JEM training; without an `objective` it has the training's."""
 
     models: ClassVar[tuple[str, ...]] = (NETWORK, *PARTS)
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {n: (n,) for n in (NETWORK, *PARTS)}
@@ -199,7 +199,7 @@ class JemStep(Step):
 
 @parameters
 class BatchArgs:
-    """What a joint energy model sees in a training.
+    """What a joint energy-based model sees in a training.
 
     Attributes:
         batch_size: images in an optimization step.

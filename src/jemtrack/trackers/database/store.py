@@ -30,8 +30,8 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateTable
 
 from jemtrack.errors import InputError
-from jemtrack.train.events import RunStart, Status
-from jemtrack.train.plain import as_text, flat
+from jemtrack.events.events import RunStart, Status
+from jemtrack.shared.plain import as_text, flat
 
 metadata = MetaData()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jemtrack.errors import InputError
+from jemtrack.events.events import Event
 from jemtrack.shared.components import Component, build
-from jemtrack.train.events import Event
 
 if TYPE_CHECKING:  # `train.state` imports torch, which `jemtrack components` does not need
     from jemtrack.train.state import TrainState

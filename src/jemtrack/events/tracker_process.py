@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from jemtrack.errors import InputError
-from jemtrack.train import events
-from jemtrack.train.events import (
+from jemtrack.events import events
+from jemtrack.events.events import (
     BatchEnd,
     BatchStart,
     Diverged,
@@ -39,7 +39,7 @@ from jemtrack.train.events import (
     RunStart,
     Status,
 )
-from jemtrack.train.handlers import Tracker
+from jemtrack.events.handlers import Tracker
 
 log = logging.getLogger("jemtrack")
 
@@ -53,7 +53,7 @@ _EXCHANGED = 1000  # events in an exchange, at most
 _CODE = """
 import sys
 sys.path[:] = {path!r}
-from jemtrack.train.tracker_process import serve
+from jemtrack.events.tracker_process import serve
 serve({handle})
 """
 # A kill while these wait in the queue must not lose them: checkpoints hold them. The start of a run
@@ -204,7 +204,7 @@ class TrackerProcess:
                     return None
 
     def _handled(self, n_events: int, state: dict[str, Any]) -> None:
-        from jemtrack.train.serialization import to_bytes
+        from jemtrack.shared.serialization import to_bytes
 
         if state:
             to_bytes(state)  # raises an exception here, and not when a checkpoint is saved

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from jemtrack.events.events import ArtifactSaved, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
+from jemtrack.events.handlers import Callback, EventHandler, Recorder, Tracker
+from jemtrack.events.tracker_process import CLOSE_SECONDS, TrackerProcess
 from jemtrack.shared.metrics import check_metrics
-from jemtrack.train.events import ArtifactSaved, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
-from jemtrack.train.handlers import Callback, EventHandler, Recorder, Tracker
-from jemtrack.train.plain import plain
-from jemtrack.train.tracker_process import CLOSE_SECONDS, TrackerProcess
+from jemtrack.shared.plain import plain
 
 if TYPE_CHECKING:  # it imports torch, which a pipeline is declared without
     from jemtrack.train.state import TrainState

@@ -1,0 +1,1 @@
+"""What happens in a training, and how callbacks, recorders and trackers hear of it."""
