@@ -339,12 +339,18 @@ def _add_bench(commands: Commands) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from jemtrack.data.sources.fetch import fetch
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
 
-    importlib.import_module("dvc")  # if it is missing, say so before a download
+    from jemtrack.data.sources.fetch import contents, fetch
+
+    try:
+        Repo.find_root()
+    except NotDvcRepoError:
+        make = "`git init && dvc init` makes it one"
+        raise InputError(f"{Path.cwd()} is not in a DVC project: {make}") from None
     root = options.root or Path("data")
-    for path in fetch(options.name, root, options.given):
-        print(path)
+    print(*fetch(options.name, root, options.given), contents(options.name, root), sep="\n")
     # The digest of the data is in data.dvc, which git tracks.
     command = [sys.executable, "-m", "dvc", "add", "--quiet", str(root)]
     if subprocess.run(command, check=False).returncode:

@@ -75,7 +75,8 @@ class Trainer(Stage):
 
         Checkpoints are kept by `inputs`, on which the result depends; without, there are none.
         """
-        training = self.training(data, runtime)
+        digest = inputs.contents.get(str(self.data), "") if inputs else ""
+        training = self.training(data, runtime, digest)
         if not is_rank_zero():
             training.train((), None)
             return
@@ -90,14 +91,15 @@ class Trainer(Stage):
                 *default_trackers(self.history, self.params.print_every),
                 *runtime_trackers(tracked_folder(self.run_folder, checkpoints)),
             ]
-            metrics = training.train(trackers, checkpoints)
-            training.save(self.model)
+            metrics = training.train(trackers, checkpoints, self.model)
             shown = [name for name in _COMPARED if name in metrics] or [Metric.TRAIN_LOSS]
             main = {name: metrics.get(name) for name in shown}
             self.metrics.write_text(json.dumps(main, indent=2) + "\n")
 
-    def training(self, data: DataSplits, runtime: Runtime) -> Training:
+    def training(self, data: DataSplits, runtime: Runtime, digest: str = "") -> Training:
         """Make the training on these images; the network is drawn from their seed.
+
+        `digest` is that of the file of images, for the trackers.
 
         Raises:
             InputError: with a line for each problem of the recipe.
@@ -114,6 +116,7 @@ class Trainer(Stage):
                 data=data,
                 runtime=runtime,
                 parameters={
+                    "data": {"dataset": data.dataset, "digest": digest, "seed": data.seed},
                     "params": self.params,
                     "objective": self.objective,
                     "recipe": self.recipe,

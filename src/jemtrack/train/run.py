@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from jemtrack.events.dispatcher import EventDispatcher
-from jemtrack.events.events import Position, RunStart, new_session
+from jemtrack.events.events import MODEL, ArtifactSaved, Position, RunStart, new_session
 from jemtrack.events.handlers import Callback, EventHandler, build_callback
 from jemtrack.files import atomic_write
 from jemtrack.parameters import ValueProblem
@@ -39,7 +39,8 @@ class Run:
     a run that was never stopped, bit for bit on one device and number of threads. `divergence`
     says what happens if a loss or gradient is not finite or too large. Callbacks have their files
     in `folder`; `save_weights` writes models to one of them. `runtime` is the device of the
-    models and the precision. `final_metrics` measures the trained models, beside the last epoch.
+    models and the precision. `final_metrics` measures the trained models, beside the last epoch;
+    `save_weights` writes them to `model_file`, if there is one.
 
     If several processes train together, each has a `Run` like this one; only that of rank zero
     needs checkpoints and trackers.
@@ -58,6 +59,7 @@ class Run:
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu")))
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     final_metrics: Callable[[], dict[str, float]] = dict
+    model_file: Path | None = None
 
     def train(self) -> dict[str, float]:
         """Train to the end; return the last epoch's metrics, or a callback's, and the final ones.
@@ -101,14 +103,20 @@ class Run:
             fit(life, self.phases[state.position.phase], self.runtime.autocast)
             following = state.position.phase + 1
             if state.stop or following == len(self.phases):
-                final = self.final_metrics() if is_rank_zero() else {}
-                state.latest = {**state.latest, **final}
+                self._finish(life)
                 return
             state.position = Position(following)
             state.enter(self.phases[following])
 
+    def _finish(self, life: Lifecycle) -> None:
+        if is_rank_zero():
+            self.state.latest = {**self.state.latest, **self.final_metrics()}
+        if self.model_file:
+            self._save_weights(self.model_file)
+            life.dispatch(ArtifactSaved(self.model_file, MODEL))
+
     def _save_weights(self, path: Path) -> None:
-        """Write the models for a callback; the file is never seen half written."""
+        """Write the models; the file is never seen half written."""
         save = self.save_weights
         assert save
         if is_rank_zero():
@@ -241,9 +249,14 @@ class Training:
             TrainState(self.state.models).enter(phase)
 
     def train(
-        self, trackers: Sequence[EventHandler], checkpoints: Checkpoints | None
+        self,
+        trackers: Sequence[EventHandler],
+        checkpoints: Checkpoints | None,
+        model_file: Path | None = None,
     ) -> dict[str, float]:
         """Train to the end; return the last epoch's metrics and the family's final ones.
+
+        The trained models, of averages where there are some, are written to `model_file`.
 
         Raises:
             TrainingDivergedError: when a loss or gradient is not finite or too large.
@@ -265,6 +278,7 @@ class Training:
             folder=self.folder,
             runtime=self.runtime,
             final_metrics=self._final_metrics,
+            model_file=model_file,
         ).train()
 
     def save(self, path: Path) -> None:
