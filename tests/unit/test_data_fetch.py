@@ -332,14 +332,14 @@ def test_outside_of_a_dvc_project_nothing_is_fetched(tmp_path, capsys, monkeypat
 
 def test_the_contents_of_a_data_set_are_said_in_a_line(tmp_path):
     labels = np.array([0, 1, 2, 0])
-    own = {"images": random_images(4, 8, 6), "labels": labels}
+    own = {"images": random_images(4, 8, 8), "labels": labels}
     np.savez(tmp_path / "some.npz", **own)
     np.savez(tmp_path / "all.npz", **own, test_images=own["images"][:2], test_labels=labels[:2])
     for name in ("some", "all"):
         fetch(name, tmp_path / "data", tmp_path / f"{name}.npz")
 
-    assert contents("some", tmp_path / "data") == "some: 4 images, 8x6, 3 classes"
-    assert contents("all", tmp_path / "data") == "all: 4 images and 2 to test on, 8x6, 3 classes"
+    assert contents("some", tmp_path / "data") == "some: 4 images, 8x8, 3 classes"
+    assert contents("all", tmp_path / "data") == "all: 4 images and 2 to test on, 8x8, 3 classes"
 
 
 def test_a_file_in_place_of_the_folder_of_the_set_is_one_clear_line(tmp_path):
