@@ -12,9 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import safe_open
-
 from jemtrack.errors import InputError
 from jemtrack.events.events import MODEL, Metrics, RunStart, Status
 from jemtrack.record.paths import DatabaseUrl
@@ -132,6 +129,8 @@ class Mlflow(CurveTracker):
 
     def _log_model(self, path: Path, shape: Mapping[str, Any]) -> None:
         """Log the weights with the code that reads them, and the types of images and outputs."""
+        import numpy as np
+
         types = self._tool.types
         images = types.TensorSpec(np.dtype("uint8"), (-1, shape["channels"], -1, -1))
         probabilities = types.TensorSpec(np.dtype("float32"), (-1, shape["n_classes"]))
@@ -200,6 +199,8 @@ def _tags(start: RunStart) -> dict[str, str]:
 
 def _shape(path: Path) -> dict[str, Any]:
     """Read the sizes in the header of a model file; nothing of another form of file."""
+    from safetensors import safe_open
+
     with safe_open(path, framework="numpy") as file:
         header = json.loads((file.metadata() or {}).get("jemtrack", "{}"))
     shape: dict[str, Any] = header.get("shape", {})
