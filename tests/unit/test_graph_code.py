@@ -30,7 +30,7 @@ def write(sources: dict[str, str]) -> None:
 
 
 def names(module: str) -> list[str]:
-    return [path.removeprefix("src/").removesuffix(".py") for path in code_deps([module], "own")]
+    return [path.removeprefix("src/").removesuffix(".py") for path in code_deps([module])]
 
 
 def real(stage: str) -> list[str]:
@@ -157,7 +157,7 @@ def test_rules_of_another_form_are_refused(line, problem):
 
 
 def test_modules_from_elsewhere_bring_nothing():
-    assert code_deps(["os.path", "torch", "ownership", "own.absent"], "own") == []
+    assert code_deps(["os.path", "torch", "ownership", "own.absent"]) == []
 
 
 def test_a_module_written_meanwhile_is_seen():
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_python_is_named():
     write({"own/start.py": "import own.broken", "own/broken.py": "def f(:"})
 
     with pytest.raises(InputError, match=r"src/own/broken.py, line 1.*valid Python"):
-        code_deps(["own.start"], "own")
+        code_deps(["own.start"])
 
 
 @pytest.mark.parametrize(
