@@ -82,7 +82,7 @@ def test_code_beside_the_package_is_refused(tmp_path, monkeypatch):
     Path("src/beside.py").touch()
     monkeypatch.setattr(Holder, "__module__", "beside")
 
-    with pytest.raises(InputError, match="imports beside .* move it into src/own/"):
+    with pytest.raises(InputError, match=r"imports beside .* move it into src/own/"):
         emitted(Many(parts=Holder(CrossEntropy())))
 
     # An installed package may share the first letters of its name with one in src/.

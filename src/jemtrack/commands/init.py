@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import io
 import keyword
 import re
 import shutil
@@ -36,6 +37,8 @@ def init(folder: Path) -> str:
     folder = folder.absolute()
     package = _package_name(folder.name)
     _check_empty(folder)
+    if shutil.which("git") is None:
+        raise InputError("git is not installed: DVC's experiments need it")
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(folder):
         _init_repositories()
@@ -44,7 +47,8 @@ def init(folder: Path) -> str:
             path.write_bytes(content)
         get_data("digits", Path("data"))
         search_source(Path(SOURCE))
-        graph.write_graph(graph.declared_nodes())
+        with contextlib.redirect_stdout(io.StringIO()):  # which files, a new project need not say
+            graph.write_graph(graph.declared_nodes())
     return _next_steps(folder, package)
 
 
@@ -75,8 +79,6 @@ def _check_empty(folder: Path) -> None:
 
 def _init_repositories() -> None:
     """Make the working directory a DVC repository, within the git repository that it is in."""
-    if shutil.which("git") is None:
-        raise InputError("git is not installed: DVC's experiments need it")
     command = ["git", "rev-parse", "--show-prefix"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     if asked.returncode:
@@ -114,14 +116,19 @@ def _next_steps(folder: Path, package: str) -> str:
     if shutil.which("jemtrack") is None:
         steps.append(f"source {Path(sys.prefix) / 'bin' / 'activate'}")
     steps += ["make repro", "git add .", 'git commit -m "First results"']
+    source = f"{SOURCE}/{package}"
+    files = {
+        f"{source}/objectives.py": "a penalty of your own",
+        f"{source}/stages.py": "its trainer, which is a stage",
+        f"{source}/workflow.py": "the graph of all stages",
+        "params.yaml": "their parameters",
+    }
+    width = max(map(len, files))
     return "\n".join(
         [
             f"{folder.name} is a project of git, DVC and jemtrack {jemtrack.__version__}:",
             "",
-            f"  src/{package}/objectives.py  a penalty of your own",
-            f"  src/{package}/stages.py      its trainer, which is a stage",
-            f"  src/{package}/workflow.py    the graph of all stages",
-            f"  params.yaml  {' ' * len(package)}            their parameters",
+            *(f"  {path:{width}}  {what}" for path, what in files.items()),
             "",
             "Next, run the graph, and commit its results, from which experiments start:",
             "",

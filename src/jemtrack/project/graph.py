@@ -98,7 +98,10 @@ def declared_nodes() -> list[Stage]:
     module = workflow_module(source)
     try:
         nodes: list[Stage] = importlib.import_module(module).nodes()
-        if not all(hasattr(each, "parameter_problems") for each in nodes):
+        of_stages = isinstance(nodes, list) and all(
+            hasattr(each, "parameter_problems") for each in nodes
+        )
+        if not of_stages:
             raise InputError(f"{module}: nodes() must return a list of stages, got {nodes!r:.100}")
     except InputError:
         raise
