@@ -110,6 +110,11 @@ def find_source(here: Path) -> Path | None:
     return None
 
 
+def has_library(source: Path) -> bool:
+    """Return whether jemtrack itself is in the folder `source`, as in its own repository."""
+    return (source / "jemtrack").is_dir()
+
+
 def search_source(source: Path) -> None:
     """Let this process, and those that it starts, import the packages in a project's `source`.
 
@@ -117,7 +122,7 @@ def search_source(source: Path) -> None:
     checkout, even from a copy that DVC has made of the project. jemtrack itself never does so.
     """
     path = str(source.absolute())
-    if path not in sys.path and not (source / "jemtrack").is_dir():
+    if path not in sys.path and not has_library(source):
         sys.path.insert(0, path)
 
 

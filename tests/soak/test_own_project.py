@@ -42,7 +42,6 @@ class MaxEntropyQuartic(Trainer):
 
     objective: Quartic = zntrack.deps(default_factory=Quartic)
 '''
-OF_DATA = ["PrepareData", "PrepareOutliers"]
 MEASURING = ["MeasureRobustness", "DrawSamples", "EvaluateX", "Report"]
 
 
@@ -168,8 +167,8 @@ def test_a_project_of_one_s_own_trains_resumes_and_queues(tmp_path: Path, progra
     listed = project.run("jemtrack", "exps")
     assert all(re.search(rf"^\W*{name}\b", listed, re.M) for name in ("power", "rate", "slow"))
     assert STAGE in project.run("jemtrack", "compare", "HEAD", "power")
-    before, after = project.run("dvc", "metrics", "diff", "HEAD", "power", "--json"), listed
-    assert f"nodes/{STAGE}/metrics.json" in before, after
+    changed = project.run("dvc", "metrics", "diff", "HEAD", "power", "--json")
+    assert f"nodes/{STAGE}/metrics.json" in changed
 
     # Another version of the library makes all stages stale, once the graph is written.
     (metadata,) = packages.glob("jemtrack-*.dist-info/METADATA")

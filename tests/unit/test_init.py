@@ -1,11 +1,13 @@
 """`jemtrack init`: what it refuses, and the files of a new project."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from jemtrack import __version__
 from jemtrack.commands.init import _files, init
 from jemtrack.errors import InputError
 
@@ -58,13 +60,18 @@ def test_without_git_nothing_is_written(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-def test_the_files_have_the_names_of_the_project():
-    files = {path.as_posix(): content.decode() for path, content in _files("Deep-Sea", "deep_sea")}
+@pytest.mark.parametrize(
+    ("name", "package"), [("Deep-Sea", "deep_sea"), ("not-my-study", "not_my_study")]
+)
+def test_the_files_have_the_names_of_the_project(name, package):
+    files = {path.as_posix(): content.decode() for path, content in _files(name, package)}
 
-    assert {"Makefile", ".gitignore", "src/deep_sea/workflow.py", ".dvc/plots/roc.json"} <= {*files}
-    assert 'name = "Deep-Sea"' in files["pyproject.toml"]
+    source = f"src/{package}/workflow.py"
+    assert {"Makefile", ".gitignore", ".dvc/plots/roc.json", source} <= {*files}
+    assert f"from {package}.stages import MaxEntropyHuber" in files[source]
+    assert f'name = "{name}"' in files["pyproject.toml"]
+    assert f"jemtrack[all]~={__version__}" in files["pyproject.toml"]
     for path, content in files.items():
-        assert not {"my-study", "my_study", "0.0.0"} & {*content.split()}, path
-        assert "my_study" not in path + content
+        assert not re.search("(?<!not[-_])my[-_]study", path + content), path
         if path.endswith(".py"):
             ast.parse(content)

@@ -18,9 +18,9 @@ from jemtrack.files import SOURCE, name_problem, search_source
 from jemtrack.project import graph
 
 _HERE = Path(graph.__file__).parent
-# The template is a project itself, of these names and this version of jemtrack.
-_TEMPLATE = _HERE / "template"
-_NAME, _PACKAGE, _VERSION = "my-study", "my_study", "0.0.0"
+_TEMPLATE = _HERE / "template"  # a project, with the package my_study
+_NAMES = re.compile("my[-_]study")
+_VERSION = "0.0.0"  # of jemtrack, in its pyproject.toml
 _DVC_FOLDER = _HERE / "dvc_folder"  # the plots that stages name, and a page that needs no network
 
 
@@ -56,7 +56,7 @@ def _package_name(name: str) -> str:
     """Return the name of the package of a project called `name`."""
     package = name.lower().replace("-", "_")
     problem = name_problem(name, dots=False)
-    if not problem and (not re.fullmatch(r"[A-Za-z].*[A-Za-z0-9]", name)):
+    if not problem and not re.fullmatch(r"[A-Za-z](.*[A-Za-z0-9])?", name):
         problem = f"must begin with a letter and end with a letter or digit, got {name!r}"
     elif not problem and keyword.iskeyword(package):
         problem = f"must be another name, got {name!r}: Python has a keyword {package}"
@@ -70,10 +70,12 @@ def _package_name(name: str) -> str:
 def _check_empty(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder that does not exist or is empty")
-    if folder.is_dir() and (found := sorted({*map(str, folder.iterdir())} - {f"{folder}/.git"})):
+    # An empty clone is a good place.
+    found = {each.name for each in folder.iterdir()} - {".git"} if folder.is_dir() else None
+    if found:
         raise InputError(
-            f"{folder} must not exist or be empty, but has {Path(found[0]).name}: name another "
-            "folder; nothing is overwritten"
+            f"{folder} must not exist or be empty, but has {min(found)}: name another folder; "
+            "nothing is overwritten"
         )
 
 
@@ -94,12 +96,15 @@ def _run(*command: str) -> None:
 
 def _files(name: str, package: str) -> Iterator[tuple[Path, bytes]]:
     """Yield the path and the content of each file of the project."""
+
+    def renamed(text: str) -> str:
+        return _NAMES.sub(lambda found: name if "-" in found[0] else package, text)
+
     for source in _files_in(_TEMPLATE):
-        text = source.read_text(encoding="utf-8").replace(_NAME, name).replace(_PACKAGE, package)
-        path = source.relative_to(_TEMPLATE).as_posix().replace(_PACKAGE, package)
+        path, text = source.relative_to(_TEMPLATE).as_posix(), source.read_text(encoding="utf-8")
         if path == "pyproject.toml":
             text = text.replace(_VERSION, jemtrack.__version__.partition("+")[0])
-        yield Path(path), text.encode()
+        yield Path(renamed(path)), renamed(text).encode()
     for source in _files_in(_DVC_FOLDER):
         yield Path(".dvc", source.relative_to(_DVC_FOLDER)), source.read_bytes()
 
@@ -112,9 +117,10 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _next_steps(folder: Path, package: str) -> str:
     here = Path.cwd()
-    steps = [f"cd {folder.relative_to(here) if folder.is_relative_to(here) else folder}"]
-    if shutil.which("jemtrack") is None:
-        steps.append(f"source {Path(sys.prefix) / 'bin' / 'activate'}")
+    steps = [] if folder == here else [f"cd {folder.name if folder.parent == here else folder}"]
+    activate = Path(sys.prefix, "bin", "activate")
+    if shutil.which("jemtrack") is None and activate.exists():
+        steps.append(f"source {activate}")
     steps += ["make repro", "git add .", 'git commit -m "First results"']
     source = f"{SOURCE}/{package}"
     files = {

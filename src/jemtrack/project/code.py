@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jemtrack.documents import read_text
 from jemtrack.errors import InputError
-from jemtrack.files import SOURCE, search_source
+from jemtrack.files import SOURCE, has_library, search_source
 from jemtrack.parameters import format_value, suggestion
 
 if TYPE_CHECKING:
@@ -99,11 +99,6 @@ def own_packages(source: Path) -> list[str]:
     return sorted(path.parent.name for path in source.glob("*/__init__.py"))
 
 
-def has_library(source: Path) -> bool:
-    """Return whether jemtrack itself is in `source`, as in its own repository."""
-    return (source / PACKAGE).is_dir()
-
-
 def workflow_module(source: Path) -> str:
     """Name the module that declares the project's graph: `workflow` of the package in `source`.
 
@@ -166,7 +161,7 @@ def source_folder() -> Path:
 
 def _import_graph(source: Path, packages: list[str]) -> "ImportGraph":
     """Parse the imports, without a cache: a notebook may have just exported a module."""
-    search_source(source)
+    search_source(source)  # grimp looks for packages where Python does
     if not has_library(source):  # whose template is no part of its package
         _check_folders(source, packages)
     # Every running stage imports this module through ZnTrack's plugin, but only `write_graph`

@@ -16,8 +16,9 @@ from typing import Any
 
 from jemtrack.documents import parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
+from jemtrack.files import has_library
 from jemtrack.parameters import MOST_PROBLEMS, format_value, problem_lines, suggestion
-from jemtrack.project.code import PACKAGE, has_library, source_folder
+from jemtrack.project.code import PACKAGE, source_folder
 from jemtrack.project.schemas import SCHEMAS, Schema, schema_problems
 
 DVC = Path("dvc.yaml")

@@ -15,8 +15,8 @@ from zntrack.config import FIELD_TYPE, FieldTypes
 from zntrack.plugins.dvc_plugin import DVCPlugin
 
 from jemtrack.errors import InputError
-from jemtrack.files import SOURCE
-from jemtrack.project.code import PACKAGE, code_deps, has_library, own_packages, source_folder
+from jemtrack.files import SOURCE, has_library
+from jemtrack.project.code import PACKAGE, code_deps, own_packages, source_folder
 from jemtrack.project.params import VERSIONS
 
 # The order of a stage's keys, for readers: what it runs, reads and writes.
