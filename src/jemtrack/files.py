@@ -3,10 +3,12 @@
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+SOURCE = "src"  # the folder of a project's own packages
 UNFINISHED = "*.unfinished*"  # what a kill in `atomic_write` leaves
 
 
@@ -98,6 +100,30 @@ def find_root(here: Path) -> Path:
     folders = (here, *here.parents)
     is_root = ((each / "dvc.yaml").is_file() or (each / ".dvc").is_dir() for each in folders)
     return next((each for each, found in zip(folders, is_root, strict=True) if found), here)
+
+
+def find_source(here: Path) -> Path | None:
+    """Return `src/` of the DVC project that `here` is in; None outside of any, or without it."""
+    for folder in (here, *here.parents):
+        if (folder / ".dvc").is_dir():
+            return folder / SOURCE if (folder / SOURCE).is_dir() else None
+    return None
+
+
+def has_library(source: Path) -> bool:
+    """Return whether jemtrack itself is in the folder `source`, as in its own repository."""
+    return (source / "jemtrack").is_dir()
+
+
+def search_source(source: Path) -> None:
+    """Let this process, and those that it starts, import the packages in a project's `source`.
+
+    They come before installed ones: an editable install of a package of one's own leads to the
+    checkout, even from a copy that DVC has made of the project. jemtrack itself never does so.
+    """
+    path = str(source.absolute())
+    if path not in sys.path and not has_library(source):
+        sys.path.insert(0, path)
 
 
 def _flush(path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from jemtrack.errors import InputError
-from jemtrack.project.code import code_deps
+from jemtrack.project.code import code_deps, workflow_module
 
 PROJECT = Path(__file__).parents[2]
 STAGES = {
@@ -30,7 +30,7 @@ def write(sources: dict[str, str]) -> None:
 
 
 def names(module: str) -> list[str]:
-    return [path.removeprefix("src/").removesuffix(".py") for path in code_deps([module], "own")]
+    return [path.removeprefix("src/").removesuffix(".py") for path in code_deps([module])]
 
 
 def real(stage: str) -> list[str]:
@@ -156,8 +156,60 @@ def test_rules_of_another_form_are_refused(line, problem):
         names("own.start")
 
 
+def test_the_imports_of_all_packages_of_the_project_are_followed():
+    write(
+        {
+            "own/start.py": "import other.helper",
+            "other/__init__.py": "",
+            "other/helper.py": "import own.deep.one",
+            "own/deep/one.py": "",
+        }
+    )
+
+    assert names("own.start") == ["other/helper", "own/deep/one", "own/start"]
+
+
+def test_a_folder_whose_imports_cannot_be_followed_is_refused():
+    write({"own/start.py": "import own.loose.one", "own/loose/one.py": ""})
+
+    with pytest.raises(InputError, match=r"src/own/loose has no __init__\.py"):
+        names("own.start")
+
+
+def test_the_graph_is_of_the_one_package_or_of_the_module_that_is_named():
+    assert workflow_module(Path("src")) == "own.workflow"
+    write({"other/__init__.py": ""})
+    with pytest.raises(InputError, match=r"workflow must be a module of other or own.*got nothing"):
+        workflow_module(Path("src"))
+
+    Path("pyproject.toml").write_text('[tool.jemtrack]\nworkflow = "own.graphs.main"\n')
+    assert workflow_module(Path("src")) == "own.graphs.main"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("workflow = 3", r"workflow must be a module of own, such as own\.workflow, got 3"),
+        ('workflow = "torch.nn"', r"such as own\.workflow, got 'torch\.nn'"),
+        ('workflows = "own.main"', r"tool\.jemtrack\.workflows: did you mean workflow\?"),
+    ],
+)
+def test_settings_of_another_form_are_refused(line, problem):
+    Path("pyproject.toml").write_text(f"[tool.jemtrack]\n{line}\n")
+
+    with pytest.raises(InputError, match=problem):
+        workflow_module(Path("src"))
+
+
+def test_a_project_without_a_package_has_no_graph(tmp_path):
+    (tmp_path / "empty" / "src").mkdir(parents=True)
+
+    with pytest.raises(InputError, match="has no package: `jemtrack init` makes a project"):
+        workflow_module(tmp_path / "empty" / "src")
+
+
 def test_modules_from_elsewhere_bring_nothing():
-    assert code_deps(["os.path", "torch", "ownership", "own.absent"], "own") == []
+    assert code_deps(["os.path", "torch", "ownership", "own.absent"]) == []
 
 
 def test_a_module_written_meanwhile_is_seen():
@@ -172,7 +224,7 @@ def test_a_file_that_is_not_python_is_named():
     write({"own/start.py": "import own.broken", "own/broken.py": "def f(:"})
 
     with pytest.raises(InputError, match=r"src/own/broken.py, line 1.*valid Python"):
-        code_deps(["own.start"], "own")
+        code_deps(["own.start"])
 
 
 @pytest.mark.parametrize(

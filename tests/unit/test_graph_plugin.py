@@ -75,18 +75,45 @@ def test_a_class_of_a_script_is_refused(root, monkeypatch):
 
 
 def test_code_beside_the_package_is_refused(tmp_path, monkeypatch):
-    """Only what stands in the package is listed, and is a queued experiment's own copy."""
+    """Only what stands in a package is listed."""
     monkeypatch.chdir(tmp_path)
-    Path("src").mkdir()
+    Path("src/own").mkdir(parents=True)
+    Path("src/own/__init__.py").touch()
     Path("src/beside.py").touch()
     monkeypatch.setattr(Holder, "__module__", "beside")
 
-    with pytest.raises(InputError, match="move it into src/jemtrack/"):
+    with pytest.raises(InputError, match=r"imports beside .* move it into src/own/"):
         emitted(Many(parts=Holder(CrossEntropy())))
 
     # An installed package may share the first letters of its name with one in src/.
     monkeypatch.setattr(Holder, "__module__", "bes")
     emitted(Many(parts=Holder(CrossEntropy())))
+
+
+def test_another_package_beside_the_library_is_refused(root, monkeypatch):
+    """In jemtrack's own repository, stages run by `zntrack run`, which finds the library alone."""
+    (root / "src").unlink()
+    for name in ("jemtrack", "own"):
+        (root / "src" / name).mkdir(parents=True)
+        (root / "src" / name / "__init__.py").touch()
+    monkeypatch.setattr(Holder, "__module__", "own.part")
+
+    with pytest.raises(InputError, match=r"imports own\.part .* move it into src/jemtrack/"):
+        emitted(Many(parts=Holder(CrossEntropy())))
+
+
+def test_where_the_library_is_installed_its_stages_depend_on_none_of_its_files(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("src").mkdir()
+
+    stage = emitted(MaxEntropyL1(data=Path("images")))
+
+    path = f"{MaxEntropyL1.__module__}.MaxEntropyL1"
+    assert stage["cmd"] == f"jemtrack stage {path} --name MaxEntropyL1"
+    assert stage["deps"] == ["images"]
+    assert {"versions.yaml": None} in stage["params"]
 
 
 def test_a_project_of_zntrack_s_own_builds_the_same_stages(root):

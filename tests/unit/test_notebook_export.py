@@ -129,6 +129,20 @@ def test_a_notebook_makes_several_modules_wherever_one_stands(project, monkeypat
         assert (project / "src/jemtrack" / package / "__init__.py").read_bytes() == b""
 
 
+def test_in_a_project_of_one_s_own_the_module_goes_into_its_package(tmp_path, monkeypatch):
+    (tmp_path / "src" / "my_study").mkdir(parents=True)
+    (tmp_path / "src" / "my_study" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    write_notebook(Path("a.ipynb"), "#| default_exp penalties.mine", "#| export\nX = 1")
+
+    assert export("a.ipynb") == [Path("src/my_study/penalties/mine.py")]
+
+    assert Path("src/my_study/penalties/__init__.py").exists()
+    write_notebook(Path("b.ipynb"), "#| export my_study.mine\nX = 1")
+    with pytest.raises(InputError, match="names are below my_study: write mine"):
+        export("b.ipynb")
+
+
 def test_an_exported_markdown_cell_documents_the_module(project):
     write_notebook(
         Path("a.ipynb"),

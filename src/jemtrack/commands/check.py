@@ -1,6 +1,5 @@
 """Check the project's files before anything runs: `jemtrack check`."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from jemtrack.project.params import (
     read_stages,
     sections,
     stage_class,
+    stage_module,
     structure_problems,
     unknown_stages,
     version_problems,
@@ -81,8 +81,7 @@ def _missing_deps(graph: dict[str, Any], values: dict[str, Any]) -> Iterator[str
     """Yield a problem for each stage that uses code, or reads a file, that dvc.yaml lacks."""
     stages = read_stages()
     for name, entry in graph.items():
-        # The command is `zntrack run <module>.<class> ...`.
-        modules = re.findall(r"zntrack run (\S+)\.\w+", str(stages[name].get("cmd")))
+        modules = [stage_module(name)]
         modules += [
             field["value"]["module"]
             for field in entry.values()

@@ -5,7 +5,6 @@ import contextlib
 import importlib
 import os
 import re
-import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import jemtrack
 from jemtrack.errors import InputError, exit_status, problem_text
-from jemtrack.files import find_root, path_problem
+from jemtrack.files import find_root, find_source, path_problem, search_source
 
 Commands = Any  # argparse has no public name for the class
 
@@ -26,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     here = Path.cwd()
     root = find_root(here)
+    if source := find_source(here):
+        search_source(source)
     if root != here:
         _rebase(options, here, root)
     try:
@@ -100,8 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for add in (_add_graph, _add_evaluation, _add_recipes, _add_trainings, _add_bench):
-        add(commands)
+    _add_project(commands)
+    _add_graph(commands)
+    _add_evaluation(commands)
+    _add_recipes(commands)
+    _add_trainings(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -117,6 +122,32 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def _add_project(commands: Commands) -> None:
+    """Add the commands to make a project, and to run its stages."""
+    init = _add(
+        commands,
+        "init",
+        "make a new project, which uses jemtrack as a library",
+        "Make a project with a package for your own penalties, stages and graph: a git and DVC "
+        "repository with the default data, in a folder that does not exist or is empty.",
+        "jemtrack init my-study",
+    )
+    init.add_argument("folder", type=_path, metavar="FOLDER", help="its name is the project's")
+    init.set_defaults(command=_init)
+
+    stage = _add(
+        commands,
+        "stage",
+        "run a stage, as dvc.yaml has it",
+        "Run a stage, whose class and objective may be in the project's own src/. `dvc repro` "
+        "calls this for each stage that is stale.",
+        "jemtrack stage my_study.stages.MaxEntropyHuber --name MaxEntropyHuber",
+    )
+    stage.add_argument("node", metavar="CLASS", help="the dotted path of the stage's class")
+    stage.add_argument("--name", required=True, help="the stage's name in dvc.yaml")
+    stage.set_defaults(command=_stage)
 
 
 def _add_graph(commands: Commands) -> None:
@@ -338,23 +369,25 @@ def _add_bench(commands: Commands) -> None:
     bench.set_defaults(command=_bench)
 
 
+def _init(options: argparse.Namespace) -> None:
+    from jemtrack.commands.init import init
+
+    print(init(options.folder))
+
+
+def _stage(options: argparse.Namespace) -> None:
+    # First of all: a stage's code is read after the moment that this module records.
+    importlib.import_module("jemtrack.stages")
+    from zntrack.cli.cli import run
+
+    # ZnTrack would read dvc.lock to record the inputs, and hang while DVC has it locked.
+    run(options.node, name=options.name, save_lockfile=False)
+
+
 def _data(options: argparse.Namespace) -> None:
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
+    from jemtrack.commands.data import get_data
 
-    from jemtrack.data.sources.fetch import contents, fetch
-
-    try:
-        Repo.find_root()
-    except NotDvcRepoError:
-        make = "`git init && dvc init` makes it one"
-        raise InputError(f"{Path.cwd()} is not in a DVC project: {make}") from None
-    root = options.root or Path("data")
-    print(*fetch(options.name, root, options.given), contents(options.name, root), sep="\n")
-    # The digest of the data is in data.dvc, which git tracks.
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", str(root)]
-    if subprocess.run(command, check=False).returncode:
-        raise InputError(f"`dvc add {root}` failed: see its messages above")
+    print(*get_data(options.name, options.root or Path("data"), options.given), sep="\n")
 
 
 def _graph(options: argparse.Namespace) -> None:
@@ -368,9 +401,9 @@ def _graph(options: argparse.Namespace) -> None:
 
         four_trainers.write_graph(options.workflow, options.scale, run=options.run)
         return
-    from jemtrack.workflows.default import write_graph
+    from jemtrack.project.graph import declared_nodes, write_graph
 
-    write_graph(run=options.run)
+    write_graph(declared_nodes(), run=options.run)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from jemtrack.documents import is_ambiguous, parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write_texts
 from jemtrack.parameters import format_value
-from jemtrack.project.code import source_folder
+from jemtrack.project.code import source_folder, workflow_module
 from jemtrack.project.comments import add_comments
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
 from jemtrack.project.params import (
@@ -84,6 +86,33 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
     print(_summary(original[DVC].get("stages") or {}, files[DVC]["stages"], changed), flush=True)
     if run if no_exec is None else not no_exec:
         _reproduce([node.name for node in nodes])
+
+
+def declared_nodes() -> list[Stage]:
+    """Return the stages that `nodes()` of the project's workflow module declares.
+
+    Raises:
+        InputError: if there is no such function, or it or the module raises any exception.
+    """
+    source = source_folder()
+    module = workflow_module(source)
+    try:
+        nodes: list[Stage] = importlib.import_module(module).nodes()
+        of_stages = isinstance(nodes, list) and all(
+            hasattr(each, "parameter_problems") for each in nodes
+        )
+        if not of_stages:
+            raise InputError(f"{module}: nodes() must return a list of stages, got {nodes!r:.100}")
+    except InputError:
+        raise
+    except Exception as error:  # a person's own code can raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [each for each in frames if Path(each.filename).is_relative_to(source.absolute())]
+        where = f"{os.path.relpath(own[-1].filename)}:{own[-1].lineno}" if own else module
+        raise InputError(
+            f"{where}: {type(error).__name__}: {error}; `nodes()` of {module} declares the stages"
+        ) from error
+    return nodes
 
 
 def _summary(before: dict[str, Any], after: dict[str, Any], changed: list[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Export the cells of a notebook as modules under `src/jemtrack`, which stages can run."""
+"""Export the cells of a notebook as modules of the project's package, which stages can run."""
 
 import ast
 import importlib
@@ -14,8 +14,9 @@ from pyflakes.checker import Checker
 from pyflakes.messages import UndefinedName
 
 from jemtrack.errors import InputError
+from jemtrack.files import SOURCE, search_source
+from jemtrack.project.code import own_packages, workflow_module
 
-PACKAGE = Path("src", "jemtrack")
 _DIRECTIVES = ("default_exp", "export", "exporti", "exports")
 _DEFAULT = "#"  # nbdev's name for the module that default_exp names
 
@@ -23,13 +24,15 @@ _DEFAULT = "#"  # nbdev's name for the module that default_exp names
 def enter_project() -> None:
     """Change to the root of the project that the working directory is in.
 
-    The commands of the running Python's environment are put on PATH, so that `dvc` is found
-    even if Jupyter was started without activating the environment.
+    The packages in its `src/` can then be imported. The commands of the running Python's
+    environment are put on PATH, so that `dvc` is found even if Jupyter was started without
+    activating the environment.
 
     Raises:
         InputError: if neither the working directory nor a folder above it is a project.
     """
     os.chdir(_project_root(Path.cwd()))
+    search_source(Path(SOURCE))
     scripts, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
     if scripts not in path.split(os.pathsep):
         os.environ["PATH"] = scripts + os.pathsep + path
@@ -38,11 +41,11 @@ def enter_project() -> None:
 def export(path: str | Path) -> list[Path]:
     """Write the exported cells of the notebook at `path` into modules; return their paths.
 
-    The directives are nbdev's: `#| default_exp stages.mine` names the module of the notebook,
-    `src/jemtrack/stages/mine.py`, which is imported as `jemtrack.stages.mine`; a cell under
-    `#| export` goes there, and one under `#| export jem.mine` into that module. A first cell
-    that is a docstring, or a markdown cell under `#| export`, documents the module. If ruff is
-    installed, it sorts the imports and formats. The running Python forgets the modules, so that
+    The directives are nbdev's: `#| default_exp cubic` names the module of the notebook, in the
+    project's package: `src/my_study/cubic.py`, which is imported as `my_study.cubic`. A cell under
+    `#| export` goes there, and one under `#| export penalties.cubic` into that module. A first
+    cell that is a docstring, or a markdown cell under `#| export`, documents the module. If ruff
+    is installed, it sorts the imports and formats. The running Python forgets the modules, so that
     the next import, even in the same kernel, loads the new ones.
 
     Raises:
@@ -53,29 +56,33 @@ def export(path: str | Path) -> list[Path]:
     """
     notebook = Path(path).resolve()
     root = _project_root(notebook.parent)
+    package = workflow_module(root / SOURCE).partition(".")[0]
     header = f"# Exported from {notebook.relative_to(root).as_posix()}: edit it there.\n"
     modules = {}
-    for name, cells in _cells_by_module(notebook).items():
-        target = _target(root, name, header)
+    for name, cells in _cells_by_module(notebook, package).items():
+        module = f"{package}.{name}"
+        target = _target(root / SOURCE, module, header)
         source = header + "\n" + _source(cells, notebook)
-        _check_syntax(source, f"{notebook}: jemtrack.{name}")
-        _check_names(source, f"{notebook}: jemtrack.{name}")
-        modules[name] = target, _formatted(source, target, root)
-    for name, (target, source) in modules.items():
+        _check_syntax(source, f"{notebook}: {module}")
+        _check_names(source, f"{notebook}: {module}")
+        modules[module] = target, _formatted(source, target, root)
+    for module, (target, source) in modules.items():
         _write(target, source)
-        _forget(f"jemtrack.{name}", target)
+        _forget(module, target)
     return [Path(os.path.relpath(target)) for target, _ in modules.values()]
 
 
 def _project_root(folder: Path) -> Path:
     for root in (folder, *folder.parents):
-        if (root / PACKAGE / "__init__.py").is_file():
+        if own_packages(root / SOURCE):
             return root
-    raise InputError(f"{folder}: neither it nor a folder above it is a project with {PACKAGE}/")
+    raise InputError(
+        f"{folder}: neither it nor a folder above it is a project with a package in {SOURCE}/"
+    )
 
 
-def _cells_by_module(notebook: Path) -> dict[str, list[Any]]:
-    """Sort the exported cells, with nbdev, by the names of their modules below jemtrack."""
+def _cells_by_module(notebook: Path, package: str) -> dict[str, list[Any]]:
+    """Sort the exported cells, with nbdev, by the names of their modules below the package."""
     from nbdev.export import ExportModuleProc
     from nbdev.process import NBProcessor
 
@@ -86,7 +93,7 @@ def _cells_by_module(notebook: Path) -> dict[str, list[Any]]:
         raise InputError(f"{notebook}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"{notebook}: is not a Jupyter notebook of format 4 ({error})") from error
-    _check_directives([cell.directives_ for cell in processor.nb.cells], notebook)
+    _check_directives([cell.directives_ for cell in processor.nb.cells], notebook, package)
     processor.process()
     modules: dict[str, list[Any]] = {}
     for name, cells in exported.modules.items():
@@ -97,7 +104,7 @@ def _cells_by_module(notebook: Path) -> dict[str, list[Any]]:
     return {name: sorted(cells, key=lambda cell: cell.idx_) for name, cells in modules.items()}
 
 
-def _check_directives(directives: list[dict[str, str]], notebook: Path) -> None:
+def _check_directives(directives: list[dict[str, str]], notebook: Path, package: str) -> None:
     given = [(name, cell[name]) for cell in directives for name in _DIRECTIVES if name in cell]
     defaults = [module for name, module in given if name == "default_exp"]
     if all(name == "default_exp" for name, _ in given):
@@ -109,7 +116,7 @@ def _check_directives(directives: list[dict[str, str]], notebook: Path) -> None:
         )
     for name, module in given:
         if module or name == "default_exp":
-            _check_module_name(module, f"{notebook}: `#| {name} {module}`")
+            _check_module_name(module, f"{notebook}: `#| {name} {module}`", package)
         elif not defaults:
             raise InputError(
                 f"{notebook}: `#| {name}` has no module to go to: name one in it, "
@@ -117,23 +124,23 @@ def _check_directives(directives: list[dict[str, str]], notebook: Path) -> None:
             )
 
 
-def _check_module_name(module: str, where: str) -> None:
+def _check_module_name(module: str, where: str, package: str) -> None:
     parts = module.split(".")
     if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
         raise InputError(
-            f"{where}: expected the name of a module below jemtrack, such as stages.my_trainer"
+            f"{where}: expected the name of a module below {package}, such as stages.my_trainer"
         )
-    if parts[0] == "jemtrack":
-        raise InputError(f"{where}: names are below jemtrack: write {'.'.join(parts[1:])}")
+    if parts[0] == package:
+        raise InputError(f"{where}: names are below {package}: write {'.'.join(parts[1:])}")
 
 
-def _target(root: Path, name: str, header: str) -> Path:
+def _target(source: Path, module: str, header: str) -> Path:
     """Return the path of the module; refuse a file that this notebook has not written."""
-    target = root.joinpath(PACKAGE, *name.split(".")).with_suffix(".py")
-    packages = [folder for folder in target.parents if folder.is_relative_to(root / PACKAGE)]
+    target = source.joinpath(*module.split(".")).with_suffix(".py")
+    packages = [folder for folder in target.parents if source in folder.parents]
     for taken in (target.with_suffix(""), *(folder.with_suffix(".py") for folder in packages)):
         if taken.exists():
-            raise InputError(f"jemtrack.{name}: {taken} has that name: choose another")
+            raise InputError(f"{module}: {taken} has that name: choose another")
     if target.exists() and not target.read_text(encoding="utf-8").startswith(header):
         raise InputError(
             f"{target}: was not exported from this notebook, so it is not overwritten: "

@@ -16,6 +16,7 @@ from typing import Any
 
 from jemtrack.documents import parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
+from jemtrack.files import has_library
 from jemtrack.parameters import MOST_PROBLEMS, format_value, problem_lines, suggestion
 from jemtrack.project.code import PACKAGE, source_folder
 from jemtrack.project.schemas import SCHEMAS, Schema, schema_problems
@@ -137,18 +138,19 @@ def own_problems(
 
 def stage_class(stage: str) -> Any:
     """Import the class of a stage of dvc.yaml; return None if that fails or it is no `Stage`."""
-    cls = _load(_stage_module(stage), _command(stage)[1])
+    cls = _load(*_command(stage))
     return cls if hasattr(cls, "parameter_problems") else None
 
 
-def _stage_module(stage: str) -> str:
+def stage_module(stage: str) -> str:
+    """Return the module of the class of a stage of dvc.yaml; "" if it runs no node."""
     return _command(stage)[0]
 
 
 def _command(stage: str) -> tuple[str, str]:
     """Return the module and the class in the stage's command; empty if it runs no node."""
     command = str(read_stages().get(stage, {}).get("cmd"))
-    found = re.search(r"zntrack run (\S+)\.(\w+)", command)
+    found = re.search(r"(?:zntrack run|jemtrack stage) (\S+)\.(\w+)", command)
     return (found[1], found[2]) if found else ("", "")
 
 
@@ -159,7 +161,7 @@ def _class_of_free_values(stage: str, given: Any, known: list[Section]) -> Any:
     read = {section.field for section in known if section.stage == stage}
     chosen = any(given[field] for field in {*given} - read)
     # Importing the class of another stage is slow; that stage's own process runs its checks.
-    return stage_class(stage) if chosen and _stage_module(stage) in sys.modules else None
+    return stage_class(stage) if chosen and stage_module(stage) in sys.modules else None
 
 
 def load_classes(graph: dict[str, Any], values: dict[str, Any]) -> None:
@@ -333,7 +335,7 @@ def installed_versions(listed: Iterable[str] = ()) -> dict[str, str]:
     The local part of a version, such as `+cpu`, is left out. The version of jemtrack counts if it
     is installed as a package; if its source is in the project, stages depend on the source.
     """
-    own = () if (source_folder() / PACKAGE).is_dir() else (PACKAGE,)
+    own = () if has_library(source_folder()) else (PACKAGE,)
     found = {}
     for name in sorted({*DECISIVE, *own, *listed}):
         with contextlib.suppress(PackageNotFoundError):

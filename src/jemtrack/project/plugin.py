@@ -15,7 +15,8 @@ from zntrack.config import FIELD_TYPE, FieldTypes
 from zntrack.plugins.dvc_plugin import DVCPlugin
 
 from jemtrack.errors import InputError
-from jemtrack.project.code import PACKAGE, SOURCE, code_deps, source_folder
+from jemtrack.files import SOURCE, has_library
+from jemtrack.project.code import PACKAGE, code_deps, own_packages, source_folder
 from jemtrack.project.params import VERSIONS
 
 # The order of a stage's keys, for readers: what it runs, reads and writes.
@@ -49,8 +50,11 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         """
         emitted = super().convert_to_dvc_yaml()
         stage: dict[str, Any] = emitted["stages"]
-        # ZnTrack would read dvc.lock to record the inputs, and hang while DVC has it locked.
-        stage["cmd"] += " --no-save-lockfile"
+        if has_library(source_folder()):
+            # ZnTrack would read dvc.lock to record the inputs, and hang while DVC has it locked.
+            stage["cmd"] += " --no-save-lockfile"
+        else:  # which searches the project's own src/, too
+            stage["cmd"] = stage["cmd"].replace("zntrack run ", "jemtrack stage ", 1)
         meta = (self.node.nwd / "node-meta.json").as_posix()
         stage["metrics"] = [entry for entry in stage["metrics"] if _path(entry) != meta]
         stage["outs"] = sorted([*stage.get("outs", []), meta], key=_path)
@@ -106,15 +110,17 @@ def _modules(node: zntrack.Node) -> list[str]:
                 "jemtrack.project.notebooks.export), and import it from there"
             )
     modules = [type(holder).__module__ for holder in holders]
+    source = source_folder()
+    # `zntrack run` of jemtrack's own repository searches no other package there.
+    packages = [PACKAGE] if has_library(source) else own_packages(source)
     for module in modules:
         package = module.partition(".")[0]
-        # Only jemtrack switches to the source of the working directory: see its __init__.py.
-        source = source_folder()
         own = (source / package).is_dir() or (source / f"{package}.py").is_file()
-        if own and package != PACKAGE:
+        if own and package not in packages:
+            where = f"{SOURCE}/{packages[0] if packages else 'my_study'}/"
             raise InputError(
-                f"{type(node).__name__} imports {module} from {SOURCE}/: a queued experiment would "
-                f"run the checkout's version of it, not its own: move it into {SOURCE}/{PACKAGE}/"
+                f"{type(node).__name__} imports {module} from {SOURCE}/, where it is in no package "
+                f"whose modules a stage depends on: move it into {where}"
             )
     return modules
 

@@ -1,0 +1,1 @@
+"""The code of my-study: what its stages run."""
