@@ -4,13 +4,12 @@ import csv
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import wandb
-from killing import killed, start, steps_saved
+from killing import killed, start, trainings, wait_until
 from project import Project
 from tracked_run import assert_same, assert_same_record, curves
 from tracker_readers import (
@@ -28,6 +27,7 @@ from tracker_readers import (
 )
 
 from jemtrack.record.jsonl import Record, read_lines, read_record
+from jemtrack.train.checkpoint import newest_first
 
 STAGE = "MaxEntropyL2"
 N_EPOCHS = 4
@@ -59,20 +59,17 @@ def tracked(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def kill_in_the_middle(project: Project) -> None:
-    """Kill all processes once an epoch is done and some steps came after a checkpoint."""
-    with killed(start(project, "dvc", "repro", STAGE, seconds=0.2)) as process:
-        until = time.monotonic() + 300
-        while not 0 < steps_saved(project) < steps_recorded(project) - 1:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < until
-            time.sleep(0.002)
+    """Kill all processes once an epoch is done; of a checkpoint a step, the last one is gone."""
+    with killed(start(project, "dvc", "repro", STAGE)) as process:
+        wait_until(lambda: epochs_recorded(project) > 0, process)
+    (folder,) = trainings(project)
+    newest, _ = newest_first(folder)
+    newest.path.unlink()
 
 
-def steps_recorded(project: Project) -> int:
-    """Give the optimization steps in the record of a training; 0 in the first epoch."""
-    paths = (project.path / ".jemtrack").glob("*/record/train.jsonl")
-    lines = [line for path in paths for line in read_lines(path)]
-    return lines[-1]["global_step"] if lines and lines[-1]["epoch"] > 1 else 0
+def epochs_recorded(project: Project) -> int:
+    paths = (project.path / ".jemtrack").glob("*/record/epochs.jsonl")
+    return sum(1 for path in paths for _ in read_lines(path))
 
 
 def history(path: Path) -> dict[int, dict[str, float]]:
