@@ -82,7 +82,9 @@ def dispatcher(folder: Path, *, watched: bool) -> Iterator[EventDispatcher]:
     made = EventDispatcher(handlers, [], TrainState({}))
     made.dispatch(RunStart("benchmark", {"lr": 0.1}, run_id=folder.name, session_id="1"))
     made.dispatch(PhaseStart(Position(), "train", 1, 1000, STEPS_AN_EPOCH))
-    while any(process.state_dict()["tracker"] is None for process in made.processes):
+    while any((state := each.state_dict())["tracker"] is None for each in made.processes):
+        if state["lost"]:
+            raise SystemExit("a tracker has failed: see the warning above")
         time.sleep(0.1)
     yield made
     made.end(RunEnd(Status.SUCCESS, METRICS))

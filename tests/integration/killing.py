@@ -25,6 +25,9 @@ _WARM_UP = {"name": "warm_up", "n_epochs": 3, "max_steps": 20, "optimization": _
 _JOINT = {"name": "joint", "n_epochs": 4, "max_steps": 30, "optimization": _ADAM}
 N_STEPS = 3 * 20 + 4 * 30
 
+NO_WORKER = "Worker status: 0 active, 0 idle"
+N_IDLE = 10  # looks that see no worker, which takes some seconds to begin
+
 
 def train_longer(project: Project) -> None:
     """Give the stage two phases and all that draws random numbers or has a state of its own."""
@@ -81,6 +84,15 @@ def training_of(project: Project) -> psutil.Process:
     return psutil.Process(int((folder / "lock").read_text()))
 
 
+def is_training(project: Project) -> bool:
+    """Tell whether a process trains."""
+    holders = []
+    for folder in trainings(project):
+        with contextlib.suppress(FileNotFoundError):
+            holders.append(int((folder / "lock").read_text() or 0))
+    return any(map(psutil.pid_exists, holders))
+
+
 def reached(folder: Path) -> int:
     """Give the optimization steps of the training's newest checkpoint; 0 without one."""
     return max((file.step for file in newest_first(folder)[:1]), default=0)
@@ -98,6 +110,24 @@ def wait_until(said: Callable[[], object], process: Process | None = None) -> No
         assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def run_queue(project: Project, until: Callable[[], object]) -> None:
+    """Let workers run what is queued until it is so; then kill them with all that they started.
+
+    On a busy machine DVC's worker takes a late answer for an empty queue, and ends.
+    """
+    with contextlib.ExitStack() as workers:
+        idle = N_IDLE
+        while not until():
+            if is_training(project):
+                time.sleep(0.002)
+                continue
+            is_idle = NO_WORKER in project.run("dvc", "queue", "status")
+            idle = idle + 1 if is_idle else 0
+            if idle > N_IDLE:
+                workers.enter_context(killed(start(project, "dvc", "queue", "start")))
+                idle = 0
 
 
 def wait_for_steps(project: Project, goal: int, process: Process | None = None) -> None:

@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 from killing import wait_until
 from project import STAGES, Project
+from stage_runs import SMALL, prepared_file
+
+from jemtrack.project.graph import write_graph
+from jemtrack.stages import stage as stage_module
+from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
+from jemtrack.stages.train_args import TrainArgs
 
 BASE = "src/jemtrack/stages/stage.py"  # on which no stage depends
 COMPUTE = "            self.compute()\n\n"
@@ -96,6 +102,19 @@ def test_an_edit_while_a_stage_runs_is_noticed(stage, kind, project, monkeypatch
     output = project.run(*repro)
     assert "its result for these inputs was kept, and is used" in output
     assert "up to date" in project.run("dvc", "status", stage)
+
+
+def test_an_edit_while_a_stage_starts_is_refused(tmp_path, monkeypatch):
+    """Under DVC, which may have read another version than the stage."""
+    (tmp_path / "src").mkdir()
+    monkeypatch.chdir(tmp_path)
+    node = MaxEntropyL1(data=prepared_file(), params=TrainArgs(**SMALL))
+    write_graph([node])
+    monkeypatch.setenv("DVC_STAGE", node.name)
+    monkeypatch.setattr(stage_module, "STARTED", 0.0)
+
+    with pytest.raises(SystemExit, match=r"params\.yaml was changed while the stage started"):
+        node.run()
 
 
 def text(project: Project, path: str) -> str:

@@ -265,6 +265,7 @@ def test_a_training_that_diverges_is_told_by_its_file(capsys):
     save(content)
 
     assert "mine.yaml: the loss is too large at epoch 1, batch 1" in refused(capsys)
+    assert all([*path.iterdir()] for path in Path("runs").rglob("*") if path.is_dir())
 
 
 def test_only_to_validate_trains_nothing(capsys):

@@ -200,6 +200,8 @@ def test_a_stage_depends_on_the_code_of_the_objectives_that_its_recipe_names():
     change(chosen.recipe, plain)
     with pytest.raises(InputError, match=f"deps lacks .*{path}"):
         check()
+    with pytest.raises(SystemExit, match=f"XEntropyAugmented does not depend on {path}"):
+        XEntropyAugmented.from_rev(name=plain.name).run()
     files.write_graph([plain])
 
     assert path in deps(plain)

@@ -9,11 +9,12 @@ from killing import (
     REPRO,
     STAGE,
     killed,
+    run_queue,
     start,
+    steps_saved,
     train_longer,
     trainings,
     wait_for_steps,
-    wait_until,
 )
 from project import Project
 
@@ -60,15 +61,17 @@ def test_a_killed_experiment_goes_on_when_it_is_run_again(long, where):
     ended_equal(long)
 
 
+def is_done(project: Project) -> bool:
+    return bool(re.search(r" killed .*Success", project.run("dvc", "queue", "status")))
+
+
 def test_a_killed_queue_goes_on_when_the_experiment_is_queued_again(long):
     long.run("dvc", "exp", "run", "--queue", "--name", "first", *CHANGE)
-    with killed(start(long, "dvc", "queue", "start")):
-        wait_for_steps(long, 30)
+    run_queue(long, until=lambda: steps_saved(long) >= 30)
     assert len(trainings(long)) == 1
 
     long.run("dvc", "exp", "run", "--queue", "--name", "killed", *CHANGE)
-    with killed(start(long, "dvc", "queue", "start")):
-        wait_until(lambda: re.search(r" killed .*Success", long.run("dvc", "queue", "status")))
+    run_queue(long, until=lambda: is_done(long))
 
     assert "resumes at phase" in long.run("dvc", "queue", "logs", "killed")
     assert not trainings(long)

@@ -123,11 +123,15 @@ class Lines(CurveTracker):
 
 
 class Slow(Callback):
-    """Makes each batch take a tenth of a second, so that there is a middle of the training."""
+    """Makes each batch take a tenth of a second, and the tenth one wait for the file `until`."""
+
+    until: str | None = Option(str | None, "file to wait for", default=None)
 
     def __call__(self, event: Any, state: Any) -> None:
         if isinstance(event, BatchEnd):
             time.sleep(0.1)
+            while self.until and event.step == 10 and not Path(self.until).exists():
+                time.sleep(0.1)
 
 
 class FullDisk(TensorBoard):

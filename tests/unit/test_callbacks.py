@@ -99,6 +99,13 @@ OWN = '''
 from jemtrack.events.handlers import Callback
 from jemtrack.shared.components import Component, Option
 from jemtrack.events.events import EpochEnd
+from jemtrack.record.paths import RunPath
+
+CHOICES = ("mine", "yours")
+
+
+def make_option():
+    return Option(int, "how many", default=3)
 
 
 class StopAfter(Callback):
@@ -109,6 +116,17 @@ class StopAfter(Callback):
     def __call__(self, event, state) -> None:
         if isinstance(event, EpochEnd) and event.epoch == self.n_epochs:
             state.stop = "enough"
+
+
+class Sooner(StopAfter):
+    """Has the options of its base, and some that its source does not tell in full."""
+
+    metric: str = Option(str, "which", choices=CHOICES)
+    file: str = RunPath(str, "where", default="notes")
+
+
+class Hidden(Callback):
+    options_of_another_kind = make_option()
 
 
 class NoCallback(Component):
@@ -184,7 +202,16 @@ def test_a_wrong_path_or_option_is_told_in_a_sentence(own, description, message)
     ("callback", "problem"),
     [
         ("{type: own_callbacks.StopAfter, n_epochs: 3}", None),
-        ("{type: own_callbacks.StopAfter, metric: mine}", None),
+        ("{type: own_callbacks.StopAfter, n_epochs: 0}", "[0].n_epochs: must be >= 1, got 0"),
+        ("{type: own_callbacks.StopAfter, n_epochs: 3, n: 1}", "[0].n: is not an option of it"),
+        ("{type: own_callbacks.Sooner, n_epochs: 3, metric: mine}", None),
+        ("{type: own_callbacks.Sooner, metric: mine}", "[0].n_epochs: is missing: how many"),
+        ("{type: own_callbacks.Sooner, n_epochs: 3}", "[0].metric: is missing"),
+        (
+            "{type: own_callbacks.Sooner, n_epochs: 3, metric: mine, file: ../x}",
+            "[0].file: must be a path in the folder that each run has",
+        ),
+        ("{type: own_callbacks.Hidden, anything: 1}", None),
         ("{type: early_stopping, metric: valid_nll, patience: 2, phase: joint}", None),
         ("{type: own_callback.StopAfter}", "[0].type: must be the dotted path of a class"),
         ("{type: own_callbacks.Stop}", "[0].type: must be the dotted path of a class"),

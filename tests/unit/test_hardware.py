@@ -1,6 +1,7 @@
 import os
 
 import pytest
+import torch
 
 from jemtrack.shared import hardware
 from jemtrack.shared.hardware import available_cpus
@@ -45,3 +46,22 @@ def test_more_threads_than_cpus_are_told(tmp_path, monkeypatch, capsys, threads,
     node._measured_compute()
 
     assert capsys.readouterr().err == said
+
+
+class Counting(Idle):
+    def compute(self) -> None:
+        """Note the threads."""
+        self.__dict__["found"] = torch.get_num_threads()
+
+
+def test_a_stage_computes_with_the_threads_of_its_parameters(tmp_path, monkeypatch):
+    """Whatever the environment says: sums over more threads are rounded otherwise."""
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    node = Counting(params=TrainArgs(threads=before + 1))
+    node.nwd.mkdir(parents=True)
+
+    node._measured_compute()
+
+    assert node.__dict__["found"] == before + 1
+    assert torch.get_num_threads() == before

@@ -15,7 +15,7 @@ import yaml
 from jemtrack.commands.main import main
 from jemtrack.commands.scratch import prune, unfinished_trainings
 from jemtrack.errors import InputError
-from jemtrack.project.provenance import content_digests, determinants
+from jemtrack.project.provenance import content_digests, determinants, refuse_edits_since
 from jemtrack.project.scratch import locked, mark_finished, resumable
 
 DAY = 24 * 60 * 60
@@ -120,6 +120,21 @@ def test_what_keeps_a_training_from_serving_is_named():
     assert training.status == "not resumable: params.lr, code.py, data.npz"
     Path("dvc.yaml").write_text("stages: {}")
     assert unfinished_trainings()[0].changed == ("the stage A of dvc.yaml",)
+
+
+@pytest.mark.parametrize("edited", ["params.yaml", "dvc.yaml", "code.py"])
+def test_what_is_edited_while_a_stage_starts_is_refused(edited):
+    """Which version it has read cannot be known."""
+    for path in Path().iterdir():
+        while path.stat().st_ctime >= time.time():  # the kernel's clock is coarse
+            time.sleep(0.001)
+    started = time.time()
+    refuse_edits_since(started, "A")
+    while Path(edited).stat().st_ctime <= started:
+        Path(edited).touch()
+
+    with pytest.raises(InputError, match=f"^{edited} was changed while the stage started"):
+        refuse_edits_since(started, "A")
 
 
 def test_what_dvc_ignores_changes_nothing(in_project, monkeypatch):

@@ -35,7 +35,7 @@ from jemtrack.recipe.read import (
 )
 from jemtrack.record.paths import shared_places
 from jemtrack.shared import class_path
-from jemtrack.shared.class_path import class_problem
+from jemtrack.shared.class_path import class_problem, declared_component
 from jemtrack.shared.components import (
     CALLBACK,
     TRACKER,
@@ -184,13 +184,15 @@ def component_problems(value: Any, known: Components, kind: str, at: Place) -> P
         place = (*at, number)
         if found := [*type_problems(entry, kind, known, place)]:
             yield from found
-        elif not _is_own(entry):
-            cls, options = known[entry["type"]], {n: entry[n] for n in entry if n != "type"}
+            continue
+        path = entry["type"]
+        if _is_own(entry) and (message := class_problem(path, _ROLES[kind])):
+            yield ValueProblem((*place, "type"), message)
+        elif cls := declared_component(path) if _is_own(entry) else known[path]:
+            options = {name: entry[name] for name in entry if name != "type"}
             problems = [*option_problems(cls, options)]
             yield from (ValueProblem((*place, name), message) for name, message in problems)
             sound |= {} if problems else {number: (cls, options)}
-        elif message := class_problem(entry["type"], _ROLES[kind]):
-            yield ValueProblem((*place, "type"), message)
     for number, name, message in shared_places(sound):
         yield ValueProblem((*at, number, name), message)
 

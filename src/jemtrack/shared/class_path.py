@@ -11,15 +11,17 @@ import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import field_validator
+from zninit import Empty
 
 from jemtrack.errors import InputError
 from jemtrack.parameters import ValueProblem, parameters, refuse
-from jemtrack.shared.components import imported
+from jemtrack.shared.components import Component, Option, imported
 
 
 class Role(NamedTuple):
@@ -95,6 +97,70 @@ def _fits(path: str, role: Role) -> bool:
                 n_arguments = len(node.args.posonlyargs + node.args.args)
                 return n_arguments == role.methods[node.name]
     return False
+
+
+def declared_component(path: str) -> type[Component] | None:
+    """Make a component with the options that the source of the class at `path` declares.
+
+    Nothing of the class is run. Returns None if its source does not show all of its options.
+    """
+    declared: dict[str, Option] = {}
+    for found in _ancestry(path):
+        if found is None:
+            return None
+        module = found.path.rpartition(".")[0]
+        for name, call in _calls(found.node):
+            for kind in islice(_option_kinds(_resolved(module, _dotted(call.func))), 1):
+                if kind is None:
+                    return None
+                declared.setdefault(name, _option(kind, call))
+    return type(path.rpartition(".")[2], (Component,), declared)
+
+
+def _calls(node: ast.ClassDef) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the attributes of a class that a call makes."""
+    for statement in node.body:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+            continue
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        call = statement.value
+        # `property` and the like make no options.
+        if isinstance(call, ast.Call) and not hasattr(builtins, _dotted(call.func)):
+            yield from ((name, call) for name in names)
+
+
+def _option_kinds(path: str) -> Iterator[type[Option] | None]:
+    """Yield the classes of options that a class is or inherits from; None for what is hidden."""
+    kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _subclasses(Option)}
+    for found in _ancestry(path):
+        if found is None or found.path in kinds:
+            yield kinds[found.path] if found else None
+
+
+def _subclasses(cls: type[Option]) -> Iterator[type[Option]]:
+    yield cls
+    for each in cls.__subclasses__():
+        yield from _subclasses(each)
+
+
+def _option(kind: type[Option], call: ast.Call) -> Option:
+    """Make the option that a call declares; of one that is no literal, only the name is known."""
+    keywords = {each.arg: each.value for each in call.keywords}
+    try:
+        chosen = {name or "": _literal(value) for name, value in keywords.items()}
+        return kind(*map(_literal, call.args), **chosen)
+    except (KeyError, *_NOT_PYTHON, TypeError):
+        return Option(object, "", default=None if {"default", None} & {*keywords} else Empty)
+
+
+def _literal(node: ast.expr) -> Any:
+    """Evaluate a literal, or types such as `int | None`."""
+    if isinstance(node, ast.Name):
+        return {"bool": bool, "float": float, "int": int, "str": str}[node.id]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _literal(node.left) | _literal(node.right)
+    return ast.literal_eval(node)
 
 
 class _Class(NamedTuple):

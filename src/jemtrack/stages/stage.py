@@ -89,7 +89,8 @@ class Stage(zntrack.Node):  # type: ignore[misc]
             self._run_unless_done()
         except (InputError, TrainingDivergedError, OSError) as error:
             # ZnTrack wrote it before the stage ran; `dvc checkout` would not overwrite it.
-            (self.nwd / "node-meta.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.nwd / "node-meta.json").unlink()
             where = f"{PARAMS}: {self.name}.params." if isinstance(error, ParameterError) else ""
             hint = resume_hint(self.inputs) if isinstance(error, OSError) else ""
             sys.exit(f"{self.name}: {where}{problem_text(error)}{hint}")
