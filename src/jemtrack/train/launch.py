@@ -95,7 +95,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
         with cpu_threads(hardware.threads):
             return train(Runtime(device), *arguments)
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     strategy = "auto" if alone and not started else "ddp" if started else "ddp_spawn"
     fabric = Fabric(
