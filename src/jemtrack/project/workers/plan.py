@@ -14,6 +14,7 @@ from dvc.logger import set_loggers_level
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.cache import RunCacheNotFoundError
+from dvc_data.hashfile.hash_info import HashInfo
 
 from jemtrack.errors import InputError
 from jemtrack.project.params import DVC, ZNTRACK
@@ -115,13 +116,17 @@ def _restore(stage: _DvcStage) -> bool:
             f"`dvc checkout {stage.addressing}` gets it back, `dvc commit {stage.addressing}` "
             "accepts the change"
         )
-    stage.save_deps()
+    # `reproduce` would run the command if there was nothing to restore: look for it first.
+    wanted = stage.reload()
+    if wanted.changed_stage() or wanted.changed_deps():
+        wanted.save_deps()
+        for out in wanted.outs:
+            pass  # that of dvc.lock is of other inputs
     try:
-        # `stage.run` would run the command if there was nothing to restore.
-        stage.repo.stage_cache.restore(stage, dry=True)
+        stage.repo.stage_cache.restore(wanted, dry=True)
     except RunCacheNotFoundError:
         return False
-    stage.run()
+    stage.reproduce()
     stage.dump(update_pipeline=False)
     return True
 
