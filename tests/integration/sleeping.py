@@ -1,5 +1,6 @@
 """A graph of stages that sleep, then write what they read: quick to run, and to be killed."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def times(project: Project, file: str) -> dict[str, float]:
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """List those that run; nobody may have asked yet how a dead one has ended."""
-    return [
-        each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
-    ]
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

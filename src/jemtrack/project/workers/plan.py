@@ -121,7 +121,7 @@ def _restore(stage: _DvcStage) -> bool:
     if wanted.changed_stage() or wanted.changed_deps():
         wanted.save_deps()
         for out in wanted.outs:
-            pass  # that of dvc.lock is of other inputs
+            out.hash_info = HashInfo()  # that of dvc.lock is of other inputs
     try:
         stage.repo.stage_cache.restore(wanted, dry=True)
     except RunCacheNotFoundError:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -88,6 +89,8 @@ def run_stage(work: Work, stage: str) -> Outcome:
     with _free_clone(work) as (clone, lock):
         work.worker(stage).write_text(clone.name)
         put_clone(work.root, work.snapshot, clone)
+        # A DVC that was killed may have left half a file of locks, which no DVC could read.
+        shutil.rmtree(clone / work.project / ".dvc" / "tmp", ignore_errors=True)
         with work.log(stage).open("ab") as log:
             status = _run_process(work, stage, clone, log, lock)
     return Outcome(status, time.monotonic() - started)
