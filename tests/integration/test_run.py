@@ -131,5 +131,5 @@ def digests(project: Project) -> dict[str, str]:
     """Give what dvc.lock says of all outs but those with times and names of their own."""
     stages = project.read("dvc.lock")["stages"]
     outs = {out["path"]: out["md5"] for entry in stages.values() for out in entry["outs"]}
-    volatile = re.compile(r"/(record|resources\.json|node-meta\.json)$")
+    volatile = re.compile(r"/(record|resources\.json|node-meta\.json|report\.html)$")
     return {path: md5 for path, md5 in outs.items() if not volatile.search(path)}

@@ -73,9 +73,14 @@ def _is_within(process: psutil.Process, folder: Path) -> bool:
     return bool(cwd) and Path(os.path.realpath(cwd)).is_relative_to(folder.resolve())
 
 
-def test_workers_make_what_dvc_repro_makes(whole_project: Project, whole_reproduced: Project):
-    output = whole_project.run("jemtrack", "run", "--workers", "2")
+def test_workers_make_what_dvc_repro_makes(whole_reproduced: Project, tmp_path: Path):
+    project = Project(tmp_path / "workers")
+    whole_reproduced.run("git", "clone", "--quiet", ".", str(project.path))
+    project.run("git", "checkout", "--quiet", "HEAD~1")  # without results
+    project.run("jemtrack", "data", "digits")
+
+    output = project.run("jemtrack", "run", "--workers", "2")
 
     assert "restored 9 stages, ran none in the project itself" in output
-    assert digests(whole_project) == digests(whole_reproduced)
-    assert whole_project.repro() == []
+    assert digests(project) == digests(whole_reproduced)
+    assert project.repro() == []

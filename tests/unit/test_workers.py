@@ -1,8 +1,9 @@
 """What `jemtrack run` plans, what its clones have, and whom it tries again, on small graphs."""
 
+import os
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from dvc.repo import Repo
 
 from jemtrack.errors import InputError
+from jemtrack.project.workers.clusters import Cluster, cluster_problems, executors
 from jemtrack.project.workers.coordinator import Coordinator, State, only_run, prepare
 from jemtrack.project.workers.plan import Plan, restore_and_plan
 from jemtrack.project.workers.snapshot import put_clone, take_snapshot
@@ -161,6 +163,12 @@ def test_a_clone_has_the_edits_and_not_what_was_removed(tmp_path):
     put_clone(plan.git_root, snapshot, tmp_path / "another")
 
 
+def test_a_file_that_was_touched_is_no_edit():
+    os.utime("code", (1, 1))
+
+    assert take_snapshot(restore_and_plan()) == git("rev-parse", "HEAD").strip()
+
+
 def test_a_file_that_git_does_not_know_is_told_before_anything_runs():
     write_graph(c={"deps": ["more"]})
     Path("more").mkdir()
@@ -217,3 +225,49 @@ def test_a_stage_that_is_always_killed_is_given_up():
 
     assert coordinated(restore_and_plan(), executor)["a"] is State.FAILED
     assert 5 < executor.started.count("a") < 20
+
+
+def test_a_kind_of_job_has_options_of_its_own_and_faults_have_their_place():
+    cluster = {
+        "type": "slurm",
+        "options": {"cores": 4, "memory": "16GB", "queue": "all"},
+        "setup": ["module load python"],
+        "kinds": {"gpu": {"stages": ["a"], "options": {"queue": "gpu"}, "jobs": 2}},
+    }
+    assert Cluster(**cluster).kind_of("a") == "gpu"
+    assert Cluster(**cluster).kind_of("b") == ""
+    assert [*cluster_problems({"hpc": cluster}, ("clusters",))] == []
+    faults = {
+        "hpc": {**cluster, "jobs": 0, "walltime": "1:00:00"},
+        "other": {"type": "slrm"},
+        "twice": {**cluster, "kinds": {n: {"stages": ["a"]} for n in "pq"}},
+        "remote": {"type": "address"},
+    }
+
+    found = [*cluster_problems(faults, ("clusters",))]
+
+    assert [(".".join(problem.place[1:]), problem.message) for problem in found] == [
+        ("hpc.jobs", "must be >= 1, got 0"),
+        (
+            "hpc.walltime",
+            "is not a parameter of Cluster; it has address, jobs, kinds, options, setup, tls, type",
+        ),
+        ("other.type", "must be slurm, sge, address or a dotted path, got 'slrm'"),
+        ("twice.kinds", "must have a once"),
+        ("remote.address", "is missing"),
+    ]
+
+
+def threads(count: int) -> Executor:
+    return ThreadPoolExecutor(count)
+
+
+def test_an_executor_of_ones_own_is_named_by_its_path(tmp_path):
+    own = Cluster(type=f"{__name__}.threads", options={"count": 2})
+    with executors(own, tmp_path) as executor_of:
+        assert executor_of("a").submit(str, 3).result() == "3"
+    with (
+        pytest.raises(InputError, match="must be a function that returns"),
+        executors(Cluster(type="builtins.dict"), tmp_path),
+    ):
+        pass

@@ -174,16 +174,20 @@ def _add_graph(commands: Commands) -> None:
         "Run the stages that are stale, and what follows from them, side by side: each in a clone "
         "of the project as it is now, edits included. What `dvc repro` would restore is restored; "
         "in the end the project has every result, as after `dvc repro`.",
-        "jemtrack run\njemtrack run EvaluateX --workers 3",
+        "jemtrack run\njemtrack run EvaluateX --workers 3\njemtrack run --on slurm",
     )
     run.add_argument(
         "stages", nargs="*", metavar="STAGE", help="with those before it (all of this folder)"
     )
-    run.add_argument(
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
         "--workers",
         type=_count,
         metavar="N",
         help="stages at a time (as many as have the threads of their parameters on this machine)",
+    )
+    where.add_argument(
+        "--on", dest="cluster", metavar="NAME", help="run them on this cluster of jemtrack.yaml"
     )
     run.set_defaults(command=_run)
 
@@ -396,7 +400,7 @@ def _graph(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> int:
     from jemtrack.commands.run import run
 
-    return run(options.stages, options.workers)
+    return run(options.stages, options.workers, options.cluster)
 
 
 def _check(options: argparse.Namespace) -> None:

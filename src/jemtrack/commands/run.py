@@ -34,8 +34,10 @@ _TAIL = 20  # lines of the log of a stage that failed
 _LOG_END = 8192  # bytes, in which they are looked for
 
 
-def run(targets: Sequence[str] = (), workers: int | None = None) -> int:
-    """Run the stages, `workers` at a time; return the exit status: 1 unless all are done.
+def run(targets: Sequence[str] = (), workers: int | None = None, cluster: str | None = None) -> int:
+    """Run the stages, `workers` at a time or on a `cluster` of jemtrack.yaml.
+
+    Return the exit status: 1 unless all are done.
 
     Raises:
         InputError: if the stages cannot run; then none has.
@@ -47,14 +49,30 @@ def run(targets: Sequence[str] = (), workers: int | None = None) -> int:
     if not plan.stages:
         print("nothing to run")
         return 0
-    workers = min(workers or _default_workers(plan), len(plan.stages))
     with only_run(plan):
-        work = prepare(plan, threads=max(available_cpus() // workers, 1))
-        on = f"{workers} worker" + "s" * (workers > 1)
-        print(f"{_stages(len(plan.stages))} to run on {on}", flush=True)
-        with ThreadPoolExecutor(workers) as executor:
-            runs = _coordinate(plan, work, lambda stage: executor)
+        runs, work = _run_here(plan, workers) if cluster is None else _run_on(plan, cluster)
         return _finish(plan, work, runs, targets)
+
+
+def _run_here(plan: Plan, workers: int | None) -> tuple[list[StageRun], Work]:
+    workers = min(workers or _default_workers(plan), len(plan.stages))
+    work = prepare(plan, threads=max(available_cpus() // workers, 1))
+    on = f"{workers} worker" + "s" * (workers > 1)
+    print(f"{_stages(len(plan.stages))} to run on {on}", flush=True)
+    with ThreadPoolExecutor(workers) as executor:
+        return _coordinate(plan, work, lambda stage: executor), work
+
+
+def _run_on(plan: Plan, name: str) -> tuple[list[StageRun], Work]:
+    # Imported here: it takes a while, and most runs are on this machine.
+    from jemtrack.project.runtime import runtime_cluster
+    from jemtrack.project.workers.clusters import executors
+
+    cluster = runtime_cluster(name)
+    work = prepare(plan, threads=1, named=True)
+    with executors(cluster, work.workers) as executor_of:
+        print(f"{_stages(len(plan.stages))} to run on {name}", flush=True)
+        return _coordinate(plan, work, executor_of), work
 
 
 def _default_workers(plan: Plan) -> int:

@@ -197,7 +197,7 @@ class Coordinator:
 
     def _look_at(self, run: StageRun) -> None:
         """See whether a worker has taken the stage."""
-        if run.state is State.QUEUED:
+        if run.state in {State.QUEUED, State.RUNNING}:  # Dask moves a stage whose worker has died
             named = self._work.worker(run.stage)
             with contextlib.suppress(FileNotFoundError):
                 run.worker, run.since = named.read_text(), named.stat().st_mtime
@@ -207,8 +207,9 @@ class Coordinator:
         """Ask the stages that run to end, and wait until they have."""
         self._look()
         self._work.running.unlink(missing_ok=True)
-        for future in self._futures:
-            future.cancel()
+        for future, run in self._futures.items():
+            if run.state is State.QUEUED:  # Dask would cancel one that runs, too, and not wait
+                future.cancel()
         wait(self._futures)
         for run in self._futures.values():
             run.state = State.STOPPED if run.state is State.RUNNING else State.NOT_RUN

@@ -10,8 +10,12 @@ from jemtrack.project.workers.plan import Plan
 
 _REF = "refs/jemtrack/run"
 # Neither a user's hooks nor a missing name of the user's can stop a snapshot or a clone.
-_GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
-_AS = ("-c", "user.name=jemtrack", "-c", "user.email=jemtrack@localhost")
+_SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "user.name": "jemtrack",
+    "user.email": "jemtrack@localhost",
+}
+_GIT = ("git", *(part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")))
 
 
 def take_snapshot(plan: Plan) -> str:
@@ -30,8 +34,9 @@ def take_snapshot(plan: Plan) -> str:
             f"{', '.join(unknown[:3])}{more}: stages need it, and no worker would have it, because "
             f"git does not know it: `git add {names}`"
         )
-    _git(root, "rev-parse", "--verify", "HEAD")
-    snapshot = _git(root, *_AS, "stash", "create") or _git(root, "rev-parse", "HEAD")
+    snapshot = _git(root, "rev-parse", "--verify", "HEAD")
+    if _git(root, "status", "--porcelain", "--untracked-files=no"):
+        snapshot = _git(root, "stash", "create") or snapshot
     # Without a reference to it, git would remove the commit one day, while a worker is at it.
     _git(root, "update-ref", _REF, snapshot)
     return snapshot
