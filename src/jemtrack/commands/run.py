@@ -66,12 +66,13 @@ def _run_here(plan: Plan, workers: int | None) -> tuple[list[StageRun], Work]:
 def _run_on(plan: Plan, name: str) -> tuple[list[StageRun], Work]:
     # Imported here: it takes a while, and most runs are on this machine.
     from jemtrack.project.runtime import runtime_cluster
-    from jemtrack.project.workers.clusters import executors
+    from jemtrack.project.workers.clusters import executors, job_logs
 
     cluster = runtime_cluster(name)
     work = prepare(plan, threads=1, named=True)
     with executors(cluster, work.workers) as executor_of:
-        print(f"{_stages(len(plan.stages))} to run on {name}", flush=True)
+        jobs = f"; its jobs log to {_relative(job_logs(work.workers))}" * cluster.has_jobs
+        print(f"{_stages(len(plan.stages))} to run on {name}{jobs}", flush=True)
         return _coordinate(plan, work, executor_of), work
 
 

@@ -105,9 +105,19 @@ class Cluster:
         refuse(problems, self)
         return self
 
+    @property
+    def has_jobs(self) -> bool:
+        """Whether jobs are submitted for the stages."""
+        return self.type in _JOBS
+
     def kind_of(self, stage: str) -> str:
         """Return the name of the kind of job that the stage runs in; "" for the cluster's own."""
         return next((name for name, kind in self.kinds.items() if stage in kind.stages), "")
+
+
+def job_logs(folder: Path) -> Path:
+    """Return the folder for what jobs print: why one that ended at once did so."""
+    return folder / "jobs"
 
 
 def cluster_problems(clusters: Any, at: Place) -> Iterator[ValueProblem]:
@@ -173,7 +183,7 @@ def _job_executor(
         "job_script_prologue": [*cluster.setup, *options.get("job_script_prologue", ())],
         "worker_extra_args": ["--resources", resources, *options.get("worker_extra_args", ())],
         "processes": 1,
-        "log_directory": str(folder / "jobs"),
+        "log_directory": str(job_logs(folder)),
         "dashboard_address": None,
         **(encrypted if cluster.tls else {}),
     }
