@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: reliability help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
+.PHONY: cluster-test reliability help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -53,6 +53,11 @@ test-data: .venv/.installed-dev  ## run the tests on whole published data sets
 test-browser: .venv/.installed-dev  ## run the tests of the report in Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
 	OMP_NUM_THREADS=1 pytest -m browser
+
+# A Slurm of two nodes on this machine, from Debian's packages; it is ended with the tests.
+cluster-test: .venv/.installed-dev  ## run `jemtrack run --on` on a real Slurm
+	command -v slurmctld >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends slurmctld slurmd slurm-client munge)
+	OMP_NUM_THREADS=1 pytest -m cluster
 
 check: .venv/.installed-dev  ## check format, lint, types and import contracts
 	ruff format --check

@@ -13,7 +13,7 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("quick")  # unless pytest --hypothesis-profile names the other
 
 
-SOAK = Path(__file__).parent / "soak"
+FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,10 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that stands in tests/soak."""
+    """Mark all that stands in tests/soak and tests/cluster."""
     for item in items:
-        if SOAK in item.path.parents:
-            item.add_marker("soak")
+        for folder, name in FOLDERS.items():
+            if folder in item.path.parents:
+                item.add_marker(name)
 
 
 @pytest.fixture

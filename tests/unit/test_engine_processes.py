@@ -235,6 +235,25 @@ def test_the_precision_is_that_of_the_arithmetic_not_of_the_weights(precision, d
     assert launch(hardware, linear_logits) == (dtype, torch.float32)
 
 
+def rank_of_all(runtime: Runtime) -> list[int]:
+    return all_gather(torch.tensor([rank()])).tolist()
+
+
+@pytest.fixture
+def _slurm_job(monkeypatch):
+    """The variables of the script of `sbatch --ntasks=2`, which `srun` has not started."""
+    job = {"JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in {**job, "NTASKS": "2", "NNODES": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+
+@pytest.mark.usefixtures("_slurm_job")
+def test_the_tasks_of_a_slurm_job_are_not_taken_for_the_processes_of_a_training():
+    assert launch(TWO, rank_of_all) == [0, 1]
+    half = Hardware(device="cpu", precision="bf16-mixed")
+    assert launch(half, linear_logits) == (torch.bfloat16, torch.float32)
+
+
 def test_as_many_processes_train_as_were_started(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     monkeypatch.setenv("WORLD_SIZE", "3")

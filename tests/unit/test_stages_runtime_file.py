@@ -157,7 +157,10 @@ def test_every_fault_is_named_by_its_line():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- type: sql", "jemtrack.yaml:1: must hold checkpoint_seconds and trackers, got"),
+        (
+            "- type: sql",
+            "jemtrack.yaml:1: must hold checkpoint_seconds, trackers and clusters, got",
+        ),
         ("trackers: sql", "jemtrack.yaml:1: trackers: must be a list, got 'sql'"),
         ("trackers: [", "jemtrack.yaml:1: is not valid YAML"),
         ("checkpoint_seconds: .inf", "jemtrack.yaml:1: checkpoint_seconds: must be a finite"),

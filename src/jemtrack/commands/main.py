@@ -80,6 +80,12 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    return int(text)
+
+
 def _revision(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("must be the name of a revision, got ''")
@@ -191,6 +197,30 @@ def _add_graph(commands: Commands) -> None:
         "--scale", choices=("cpu", "gpu"), default="cpu", help="hardware of the four trainers (cpu)"
     )
     graph.set_defaults(command=_graph)
+
+    run = _add(
+        commands,
+        "run",
+        "run what is stale on several workers",
+        "Run the stages that are stale, and what follows from them, side by side: each in a clone "
+        "of the project as it is now, edits included. What `dvc repro` would restore is restored; "
+        "in the end the project has every result, as after `dvc repro`.",
+        "jemtrack run\njemtrack run EvaluateX --workers 3\njemtrack run --on slurm",
+    )
+    run.add_argument(
+        "stages", nargs="*", metavar="STAGE", help="with those before it (all of this folder)"
+    )
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="stages at a time (as many as have the threads of their parameters on this machine)",
+    )
+    where.add_argument(
+        "--on", dest="cluster", metavar="NAME", help="run them on this cluster of jemtrack.yaml"
+    )
+    run.set_defaults(command=_run)
 
     check = _add(
         commands,
@@ -404,6 +434,12 @@ def _graph(options: argparse.Namespace) -> None:
     from jemtrack.project.graph import declared_nodes, write_graph
 
     write_graph(declared_nodes(), run=options.run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from jemtrack.commands.run import run
+
+    return run(options.stages, options.workers, options.cluster)
 
 
 def _check(options: argparse.Namespace) -> None:

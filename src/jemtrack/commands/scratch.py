@@ -85,7 +85,7 @@ def unfinished_trainings() -> list[UnfinishedTraining]:
                 stage=stage_of(folder),
                 idle_seconds=now - last_written(folder),
                 n_bytes=sum(file.st_size for file in files_in(folder)),
-                progress=_progress(newest[0]) if newest else "no checkpoint yet",
+                progress=progress_text(newest[0]) if newest else "no checkpoint yet",
                 holder=lock_holder(folder),
                 changed=_changed(folder),
             )
@@ -159,7 +159,7 @@ def _changed(folder: Path) -> tuple[str, ...]:
 _BROKEN = (OSError, ValueError, KeyError, TypeError, RecursionError)
 
 
-def _progress(checkpoint: CheckpointFile) -> str:
+def progress_text(checkpoint: CheckpointFile) -> str:
     """Describe how far the training has come: its steps, and the epoch that it resumes in."""
     done = f"{checkpoint.step} steps"
     # Read the safetensors header alone, which is JSON: the tensors may take gigabytes.

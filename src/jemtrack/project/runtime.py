@@ -16,21 +16,23 @@ from jemtrack.parameters import (
     ValueProblem,
     not_a_mapping,
     parameters,
+    suggestion,
     unknown_names,
     value_problems,
 )
 from jemtrack.project.provenance import project_root
+from jemtrack.project.workers.clusters import Cluster, cluster_problems
 from jemtrack.record.paths import RunPaths, build_tracker
 from jemtrack.shared.components import TRACKER, load_components
 
 RUNTIME = "jemtrack.yaml"
 _EVERY = "JEMTRACK_CHECKPOINT_SECONDS"
-_SECONDS, _TRACKERS = "checkpoint_seconds", "trackers"
+_SECONDS, _TRACKERS, _CLUSTERS = "checkpoint_seconds", "trackers", "clusters"
 
 
 @parameters
 class RuntimeSettings:
-    """The settings of the file other than `trackers`.
+    """The settings of the file other than `trackers` and `clusters`.
 
     Attributes:
         checkpoint_seconds: seconds between two checkpoints.
@@ -87,6 +89,19 @@ def _built(
     return trackers, problems
 
 
+def runtime_cluster(name: str) -> Cluster:
+    """Return the cluster of that name in the file.
+
+    Raises:
+        InputError: if there is none, or the file has a problem.
+    """
+    clusters = _read()[1].get(_CLUSTERS, {})
+    if name not in clusters:
+        hint = suggestion(name, clusters) if clusters else "it has none"
+        raise InputError(f"{RUNTIME}: {_CLUSTERS} has no {name!r}; {hint}")
+    return Cluster(**clusters[name])
+
+
 def runtime_problems() -> list[str]:
     """List the problems of the file, and the packages that it needs and lacks, one line each."""
     document = _document()
@@ -127,16 +142,17 @@ def _problems(content: Any) -> Iterator[ValueProblem]:
     # Imported here: most projects have no such file.
     from jemtrack.recipe.check import component_problems
 
-    yield from not_a_mapping(content, f"checkpoint_seconds and {_TRACKERS}", ())
+    yield from not_a_mapping(content, f"{_SECONDS}, {_TRACKERS} and {_CLUSTERS}", ())
     if not isinstance(content, Mapping):
         return
-    yield from unknown_names(content, [_SECONDS, _TRACKERS], ())
+    yield from unknown_names(content, [_SECONDS, _TRACKERS, _CLUSTERS], ())
     chosen = _settings(content)
     seconds = {name: chosen[name] for name in [_SECONDS] if name in chosen}
     yield from value_problems(RuntimeSettings, seconds, ())
     if _TRACKERS in chosen:
         known = load_components(TRACKER)
         yield from component_problems(chosen[_TRACKERS], known, "a tracker", (_TRACKERS,))
+    yield from cluster_problems(chosen.get(_CLUSTERS, {}), (_CLUSTERS,))
 
 
 def _settings(content: Any) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
         with cpu_threads(hardware.threads):
             return train(Runtime(device), *arguments)
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     strategy = "auto" if alone and not started else "ddp" if started else "ddp_spawn"
     fabric = Fabric(
@@ -103,6 +104,8 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         strategy=strategy,
         precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+        # In a job of Slurm, Fabric would take the job's tasks for the processes of the training.
+        plugins=None if started else LightningEnvironment(),
     )
     if "LT_CLI_USED" in os.environ:
         with cpu_threads(hardware.threads):

@@ -1,0 +1,230 @@
+"""Hand stages to an executor in the graph's order, and keep track of what becomes of them."""
+
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from jemtrack.errors import InputError, Interrupted, exit_status
+from jemtrack.project.provenance import SCRATCH
+from jemtrack.project.workers.plan import Plan
+from jemtrack.project.workers.snapshot import take_snapshot
+from jemtrack.project.workers.worker import Outcome, Work, run_stage
+
+_LOOK_SECONDS = 0.5
+_MOST_KILLS = 10  # of one stage, each of which resumes; more is no accident
+
+
+class State(Enum):
+    """What has become of a stage, in the words of the table."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    NOT_RUN = "not run"
+
+
+@dataclass
+class StageRun:
+    """A stage of the plan, as it stands.
+
+    Attributes:
+        stage: its name.
+        log: the file with its output.
+        state: what has become of it.
+        worker: the name of the clone that it runs in.
+        since: when it started there, as `time.time()`.
+        seconds: how long it took.
+        kills: how often it was killed and tried again.
+        status: the exit status of its command.
+        problem: why it did not run or failed, if its log does not say so.
+    """
+
+    stage: str
+    log: Path
+    state: State = State.WAITING
+    worker: str = ""
+    since: float = 0.0
+    seconds: float = 0.0
+    kills: int = 0
+    status: int = 0
+    problem: str = ""
+
+
+Watch = Callable[[list[StageRun]], None]
+
+
+def workers_folder(plan: Plan) -> Path:
+    """Return the folder of the project's clones and of their logs."""
+    return plan.dvc_root / SCRATCH / "workers"
+
+
+@contextlib.contextmanager
+def only_run(plan: Plan) -> Iterator[None]:
+    """Keep a second `jemtrack run` out of the project while the block runs.
+
+    Raises:
+        InputError: if another one runs.
+    """
+    folder = workers_folder(plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "coordinator").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise InputError(
+                f"process {lock.read() or '?'} runs the stages of {plan.dvc_root} already"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def prepare(plan: Plan, threads: int, *, named: bool = False) -> Work:
+    """Take the snapshot, and lay out the folder that workers use.
+
+    Raises:
+        InputError: if git does not know a file that a stage needs.
+    """
+    work = Work(
+        root=plan.git_root,
+        project=plan.dvc_root.relative_to(plan.git_root),
+        folder=plan.folder.relative_to(plan.git_root),
+        snapshot=take_snapshot(plan),
+        sources=plan.sources,
+        config=plan.config,
+        workers=workers_folder(plan),
+        threads=threads,
+        named=named,
+    )
+    for stage in plan.stages:
+        work.log(stage).parent.mkdir(parents=True, exist_ok=True)
+        work.log(stage).write_bytes(b"")
+        work.worker(stage).unlink(missing_ok=True)
+    return work
+
+
+class Coordinator:
+    """Runs the stages of a plan: each once those that it waits for are done.
+
+    What fails stops only what waits for it. A stage that was killed is run again, on whichever
+    worker is free.
+    """
+
+    def __init__(
+        self, plan: Plan, work: Work, executor_of: Callable[[str], Executor], watch: Watch
+    ) -> None:
+        self.runs = {stage: StageRun(stage, work.log(stage)) for stage in plan.stages}
+        self._plan, self._work = plan, work
+        self._executor_of, self._watch = executor_of, watch
+        self._futures: dict[Future[Outcome], StageRun] = {}
+
+    def run(self) -> None:
+        """Run all; return when nothing is left to run.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM, when the stages that ran have ended.
+        """
+        with _terminable():
+            try:
+                self._run()
+            except KeyboardInterrupt as interrupt:
+                self._stop()
+                raise Interrupted(exit_status(interrupt) - 128) from interrupt
+            finally:
+                self._work.running.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        self._submit_ready()
+        while self._futures:
+            self._work.running.touch()
+            done, _ = wait(self._futures, _LOOK_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                self._note(self._futures.pop(future), future)
+            self._submit_ready()
+            self._look()
+
+    def _submit_ready(self) -> None:
+        for stage, awaited in self._plan.stages.items():
+            run = self.runs[stage]
+            if run.state is State.WAITING and all(
+                self.runs[each].state is State.DONE for each in awaited
+            ):
+                self._submit(run)
+
+    def _submit(self, run: StageRun) -> None:
+        self._work.running.touch()
+        self._work.worker(run.stage).unlink(missing_ok=True)
+        run.state, run.worker = State.QUEUED, ""
+        future = self._executor_of(run.stage).submit(run_stage, self._work, run.stage)
+        self._futures[future] = run
+
+    def _note(self, run: StageRun, future: Future[Outcome]) -> None:
+        """Note how a stage has ended."""
+        self._look_at(run)
+        try:
+            outcome = future.result()
+        except Exception as error:  # no clone, or what an executor says of lost workers
+            run.problem = f"{type(error).__name__}: {error}"
+            outcome = Outcome(1, 0.0)
+        run.seconds += outcome.seconds
+        run.status = outcome.status
+        if outcome.killed and run.kills < _MOST_KILLS:
+            run.kills += 1
+            self._submit(run)
+        elif outcome.status:
+            run.state = State.FAILED
+            for stage in self._plan.following(run.stage):
+                self.runs[stage].state = State.NOT_RUN
+        else:
+            run.state = State.DONE
+
+    def _look(self) -> None:
+        for run in self._futures.values():
+            self._look_at(run)
+        self._watch([*self.runs.values()])
+
+    def _look_at(self, run: StageRun) -> None:
+        """See whether a worker has taken the stage."""
+        if run.state in {State.QUEUED, State.RUNNING}:  # Dask moves a stage whose worker has died
+            named = self._work.worker(run.stage)
+            with contextlib.suppress(FileNotFoundError):
+                run.worker, run.since = named.read_text(), named.stat().st_mtime
+                run.state = State.RUNNING
+
+    def _stop(self) -> None:
+        """Ask the stages that run to end, and wait until they have."""
+        self._look()
+        self._work.running.unlink(missing_ok=True)
+        for future, run in self._futures.items():
+            if run.state is State.QUEUED:  # Dask would cancel one that runs, too, and not wait
+                future.cancel()
+        wait(self._futures)
+        for run in self._futures.values():
+            run.state = State.STOPPED if run.state is State.RUNNING else State.NOT_RUN
+        self._watch([*self.runs.values()])
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM interrupt the block as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

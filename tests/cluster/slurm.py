@@ -1,0 +1,99 @@
+"""A Slurm of two nodes on this machine, from Debian's packages."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
+PORTS = {"ctld": 16817, "n1": 16818, "n2": 16819}
+CONFIG = """
+ClusterName=loop
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={ctld}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=5
+SlurmctldTimeout=30
+SlurmdTimeout=30
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n1} CPUs=2 RealMemory=8000
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n2} CPUs=2 RealMemory=8000
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@contextlib.contextmanager
+def slurm(folder: Path) -> Iterator[None]:
+    """Start the daemons, with their files in `folder`; end them with the block."""
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    assert not missing, f"{', '.join(missing)}: not installed; `make cluster-test` installs them"
+    for name in ("state", "spool/n1", "spool/n2"):
+        (folder / name).mkdir(parents=True)
+    config = folder / "slurm.conf"
+    config.write_text(CONFIG.format(folder=folder, **PORTS))
+    os.environ["SLURM_CONF"] = str(config)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_munge())
+        for command in (["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"]):
+            subprocess.run(command, check=True)
+            name = "-".join([command[0], *command[2:]])
+            stack.callback(_end, folder / f"{name}.pid")
+        _wait(lambda: told("sinfo", "-h", "-t", "idle", "-o", "%D") == "2")
+        yield
+        told("scancel", "--user", "root")
+    del os.environ["SLURM_CONF"]
+
+
+@contextlib.contextmanager
+def _munge() -> Iterator[None]:
+    """Start the daemon that signs Slurm's messages, unless it runs."""
+    check = ["sh", "-c", "munge -n | unmunge"]
+    if subprocess.run(check, capture_output=True, check=False).returncode == 0:
+        yield
+        return
+    subprocess.run(["install", "-d", "-o", "munge", "-g", "munge", "/run/munge"], check=True)
+    subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
+    _wait(lambda: subprocess.run(check, capture_output=True, check=False).returncode == 0)
+    try:
+        yield
+    finally:
+        _end(Path("/run/munge/munged.pid"))
+
+
+def told(*command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def jobs(states: str = "pending,running,completing") -> list[str]:
+    """List the ids of the jobs in these states."""
+    return told("squeue", "-h", "-t", states, "-o", "%A").split()
+
+
+def _end(pid_file: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+
+
+def _wait(said: object) -> None:
+    deadline = time.monotonic() + 60
+    while not said():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

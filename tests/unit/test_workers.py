@@ -1,0 +1,273 @@
+"""What `jemtrack run` plans, what its clones have, and whom it tries again, on small graphs."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from jemtrack.errors import InputError
+from jemtrack.project.workers.clusters import Cluster, cluster_problems, executors
+from jemtrack.project.workers.coordinator import Coordinator, State, only_run, prepare
+from jemtrack.project.workers.plan import Plan, restore_and_plan
+from jemtrack.project.workers.snapshot import put_clone, take_snapshot
+from jemtrack.project.workers.stage_process import KILLED
+from jemtrack.project.workers.worker import Outcome
+
+# a -> b -> d, and c; each command leaves a mark where git and DVC do not look.
+GRAPH: dict[str, dict[str, Any]] = {
+    "a": {"cmd": "cat data/x > a; echo a >> .ran", "deps": ["data/x", "code"], "outs": ["a"]},
+    "b": {"cmd": "cat a > b; echo b >> .ran", "deps": ["a"], "params": ["b"], "outs": ["b"]},
+    "c": {"cmd": "cat code > c; echo c >> .ran", "deps": ["code"], "outs": ["c"]},
+    "d": {"cmd": "cat b > d; echo d >> .ran", "deps": ["b"], "outs": ["d"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    git("init", "--quiet")
+    Repo.init().close()
+    Path("data").mkdir()
+    Path("data", "x").write_text("x")
+    Path("code").write_text("code")
+    Path("params.yaml").write_text("b: 1\n")
+    Path(".gitignore").write_text(".ran\n/data\n/.jemtrack\n")
+    with Repo() as repo:
+        repo.add("data")
+    write_graph()
+    return root
+
+
+def git(*arguments: str) -> str:
+    by = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
+    return subprocess.run(
+        ["git", *by, *arguments], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def write_graph(**changes: dict[str, Any]) -> None:
+    stages = {name: {**stage, **changes.get(name, {})} for name, stage in GRAPH.items()}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "graph")
+
+
+def reproduce() -> None:
+    with Repo() as repo:
+        repo.reproduce()
+    Path(".ran").unlink(missing_ok=True)
+
+
+def test_a_plan_has_what_is_stale_and_what_follows_in_order():
+    plan = restore_and_plan()
+
+    assert plan.stages == {"a": (), "b": ("a",), "c": (), "d": ("b",)}
+    assert [*plan.stages].index("b") < [*plan.stages].index("d")
+    assert plan.following("a") == ["b", "d"]
+    assert plan.sources == ("data.dvc",)
+    reproduce()
+    assert restore_and_plan().stages == {}
+    Path("params.yaml").write_text("b: 2\n")
+    assert restore_and_plan().stages == {"b": (), "d": ("b",)}
+    assert restore_and_plan(["c"]).stages == {}
+    assert restore_and_plan(["b"]).stages == {"b": ()}
+
+
+def test_what_the_cache_has_is_restored_and_nothing_is_run():
+    reproduce()
+    lock = Path("dvc.lock").read_text()
+    Path("params.yaml").write_text("b: 2\n")
+    reproduce()
+    Path("code").write_text("other")  # of a and c
+    Path("params.yaml").write_text("b: 1\n")
+    Path("c").unlink()
+    Path("b").write_text("touched")
+    assert restore_and_plan().stages == {"a": (), "b": ("a",), "c": (), "d": ("b",)}
+    Path("code").write_text("code")
+
+    plan = restore_and_plan()
+
+    assert plan.stages == {}
+    assert plan.n_restored == 2  # b and c; the files of the others are what dvc.lock says
+    assert Path("dvc.lock").read_text() == lock
+    assert Path("b").read_text() == "x"
+    assert not Path(".ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"deps": []}, "it has no dependency"),
+        ({"always_changed": True}, "it is `always_changed`"),
+        ({"outs": [{"c": {"persist": True}}]}, "an out has `persist: true`"),
+        ({"outs": [{"c": {"cache": False}}]}, "an out has `cache: false`"),
+    ],
+)
+def test_what_the_run_cache_does_not_hold_is_refused(change, reason):
+    write_graph(c=change)
+
+    with pytest.raises(InputError, match=rf"^c cannot run .*{reason}.*`dvc repro c`$"):
+        restore_and_plan()
+    restore_and_plan(["d"])
+
+
+def test_a_metric_that_git_holds_is_no_reason():
+    write_graph(c={"outs": [], "metrics": [{"c": {"cache": False}}]})
+    reproduce()
+    Path("c").unlink()
+
+    assert restore_and_plan().n_restored == 1
+    assert Path("c").read_text() == "code"
+
+
+def test_bad_input_is_told_in_a_line():
+    with pytest.raises(InputError, match="'e' not found"):
+        restore_and_plan(["e"])
+    Path("data", "x").unlink()
+    with pytest.raises(InputError, match=r"^data.dvc: data is missing or was changed: `dvc check"):
+        restore_and_plan()
+
+
+def test_a_clone_has_the_edits_and_not_what_was_removed(tmp_path):
+    Path("old").write_text("old")
+    git("add", "old")
+    git("commit", "--quiet", "--message", "old")
+    plan, clone = restore_and_plan(), tmp_path / "clone"
+    put_clone(plan.git_root, take_snapshot(plan), clone)
+    (clone / "left").write_text("by a stage that was killed")
+    (clone / ".git" / "index.lock").touch()
+    Path("code").write_text("edited")
+    Path("old").unlink()
+    Path("new").write_text("new")
+    git("add", "new")
+    before = git("status", "--short")
+
+    snapshot = take_snapshot(plan)
+    put_clone(plan.git_root, snapshot, clone)
+
+    names = {path.name for path in clone.iterdir()}
+    assert (clone / "code").read_text() == "edited"
+    assert "new" in names
+    assert not {"old", "left"} & names
+    assert git("status", "--short") == before
+    assert git("stash", "list") == ""
+    git("gc", "--prune=now", "--quiet")
+    put_clone(plan.git_root, snapshot, tmp_path / "another")
+
+
+def test_a_file_that_was_touched_is_no_edit():
+    os.utime("code", (1, 1))
+
+    assert take_snapshot(restore_and_plan()) == git("rev-parse", "HEAD").strip()
+
+
+def test_a_file_that_git_does_not_know_is_told_before_anything_runs():
+    write_graph(c={"deps": ["more"]})
+    Path("more").mkdir()
+    Path("more", "new.py").write_text("new")
+
+    with pytest.raises(InputError, match=r"^more/new.py: stages need it.*`git add more/new.py`"):
+        take_snapshot(restore_and_plan())
+    Path(".dvcignore").write_text("more/new.py\n")
+    take_snapshot(restore_and_plan())
+
+
+def test_a_second_run_is_refused():
+    plan = restore_and_plan()
+    with (
+        only_run(plan),
+        pytest.raises(InputError, match=r"^process \d+ runs the stages"),
+        only_run(plan),
+    ):
+        pass
+
+
+class Told(Executor):
+    """Runs nothing; the stages end as `ends` says, one status for each time that they start."""
+
+    def __init__(self, **ends: list[int]) -> None:
+        self.ends = ends
+        self.started: list[str] = []
+
+    def submit(self, run: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        stage = arguments[-1]
+        self.started.append(stage)
+        future: Future[Any] = Future()
+        future.set_result(Outcome(self.ends.get(stage, [0]).pop(0), 1.0))
+        return future
+
+
+def coordinated(plan: Plan, executor: Executor) -> dict[str, State]:
+    coordinator = Coordinator(plan, prepare(plan, threads=1), lambda _: executor, lambda _: None)
+    coordinator.run()
+    return {stage: run.state for stage, run in coordinator.runs.items()}
+
+
+def test_a_killed_stage_runs_again_and_a_failed_one_stops_what_waits_for_it():
+    executor = Told(a=[KILLED, KILLED, 0], b=[1])
+
+    states = coordinated(restore_and_plan(), executor)
+
+    assert states == {"a": State.DONE, "b": State.FAILED, "c": State.DONE, "d": State.NOT_RUN}
+    assert sorted(executor.started) == ["a", "a", "a", "b", "c"]
+
+
+def test_a_stage_that_is_always_killed_is_given_up():
+    executor = Told(a=[KILLED] * 100)
+
+    assert coordinated(restore_and_plan(), executor)["a"] is State.FAILED
+    assert 5 < executor.started.count("a") < 20
+
+
+def test_a_kind_of_job_has_options_of_its_own_and_faults_have_their_place():
+    cluster = {
+        "type": "slurm",
+        "options": {"cores": 4, "memory": "16GB", "queue": "all"},
+        "setup": ["module load python"],
+        "kinds": {"gpu": {"stages": ["a"], "options": {"queue": "gpu"}, "jobs": 2}},
+    }
+    assert Cluster(**cluster).kind_of("a") == "gpu"
+    assert Cluster(**cluster).kind_of("b") == ""
+    assert [*cluster_problems({"hpc": cluster}, ("clusters",))] == []
+    faults = {
+        "hpc": {**cluster, "jobs": 0, "walltime": "1:00:00"},
+        "other": {"type": "slrm"},
+        "twice": {**cluster, "kinds": {n: {"stages": ["a"]} for n in "pq"}},
+        "remote": {"type": "address"},
+    }
+
+    found = [*cluster_problems(faults, ("clusters",))]
+
+    assert [(".".join(problem.place[1:]), problem.message) for problem in found] == [
+        ("hpc.jobs", "must be >= 1, got 0"),
+        (
+            "hpc.walltime",
+            "is not a parameter of Cluster; it has address, jobs, kinds, options, setup, tls, type",
+        ),
+        ("other.type", "must be slurm, sge, address or a dotted path, got 'slrm'"),
+        ("twice.kinds", "must have a once"),
+        ("remote.address", "is missing"),
+    ]
+
+
+def threads(count: int) -> Executor:
+    return ThreadPoolExecutor(count)
+
+
+def test_an_executor_of_ones_own_is_named_by_its_path(tmp_path):
+    own = Cluster(type=f"{__name__}.threads", options={"count": 2})
+    with executors(own, tmp_path) as executor_of:
+        assert executor_of("a").submit(str, 3).result() == "3"
+    with (
+        pytest.raises(InputError, match="must be a function that returns"),
+        executors(Cluster(type="builtins.dict"), tmp_path),
+    ):
+        pass
