@@ -1,8 +1,7 @@
 """The names of the classes of the known data sets, with their articles."""
 
-_DIGITS = tuple(
-    f"the digit {name}" for name in ("zero one two three four five six seven eight nine").split()
-)
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_DIGITS = tuple(f"the digit {name}" for name in _NUMBERS)
 _CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "digits": _DIGITS,
     "mnist5k": _DIGITS,

@@ -121,11 +121,14 @@ class Family(Protocol):
     """
 
     name: str  # how a file calls it
-    note: str  # why it cannot be trained yet; empty if it can
     step: type[Step]  # the form of its steps
     shape: type  # the parameters class of the section `model`
     settings: type  # that of the section `training`, the recipe left out
     objectives: Mapping[str, type]  # those that a step can name, by their `type`
+
+    def notes(self, recipe: Recipe, model: Any) -> Iterator[str]:
+        """Yield sentences for the reader of a recipe that is sound."""
+        ...
 
     def usual_values(self, objective: Any) -> dict[str, Any]:
         """Return the raw values that serve steps which lack them, by the training's objective."""
@@ -168,6 +171,10 @@ class Family(Protocol):
         Raises:
             InputError: if an objective or a parameter does not fit.
         """
+        ...
+
+    def callbacks(self, training: "Training") -> Sequence[Callback]:
+        """Make the callbacks that a training of the family has beside those of its recipe."""
         ...
 
     def final_metrics(self, models: Models, settings: Any, data: Any) -> dict[str, float]:
@@ -255,7 +262,7 @@ class Training:
             state=self.state,
             phases=self.phases,
             trackers=trackers,
-            callbacks=[*self.callbacks, *chosen],
+            callbacks=[*self.callbacks, *self.family.callbacks(self), *chosen],
             checkpoints=checkpoints,
             divergence=self.recipe.divergence,
             save_weights=self._save,

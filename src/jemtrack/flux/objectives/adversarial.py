@@ -57,7 +57,7 @@ class GradientPenalty:
             score = discriminator(leaf_BCHW).flatten(1).mean(dim=1).sum()
             (slope_BCHW,) = torch.autograd.grad(score, leaf_BCHW, create_graph=True)
             squares_B = slope_BCHW.flatten(1).square().sum(dim=1)
-            return self.interval * self.gamma / 2 * batch_mean(squares_B)
+            return batch_mean(squares_B) * (self.interval * self.gamma / 2)
 
 
 @parameters
@@ -93,4 +93,5 @@ class AdversarialWeight:
 def _norm(loss: Tensor, weight: nn.Parameter) -> Tensor:
     """Return the norm of the whole batch's gradient at one weight."""
     (slope,) = torch.autograd.grad(loss, weight, retain_graph=True)
-    return all_reduce_mean(slope).norm()
+    norm: Tensor = all_reduce_mean(slope).norm()
+    return norm

@@ -32,10 +32,14 @@ LPIPS_LOSS = declare_metric("lpips_loss")  # the seed's name; see `feature_dista
 
 @dataclass(frozen=True)
 class Adversary:
-    """What the adversarial part of a step is made of."""
+    """What the adversarial part of a step is made of.
+
+    `steps_before` are the optimization steps of earlier phases that had it.
+    """
 
     weight: AdversarialWeight
     penalty: GradientPenalty
+    steps_before: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class AutoencoderObjective:
     Attributes:
         divergence: KL and its weight.
         reconstruct: minimise the mean absolute error of pixels.
-        features: weight of the perceptual loss; 0: none.
+        features: weight of the perceptual loss; None: there is none.
         adversary: None: no discriminator.
         spade: let the latent modulate the expander's norms.
         steps_before: optimization steps of earlier phases that train the same: warm-ups go on.
@@ -57,7 +61,7 @@ class AutoencoderObjective:
 
     divergence: Divergence
     reconstruct: bool = True
-    features: float = 0.0
+    features: float | None = None
     adversary: Adversary | None = None
     spade: bool = False
     steps_before: int = 0
@@ -71,7 +75,7 @@ class AutoencoderObjective:
         z_BCHW = posterior.sample(batch.noise("latent", tuple(posterior.mean_BCHW.shape[1:])))
         decoded_BCHW = expander(z_BCHW, self.spade)
         if self.adversary:
-            yield self._discriminator_turn(models, batch, decoded_BCHW.detach(), step)
+            yield self._discriminator_turn(models, batch, decoded_BCHW.detach())
         kl_C = self.divergence.by_channel(posterior)
         loss = self.divergence.weight(step) * self.divergence(kl_C)
         losses = {KL_LOSS: kl_C.mean().detach()}
@@ -84,7 +88,8 @@ class AutoencoderObjective:
                 expander(z_BCHW.detach(), self.spade) if self.reconstruct else decoded_BCHW
             )
             adversarial = generator_hinge(models["discriminator"](judged_BCHW))
-            weight = self.adversary.weight(step, wanted, adversarial, expander.last_weights)
+            n_before = batch.step + self.adversary.steps_before
+            weight = self.adversary.weight(n_before, wanted, adversarial, expander.last_weights)
             loss, losses = loss + weight * adversarial, losses | {G_LOSS: adversarial.detach()}
         yield Turn({"loss": loss, **losses}, ("vae",))
 
@@ -92,20 +97,18 @@ class AutoencoderObjective:
         self, models: Models, images_BCHW: Tensor, decoded_BCHW: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         of_pixels = image_mean((decoded_BCHW - images_BCHW).abs())
-        if not self.features:
+        if self.features is None:
             return of_pixels, {VAE_LOSS: of_pixels.detach()}
         network = cast(FeatureNetwork, models["features"])
         of_features = feature_distance(network, decoded_BCHW, images_BCHW)
         losses = {VAE_LOSS: of_pixels.detach(), LPIPS_LOSS: of_features.detach()}
         return of_pixels + self.features * of_features, losses
 
-    def _discriminator_turn(
-        self, models: Models, batch: CaptionedBatch, fake_BCHW: Tensor, step: int
-    ) -> Turn:
+    def _discriminator_turn(self, models: Models, batch: CaptionedBatch, fake_BCHW: Tensor) -> Turn:
         assert self.adversary
         discriminator, penalty = models["discriminator"], self.adversary.penalty
         both = discriminator(torch.cat([batch.images_BCHW, fake_BCHW.to(batch.images_BCHW.dtype)]))
         loss = hinge = discriminator_hinge(*both.chunk(2))
-        if penalty.due(step):
+        if penalty.due(batch.step + self.adversary.steps_before):
             loss = loss + penalty(discriminator, batch.images_BCHW)
         return Turn({"loss": loss, D_LOSS: hinge.detach()}, ("discriminator",))

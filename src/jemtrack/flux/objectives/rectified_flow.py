@@ -95,4 +95,6 @@ class FlowObjective:
     def _latents(models: Models, batch: CaptionedBatch) -> Tensor:
         """Draw the latents; no layer of the compressor depends on the mode that it is in."""
         posterior = cast(Compressor, models["compressor"])(batch.images_BCHW)
-        return posterior.sample(batch.noise("flow latent", tuple(posterior.mean_BCHW.shape[1:])))
+        shape = tuple(posterior.mean_BCHW.shape[1:])
+        z_BCHW: Tensor = posterior.sample(batch.noise("flow latent", shape))
+        return z_BCHW

@@ -59,7 +59,7 @@ class FlowSampler:
         tokens_NT = tokenise(captions, vocabulary).to(device)
         images = []
         for noise_BCHW, tokens_BT in zip(
-            noise_NCHW.split(_AT_ONCE), tokens_NT.split(_AT_ONCE), strict=True
+            torch.split(noise_NCHW, _AT_ONCE), torch.split(tokens_NT, _AT_ONCE), strict=True
         ):
             velocity = guided_velocity(models, tokens_BT, self.guidance)
             z_BCHW = integrate(velocity, noise_BCHW, self.solver, self.n_steps)
@@ -84,6 +84,7 @@ def guided_velocity(models: Models, tokens_BT: Tensor, guidance: float) -> Veloc
         both_BCHW = torch.cat([z_BCHW, z_BCHW])
         of_both = processor(both_BCHW, both_BCHW.new_full((len(both_BCHW),), time), text)
         with_BCHW, without_BCHW = of_both.chunk(2)
-        return without_BCHW + guidance * (with_BCHW - without_BCHW)
+        guided_BCHW: Tensor = without_BCHW + guidance * (with_BCHW - without_BCHW)
+        return guided_BCHW
 
     return velocity
