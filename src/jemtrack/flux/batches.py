@@ -12,7 +12,7 @@ from torch import Tensor
 from jemtrack.data.augment import Augmentation, augment
 from jemtrack.data.images import LabelledImages
 from jemtrack.shared.random_streams import EpochSampler, generator, stream_seed
-from jemtrack.train.distributed import global_batch_size, local_shard, world_size
+from jemtrack.train.distributed import local_shard, world_size
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class CaptionedBatch:
     Attributes:
         images_BCHW: float images in [-1, 1].
         tokens_BT: the captions' tokens; see `jemtrack.flux.captions`.
+        size: images in the whole batch, of which these are this process's share.
         seed: seed of all random numbers that an objective draws for the batch.
         step: optimization steps of the phase before the one with this batch; the engine sets it.
     """
 
     images_BCHW: Tensor
     tokens_BT: Tensor
+    size: int
     seed: int = 0
     step: int = 0
 
@@ -36,23 +38,17 @@ class CaptionedBatch:
 
         It is drawn for the whole batch, so it does not depend on how many processes share it.
         """
-        size = global_batch_size(self.images_BCHW)
         stream = generator(self.seed, name, device=self.images_BCHW.device)
-        whole = torch.randn(size, *shape, generator=stream, device=self.images_BCHW.device)
-        return local_shard(whole)
+        size = (self.size, *shape)
+        return local_shard(torch.randn(size, generator=stream, device=self.images_BCHW.device))
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Average values (B, ...) of the images here, for a mean over the whole batch.
 
-def batch_mean(values_B: Tensor) -> Tensor:
-    """Average over the images of the whole batch, whose shards need not have one length.
-
-    The mean of this over the processes, which the engine takes, is the mean over all images.
-    """
-    return values_B.sum() * (world_size() / global_batch_size(values_B))
-
-
-def image_mean(values_BCHW: Tensor) -> Tensor:
-    """Average over all elements of the whole batch; see `batch_mean`."""
-    return batch_mean(values_BCHW.flatten(1).mean(dim=1))
+        Shards need not have one length: the mean of this over the processes, which the engine
+        takes of losses and gradients, is the mean over all images.
+        """
+        return values.flatten(1).mean(dim=1).sum() * (world_size() / self.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,5 +93,6 @@ class CaptionedImages:
         return CaptionedBatch(
             augment(chosen.images_NCHW, plain, noise),
             self.tokens_LPT[chosen.labels_N, caption_B],
+            len(indices_B),
             stream_seed(self.seed, "objective", *stream),
         )

@@ -124,6 +124,14 @@ class FluxFamily:
 
         return load_models(path).models
 
+    def draw(
+        self, model: Path, captions: Sequence[str], seed: int, out: Path, options: Mapping[str, Any]
+    ) -> list[str]:
+        """Draw an image for each caption into a grid at `out`; see `jemtrack.commands.sample`."""
+        from jemtrack.flux.sampling.grid import draw_grid
+
+        return draw_grid(model, captions, seed, out, options)
+
 
 def _steps(recipe: Recipe) -> tuple[FluxStep, ...]:
     return recipe.steps  # type: ignore[return-value]

@@ -6,11 +6,10 @@ through a run.
 """
 
 import hashlib
-import io
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 from typing import cast
 
 import torch
@@ -20,9 +19,9 @@ from torch.nn import functional
 from jemtrack.data.images import to_unit_range
 from jemtrack.events.events import BatchEnd, EpochEnd, Event, PhaseStart, Position, RunStart, Status
 from jemtrack.events.handlers import Callback
-from jemtrack.files import atomic_write
 from jemtrack.flux.networks.autoencoder import Compressor, Expander
 from jemtrack.flux.sampling.generate import FlowSampler
+from jemtrack.flux.sampling.pictures import as_pixels, write_picture
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.phase import Models
@@ -31,6 +30,7 @@ from jemtrack.train.state import TrainState
 log = logging.getLogger("jemtrack")
 
 FOLDER = "samples"
+Picture = tuple[str, str, Tensor]  # hash, suffix and image in [-1, 1]
 
 
 class CreatedModels(Callback):
@@ -55,9 +55,10 @@ class SamplePlan:
 
     Attributes:
         pixels_NCHW: uint8 images to reconstruct.
-        captions: to draw, by a flow that is there.
+        captions: to draw, from the first phase on that trains a flow.
         vocabulary: of the text encoder.
         spade: whether the expander decodes with SPADE, in each phase.
+        first_flow: number of the first phase that trains a flow; None: there is none.
         seed: of the noise.
         every: batches from one writing to the next within an epoch; None: after epochs alone.
     """
@@ -66,6 +67,7 @@ class SamplePlan:
     captions: tuple[str, ...]
     vocabulary: tuple[str, ...]
     spade: tuple[bool, ...]
+    first_flow: int | None
     seed: int
     every: int | None = None
 
@@ -97,12 +99,16 @@ class Samples(Callback):
             return
         phase = self._phase.position.phase
         start = f"{self._phase.name}_{phase + 1:03d}_{place}"
-        for identity, suffix, image_CHW in self._pictures(state.served, self.plan.spade[phase]):
-            write_webp(self.run_folder / FOLDER / f"{start}_{identity}-{suffix}.webp", image_CHW)
+        first = self.plan.first_flow
+        pictures = self._reconstructions(state.served, self.plan.spade[phase])
+        if first is not None and phase >= first:
+            pictures = chain(pictures, self._drawn(state.served, self.plan.spade[phase]))
+        for identity, suffix, image_CHW in pictures:
+            path = self.run_folder / FOLDER / f"{start}_{identity}-{suffix}.webp"
+            write_picture(path, as_pixels(image_CHW))
 
     @torch.inference_mode()
-    def _pictures(self, models: Models, spade: bool) -> Iterator[tuple[str, str, Tensor]]:
-        """Yield the hash, suffix and image of each picture."""
+    def _reconstructions(self, models: Models, spade: bool) -> Iterator[Picture]:
         compressor = cast(Compressor, models["compressor"])
         expander = cast(Expander, models["expander"])
         images_NCHW = to_unit_range(self.plan.pixels_NCHW)
@@ -121,16 +127,12 @@ class Samples(Callback):
             identity = _hash(pixels_CHW.cpu().numpy().tobytes())
             for suffix, of_all in shown.items():
                 yield identity, suffix, of_all[number]
-        if "flow_processor" in models:
-            drawn = FlowSampler()(
-                models, self.plan.captions, self.plan.vocabulary, self.plan.seed, spade
-            )
-            for number, caption in enumerate(self.plan.captions):
-                yield (
-                    _hash(f"{self.plan.seed}/{number}/{caption}".encode()),
-                    "caption",
-                    drawn[number],
-                )
+
+    def _drawn(self, models: Models, spade: bool) -> Iterator[Picture]:
+        plan = self.plan
+        images_NCHW = FlowSampler()(models, plan.captions, plan.vocabulary, plan.seed, spade)
+        for number, (caption, image_CHW) in enumerate(zip(plan.captions, images_NCHW, strict=True)):
+            yield _hash(f"{plan.seed}/{number}/{caption}".encode()), "caption", image_CHW
 
 
 def _context(z_NCHW: Tensor, images_NCHW: Tensor) -> Tensor:
@@ -142,19 +144,3 @@ def _context(z_NCHW: Tensor, images_NCHW: Tensor) -> Tensor:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:6]
-
-
-def as_pixels(images_NCHW: Tensor) -> Tensor:
-    """Convert images in [-1, 1] to uint8, on the CPU."""
-    return ((images_NCHW + 1) * 127.5).clamp(0, 255).round().to(torch.uint8).cpu()
-
-
-def write_webp(path: Path, image_CHW: Tensor) -> None:
-    """Write an image of [-1, 1] without loss; the file is never seen half written."""
-    from PIL import Image
-
-    pixels_HWC = as_pixels(image_CHW).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-    written = io.BytesIO()
-    Image.fromarray(pixels_HWC).save(written, format="webp", lossless=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda unfinished: unfinished.write_bytes(written.getvalue()))

@@ -194,6 +194,7 @@ def _sample_plan(steps: tuple[FluxStep, ...], training: Training) -> SamplePlan:
         captions=tuple((settings.sample_captions or captions)[: settings.n_samples]),
         vocabulary=_vocabulary(data),
         spade=tuple(spade_after(steps[: number + 1]) for number in range(len(steps))),
+        first_flow=next((number for number, step in enumerate(steps) if step.trains_flow), None),
         seed=data.seed,
         every=settings.checkpoint_save_interval,
     )

@@ -209,8 +209,9 @@ class Training:
 
     `model` and `settings` are the family's parameters, as in `Family`; `data` is what is trained
     on, and its `seed` draws all that is random. `parameters` are told to the trackers, `notes` are
-    written into the models' files, `folder` is for the files of callbacks. The recipe's callbacks
-    come after `callbacks`. Training starts from the file `start`, or from fresh models.
+    written into the models' files, `folder` is for the files of callbacks. The family's callbacks
+    come before `callbacks`, and the recipe's after them. Training starts from the file `start`, or
+    from fresh models.
 
     Raises:
         InputError: if an objective or a parameter does not fit.
@@ -262,7 +263,7 @@ class Training:
             state=self.state,
             phases=self.phases,
             trackers=trackers,
-            callbacks=[*self.callbacks, *self.family.callbacks(self), *chosen],
+            callbacks=[*self.family.callbacks(self), *self.callbacks, *chosen],
             checkpoints=checkpoints,
             divergence=self.recipe.divergence,
             save_weights=self._save,

@@ -34,5 +34,5 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Compute the logits, (B, 1, H / 4, W / 4) or smaller."""
-        return cast(Tensor, self.layers(images_BCHW))
+        """Compute the logits, (B, 1, H / 4, W / 4) or smaller, in float32 even under autocast."""
+        return cast(Tensor, self.layers(images_BCHW)).float()

@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from jemtrack.flux.batches import batch_mean, image_mean
 from jemtrack.parameters import AtLeastOne, Count, NotNegative, parameters
 from jemtrack.train.distributed import all_reduce_mean
 
 Discriminator = Callable[[Tensor], Tensor]
+Mean = Callable[[Tensor], Tensor]  # over values (B, ...); that of a batch is over all its shards
 
 _SMALL, _MOST = 1e-4, 1e4  # keep the adaptive weight finite
 
 
-def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """Compute max(0, 1 - D(x)) + max(0, 1 + D(y)), each patch by itself, averaged.
+def discriminator_hinge(real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> Tensor:
+    """Compute max(0, 1 - D(x)) + max(0, 1 + D(y)), each patch by itself, averaged by `mean`.
 
     Source: Lim & Ye 2017 (https://arxiv.org/abs/1705.02894), equation 10.
     """
-    return image_mean(relu(1 - real)) + image_mean(relu(1 + fake))
+    return mean(relu(1 - real)) + mean(relu(1 + fake))
 
 
-def generator_hinge(fake: Tensor) -> Tensor:
-    """Compute -D(y), averaged over the patches."""
-    return -image_mean(fake)
+def generator_hinge(fake: Tensor, mean: Mean = torch.mean) -> Tensor:
+    """Compute -D(y), averaged over the patches by `mean`."""
+    return -mean(fake)
 
 
 @parameters
@@ -49,15 +49,17 @@ class GradientPenalty:
         """Return whether the batch after `step` others is penalised."""
         return self.gamma > 0 and step % self.interval == 0
 
-    def __call__(self, discriminator: Discriminator, images_BCHW: Tensor) -> Tensor:
+    def __call__(
+        self, discriminator: Discriminator, images_BCHW: Tensor, mean: Mean = torch.mean
+    ) -> Tensor:
         """Compute the penalty of a batch that is due."""
         with torch.autocast(images_BCHW.device.type, enabled=False):
             # A leaf of its own: the batch's tensor serves others, who want no gradient of it.
             leaf_BCHW = images_BCHW.detach().float().requires_grad_()
             score = discriminator(leaf_BCHW).flatten(1).mean(dim=1).sum()
             (slope_BCHW,) = torch.autograd.grad(score, leaf_BCHW, create_graph=True)
-            squares_B = slope_BCHW.flatten(1).square().sum(dim=1)
-            return batch_mean(squares_B) * (self.interval * self.gamma / 2)
+            squares_B1 = slope_BCHW.flatten(1).square().sum(dim=1, keepdim=True)
+            return mean(squares_B1) * (self.interval * self.gamma / 2)
 
 
 @parameters

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from jemtrack.flux.batches import CaptionedBatch, image_mean
+from jemtrack.flux.batches import CaptionedBatch
 from jemtrack.flux.networks.autoencoder import Compressor, Expander
 from jemtrack.flux.objectives.adversarial import (
     AdversarialWeight,
@@ -81,26 +81,26 @@ class AutoencoderObjective:
         losses = {KL_LOSS: kl_C.mean().detach()}
         wanted = None
         if self.reconstruct:
-            wanted, of_pixels = self._reconstruction(models, batch.images_BCHW, decoded_BCHW)
+            wanted, of_pixels = self._reconstruction(models, batch, decoded_BCHW)
             loss, losses = loss + wanted, losses | of_pixels
         if self.adversary:
             judged_BCHW = (
                 expander(z_BCHW.detach(), self.spade) if self.reconstruct else decoded_BCHW
             )
-            adversarial = generator_hinge(models["discriminator"](judged_BCHW))
+            adversarial = generator_hinge(models["discriminator"](judged_BCHW), batch.mean)
             n_before = batch.step + self.adversary.steps_before
             weight = self.adversary.weight(n_before, wanted, adversarial, expander.last_weights)
             loss, losses = loss + weight * adversarial, losses | {G_LOSS: adversarial.detach()}
         yield Turn({"loss": loss, **losses}, ("vae",))
 
     def _reconstruction(
-        self, models: Models, images_BCHW: Tensor, decoded_BCHW: Tensor
+        self, models: Models, batch: CaptionedBatch, decoded_BCHW: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        of_pixels = image_mean((decoded_BCHW - images_BCHW).abs())
+        of_pixels = batch.mean((decoded_BCHW - batch.images_BCHW).abs())
         if self.features is None:
             return of_pixels, {VAE_LOSS: of_pixels.detach()}
         network = cast(FeatureNetwork, models["features"])
-        of_features = feature_distance(network, decoded_BCHW, images_BCHW)
+        of_features = feature_distance(network, decoded_BCHW, batch.images_BCHW, batch.mean)
         losses = {VAE_LOSS: of_pixels.detach(), LPIPS_LOSS: of_features.detach()}
         return of_pixels + self.features * of_features, losses
 
@@ -108,7 +108,8 @@ class AutoencoderObjective:
         assert self.adversary
         discriminator, penalty = models["discriminator"], self.adversary.penalty
         both = discriminator(torch.cat([batch.images_BCHW, fake_BCHW.to(batch.images_BCHW.dtype)]))
-        loss = hinge = discriminator_hinge(*both.chunk(2))
+        real, fake = both.chunk(2)
+        loss = hinge = discriminator_hinge(real, fake, batch.mean)
         if penalty.due(batch.step + self.adversary.steps_before):
-            loss = loss + penalty(discriminator, batch.images_BCHW)
+            loss = loss + penalty(discriminator, batch.images_BCHW, batch.mean)
         return Turn({"loss": loss, D_LOSS: hinge.detach()}, ("discriminator",))

@@ -6,7 +6,7 @@ features are those of a small classifier of the training's own images.
 Letters: B batch, C channels, H height, N images, W width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jemtrack.data.images import LabelledImages, to_unit_range
-from jemtrack.flux.batches import image_mean
 from jemtrack.shared.random_streams import EpochSampler
 
 FEATURES = "a small classifier of the training images"
@@ -48,8 +47,13 @@ class FeatureNetwork(nn.Module):
         return logits
 
 
-def feature_distance(network: FeatureNetwork, images: Tensor, targets: Tensor) -> Tensor:
-    """Compute the mean squared distance of normalised features, over positions and layers.
+def feature_distance(
+    network: FeatureNetwork,
+    images: Tensor,
+    targets: Tensor,
+    mean: Callable[[Tensor], Tensor] = torch.mean,
+) -> Tensor:
+    """Compute the squared distance of normalised features, a mean over positions and layers.
 
     Each layer's features are a vector of length 1 at each position, as in LPIPS (Zhang et al.
     2018, https://arxiv.org/abs/1801.03924, equation 1), here with equal weights.
@@ -57,7 +61,7 @@ def feature_distance(network: FeatureNetwork, images: Tensor, targets: Tensor) -
     with torch.no_grad():
         wanted = [functional.normalize(each, eps=_SMALL) for each in network.features(targets)]
     distances = [
-        image_mean((functional.normalize(found, eps=_SMALL) - target).square().sum(1, keepdim=True))
+        mean((functional.normalize(found, eps=_SMALL) - target).square().sum(1, keepdim=True))
         for found, target in zip(network.features(images), wanted, strict=True)
     ]
     return torch.stack(distances).mean()

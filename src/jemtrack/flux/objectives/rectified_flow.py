@@ -12,7 +12,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from jemtrack.flux.batches import CaptionedBatch, image_mean
+from jemtrack.flux.batches import CaptionedBatch
 from jemtrack.flux.networks.autoencoder import Compressor
 from jemtrack.flux.networks.flow_processor import FlowProcessor
 from jemtrack.flux.networks.shape import PAD
@@ -86,7 +86,7 @@ class FlowObjective:
         with nullcontext() if self.train_text else torch.no_grad():
             text = models["text_encoder"](self.path.captions(batch))
         found_BCHW = processor(points_BCHW, time_B, text)
-        loss = image_mean((found_BCHW - velocity_BCHW).square())
+        loss = batch.mean((found_BCHW - velocity_BCHW).square())
         trained = ("flow", "text_encoder") if self.train_text else ("flow",)
         yield Turn({"loss": loss, FLOW_LOSS: loss.detach()}, trained)
 
