@@ -1,6 +1,7 @@
 """Samples on the way, and images by captions from the command line."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from flux_runs import STEPS, every_step, saved, splits, train, training
 from PIL import Image
 
 from jemtrack.commands.main import main
+from jemtrack.errors import InputError
 from jemtrack.flux.networks.model_file import save_models
 from jemtrack.flux.sampling.pictures import grid, write_picture
 
@@ -142,6 +144,14 @@ def test_a_model_without_a_flow_cannot_draw(model, capsys):
 
     assert sample(model)[0] == 1
     assert "it has no flow_processor, text_encoder: train a step" in capsys.readouterr().err
+
+
+def test_without_pillow_a_training_with_samples_does_not_begin(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+
+    with pytest.raises(InputError, match=r"pictures need Pillow: pip install 'jemtrack\[plots\]'"):
+        train(training(STEPS[:1], n_samples=1))
+    train(training(STEPS[:1], n_samples=0))
 
 
 def test_a_grid_has_its_images_in_rows(tmp_path):

@@ -180,6 +180,16 @@ def test_two_processes_train_as_one_does_and_resume_to_the_same_bytes(tmp_path):
         torch.testing.assert_close(together[name], weight, rtol=1e-4, atol=1e-5)
 
 
+def test_every_mode_trains_in_bfloat16():
+    runtime = Runtime(torch.device("cpu"), lambda: torch.autocast("cpu", torch.bfloat16))
+    seen = Seen()
+
+    made = train(training(runtime=runtime), [seen])
+
+    assert len(seen.metrics) == N_STEPS
+    assert all(each.dtype == torch.float32 for each in weights(made).values())
+
+
 def by_hand(made):
     """Train VAE and GAN by a loop of PyTorch alone, on the same batches."""
     compressor, expander = (made.state.models[name] for name in ("compressor", "expander"))

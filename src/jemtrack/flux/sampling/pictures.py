@@ -3,15 +3,30 @@
 Letters: C channels, H height, N images, W width.
 """
 
+import importlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from jemtrack.errors import InputError
 from jemtrack.files import atomic_write
 
 _GREY = 128
+
+
+def pillow() -> Any:
+    """Return Pillow's module of images.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        return importlib.import_module("PIL.Image")
+    except ModuleNotFoundError as error:
+        raise InputError("pictures need Pillow: pip install 'jemtrack[plots]'") from error
 
 
 def as_pixels(images_NCHW: Tensor) -> Tensor:
@@ -31,12 +46,11 @@ def grid(pixels_NCHW: Tensor, columns: int) -> Tensor:
 
 def write_picture(path: Path, pixels_CHW: Tensor, scale: int = 1) -> None:
     """Write a picture without loss, as PNG or WebP; the file is never seen half written."""
-    from PIL import Image
-
+    library = pillow()
     colours_HWC = pixels_CHW.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-    picture = Image.fromarray(colours_HWC)
+    picture = library.fromarray(colours_HWC)
     size = picture.width * scale, picture.height * scale
     written, options = io.BytesIO(), {"lossless": True} if path.suffix == ".webp" else {}
-    picture.resize(size, Image.Resampling.NEAREST).save(written, path.suffix[1:], **options)
+    picture.resize(size, library.Resampling.NEAREST).save(written, path.suffix[1:], **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda unfinished: unfinished.write_bytes(written.getvalue()))
