@@ -77,16 +77,14 @@ def training(
     callbacks=(),
     optimizer=None,
     data=None,
-    n_epochs=1,
     **settings: Any,
 ) -> Training:
     """Make a training by these steps, an epoch each; `optimizer` is that of all models."""
     optimizer = optimizer or {"type": "AdamW", "lr": 1e-3}
-    optimizers = dict.fromkeys(FluxStep.optimized, optimizer)
-    used = [{name for step in steps for name in FluxStep.trained(step) or ()}]
+    trained = sorted({name for step in steps for name in FluxStep.trained(step) or ()})
     defaults = {
-        "n_epochs": n_epochs,
-        "optimization": {"optimizers": {n: optimizers[n] for n in sorted(used[0])}},
+        "n_epochs": 1,
+        "optimization": {"optimizers": dict.fromkeys(trained, optimizer)},
     }
     recipe = RawRecipe({"defaults": defaults, "steps": [*steps]}, FluxStep).build()
     chosen = {"batch_size": BATCH_SIZE, "n_samples": 0, **settings}

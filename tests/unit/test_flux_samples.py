@@ -29,7 +29,7 @@ def names(folder):
 
 
 def test_samples_are_named_by_step_epoch_batch_and_picture(tmp_path):
-    train(training(STEPS, tmp_path, n_samples=2, checkpoint_save_interval=2, n_epochs=1))
+    train(training(STEPS, tmp_path, n_samples=2, checkpoint_save_interval=2))
 
     found = names(tmp_path)
     counts = {(each["index"], each["step"], each["epoch"]) for each in found}

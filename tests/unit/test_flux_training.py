@@ -21,6 +21,7 @@ from flux_runs import (
 from torch import nn
 from torch.nn.functional import relu
 
+from jemtrack.data.images import to_unit_range
 from jemtrack.errors import InputError
 from jemtrack.events.events import BatchEnd
 from jemtrack.events.handlers import Recorder
@@ -28,6 +29,7 @@ from jemtrack.flux.family import FAMILY
 from jemtrack.flux.forms import FluxStep
 from jemtrack.flux.networks.model_file import load_models
 from jemtrack.flux.networks.shape import FluxShape
+from jemtrack.flux.training import psnr
 from jemtrack.shared.hardware import Hardware
 from jemtrack.shared.metrics import check_metrics
 from jemtrack.train.distributed import is_rank_zero
@@ -127,8 +129,16 @@ def test_a_file_decodes_with_spade_as_the_last_step_trained_it(tmp_path):
 
     for number, (steps, spade) in enumerate([((off, on, flow), True), ((on, off, flow), False)]):
         path = tmp_path / f"{number}.safetensors"
-        saved(train(training(steps)), path)
-        assert load_models(path).sizes.spade is spade
+        made = train(training(steps))
+        saved(made, path)
+        file = load_models(path)
+        assert file.sizes.spade is spade
+        # What was validated is what the file decodes.
+        images = to_unit_range(splits().valid.images_NCHW)
+        with torch.no_grad():
+            decoded = file.models["expander"](file.models["compressor"](images).mean_BCHW)
+        errors = (decoded - images).square().mean(dim=(1, 2, 3))
+        assert made.state.latest["valid_psnr"] == pytest.approx(psnr(errors), rel=1e-6)
 
 
 def test_a_kill_after_any_batch_changes_no_byte(tmp_path):

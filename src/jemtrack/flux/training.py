@@ -56,6 +56,7 @@ class FluxObjective:
         for part in self.parts:
             for turn in cast(Iterator[Turn], part(models, batch)):
                 trained = tuple(name for name in turn.optimizers if name in self.optimizers)
+                assert trained  # a form refuses a mode of which all is frozen
                 yield Turn(turn.losses, trained)
 
 
@@ -103,7 +104,8 @@ def phase_parts(
         # Each step has an order and noise of its own.
         seed = stream_seed(data.seed, "step", step.name) if number else data.seed
         batches = CaptionedImages(images, tokens_LPT, data.flip, settings.batch_size, seed)
-        yield objective_of(step, before), batches, _validation(data, device)
+        spade = spade_after(steps[: number + 1])
+        yield objective_of(step, before), batches, _validation(data, device, spade)
         n_batches = min(len(batches), step.max_steps or len(batches))
         before.update(dict.fromkeys(_trains(step), step.most_epochs * n_batches))
 
@@ -151,7 +153,7 @@ def objective_of(step: FluxStep, steps_before: Mapping[str, int]) -> FluxObjecti
     return FluxObjective(tuple(parts), frozenset(step.optimizers))
 
 
-def _validation(data: DataSplits, device: torch.device) -> Validation | None:
+def _validation(data: DataSplits, device: torch.device, spade: bool) -> Validation | None:
     if len(data.valid) == 0:
         return None
 
@@ -161,7 +163,7 @@ def _validation(data: DataSplits, device: torch.device) -> Validation | None:
         squares = []
         for pixels in torch.split(data.valid.images_NCHW.to(device), _AT_ONCE):
             images_BCHW = to_unit_range(pixels)
-            decoded_BCHW = expander(compressor(images_BCHW).mean_BCHW)
+            decoded_BCHW = expander(compressor(images_BCHW).mean_BCHW, spade)
             squares.append((decoded_BCHW - images_BCHW).square().flatten(1).mean(dim=1))
         return {"valid_psnr": psnr(torch.cat(squares))}
 
