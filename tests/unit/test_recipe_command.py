@@ -54,8 +54,10 @@ def test_a_sound_file_is_summed_up(files, capsys):
         "  Batches: at most 2 an epoch",
         "  Ends: when vae_loss < 0.05, or after 50 epochs",
         "",
-        "Note: the networks of this family are not part of this version: "
-        "it can be checked, not run",
+        "Note: sizes that the file leaves open: vae_dim 4, text_embedding_dim 64, "
+        "feature_maps_dim 48 (a U-Net) for latents of less than 64 pixels, else 128 (a "
+        "transformer); images are halved once below 14 pixels, twice below 64, three times below "
+        "256",
         "Note: training.workers has no effect: images are in memory",
     ]
 
@@ -66,6 +68,23 @@ def test_the_shortest_published_file_is_summed_up(files, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:4] == ["Family: flux", "Total steps: 2", "Total epochs: 30"]
     assert "  Training: VAE, GAN" in lines
+
+
+def test_what_modes_mean_is_noted_where_their_names_tell_too_little(root, capsys):
+    steps = "{name: a, n_epochs: 1, train_vae: true, use_lpips: true, train_diff: true}"
+    sizes = "{vae_dim: 4, feature_maps_dim: 8, text_embedding_dim: 8}"
+    text = f"model: {sizes}\ntraining: {{pipeline: {{steps: [{steps}]}}}}\n"
+    Path("partial.yaml").write_text(text)
+    Path("full.yaml").write_text(text.replace("train_diff", "train_diff_full"))
+
+    main(["validate", "partial.yaml"])
+    features, untrained = capsys.readouterr().out.splitlines()[-2:]
+    main(["validate", "full.yaml"])
+
+    assert features.startswith("Note: use_lpips: ")
+    assert features.endswith(", not LPIPS")
+    assert untrained.startswith("Note: text_encoder is never trained")
+    assert capsys.readouterr().out.splitlines()[-1] == features
 
 
 def test_problems_are_printed_with_file_and_line_and_counted(files, capsys):

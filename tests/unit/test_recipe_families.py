@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from jemtrack.data.images import LabelledImages
-from jemtrack.flux.family import FluxStep
+from jemtrack.flux.forms import FluxStep
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import Predictions, validation_metrics
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
@@ -128,14 +128,19 @@ def test_an_optimizer_for_several_models_is_idle_only_when_all_are_frozen():
 @pytest.mark.parametrize(
     ("modes", "metrics", "trained"),
     [
-        ({"train_vae": True}, ("vae_loss", "kl_loss"), ("vae",)),
+        ({"train_vae": True}, ("loss", "vae_loss", "kl_loss"), ("vae",)),
         (
             {"train_vae": True, "gan_training": True, "use_lpips": True},
-            ("vae_loss", "kl_loss", "g_loss", "d_loss", "lpips_loss"),
+            ("loss", "vae_loss", "kl_loss", "g_loss", "d_loss", "lpips_loss"),
             ("vae", "discriminator"),
         ),
-        ({"gan_training": True}, ("kl_loss", "g_loss", "d_loss"), ("vae", "discriminator")),
-        ({"train_diff": True}, ("flow_loss",), ("flow", "text_encoder")),
+        (
+            {"gan_training": True},
+            ("loss", "kl_loss", "g_loss", "d_loss"),
+            ("vae", "discriminator"),
+        ),
+        ({"train_diff": True}, ("loss", "flow_loss"), ("flow",)),
+        ({"train_diff_full": True}, ("loss", "flow_loss"), ("flow", "text_encoder")),
     ],
 )
 def test_a_mode_has_its_metrics_and_optimizers(modes, metrics, trained):
@@ -149,6 +154,38 @@ def test_a_step_without_a_mode_trains_nothing(modes):
     (problem,) = FluxStep.own_problems(modes)
 
     assert "at least one of train_vae" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("modes", "freeze", "mode"),
+    [
+        ({"train_vae": True}, ["compressor", "expander"], "train_vae"),
+        ({"train_vae": True, "gan_training": True}, ["discriminator"], "gan_training"),
+        ({"train_diff": True, "train_vae": True}, ["flow_processor"], "train_diff"),
+    ],
+)
+def test_a_mode_of_which_all_is_frozen_has_nothing_to_train(modes, freeze, mode):
+    (problem,) = FluxStep.own_problems({**modes, "freeze": freeze})
+
+    assert problem.place == (mode,)
+    assert problem.message.endswith(f"{freeze[-1]}, but all of it is frozen")
+    assert [*FluxStep.own_problems({**modes, "freeze": freeze, "unfreeze": freeze})] == []
+    assert [*FluxStep.own_problems({**modes, "freeze": ["compressor", "text_encoder"]})] == []
+
+
+def test_an_optimizer_of_what_a_step_does_not_train_is_a_default_that_it_leaves_out():
+    optimizers = {name: {"type": "Adam", "lr": 1.0} for name in ("vae", "flow", "text_encoder")}
+    values = {"name": "a", "n_epochs": 1, "optimization": {"optimizers": optimizers}}
+    used = {
+        mode: {*RawStep(FluxStep, {**values, mode: True}, {(): ()}).build().optimizers}
+        for mode in ("train_vae", "train_diff", "train_diff_full")
+    }
+
+    assert used == {
+        "train_vae": {"vae"},
+        "train_diff": {"flow"},
+        "train_diff_full": {"flow", "text_encoder"},
+    }
 
 
 def test_of_a_mode_that_is_no_switch_nothing_is_concluded():

@@ -283,7 +283,8 @@ def test_a_fault_in_an_objective_is_named(tmp_path, objective, problem):
             "{freeze: [network.trunk], "
             "optimization: {optimizers: {network.trunk: {type: Adam, lr: 1}, "
             "network.class_head: {type: Adam, lr: 1}}}}",
-            "defaults.optimization.optimizers.network.trunk: serves no step: its model is frozen",
+            "defaults.optimization.optimizers.network.trunk: serves no step: none trains what it "
+            "is for",
         ),
         (
             "{optimization: {schedulers: {network: {type: ExponentialLR, gamma: 1}}}}",

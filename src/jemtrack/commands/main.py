@@ -316,6 +316,29 @@ def _add_recipes(commands: Commands) -> None:
     )
     train.set_defaults(command=_train)
 
+    sample = _add(
+        commands,
+        "sample",
+        "draw images by captions",
+        "Draw images by captions, of a model of the family flux, and write them as a grid with a "
+        "row for each caption.",
+        'jemtrack sample --model runs/flux/model.safetensors --caption "an ankle boot" --n 16',
+    )
+    sample.add_argument(
+        "--model", type=_path, required=True, metavar="FILE", help="the model's file"
+    )
+    sample.add_argument(
+        "--caption", dest="captions", action="append", required=True, metavar="TEXT",
+        help="what to draw; may be given several times",
+    )  # fmt: skip
+    sample.add_argument("--n", type=int, default=16, metavar="N", help="images of each (16)")
+    sample.add_argument("--out", type=_path, metavar="FILE", help="the picture (samples.png)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
+    sample.add_argument("--solver", metavar="euler|midpoint|heun", help="of the flow (euler)")
+    sample.add_argument("--steps", dest="n_steps", type=int, metavar="N", help="of the solver (8)")
+    sample.add_argument("--guidance", type=float, metavar="W", help="strength of captions (2)")
+    sample.set_defaults(command=_sample)
+
     components = _add(
         commands,
         "components",
@@ -485,6 +508,17 @@ def _train(options: argparse.Namespace) -> int:
     if is_rank_zero():
         print(f"results: {out}")
     return 0
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from jemtrack.commands.sample import sample
+
+    names = ("solver", "n_steps", "guidance")
+    chosen = {name: getattr(options, name) for name in names}
+    sampler = {name: value for name, value in chosen.items() if value is not None}
+    out = options.out or Path("samples.png")
+    lines = sample(options.model, options.captions, options.n, options.seed, out, sampler)
+    print(*lines, sep="\n")
 
 
 def _components(options: argparse.Namespace) -> None:

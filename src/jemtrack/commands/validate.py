@@ -34,10 +34,10 @@ def summary(file: RecipeFile) -> Iterator[str]:
         yield f"Step {number}: {step.name} ({_plural(step.n_epochs, 'epoch')})"
         yield from (f"  {name}: {text}" for name, text in _step_lines(step) if text)
     unused = "training.workers has no effect: images are in memory"
-    notes = [file.family.note, unused if file.training.workers is not None else ""]
-    if any(notes):
-        yield ""
-    yield from (f"Note: {note}" for note in notes if note)
+    notes = [*file.family.notes(recipe, file.model)]
+    notes += [unused] if file.training.workers is not None else []
+    yield from [""] if notes else []
+    yield from (f"Note: {note}" for note in notes)
 
 
 def _step_lines(step: Step) -> Iterator[tuple[str, str]]:

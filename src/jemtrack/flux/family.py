@@ -1,146 +1,140 @@
-"""The family `flux`: a variational autoencoder, adversarial training, a flow.
+"""The family `flux`: a variational autoencoder, adversarial training, a flow with captions."""
 
-Its networks are not part of this version: a recipe of it can be checked, not run.
-"""
+from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from jemtrack.parameters import AtLeastOne, Count, NotNegative, ValueProblem, parameters
-from jemtrack.train.optimizers import AdamW, OptimizerOptions
-from jemtrack.train.recipe import Step, TrainingSettings
+from jemtrack.errors import InputError
+from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps
+from jemtrack.flux.networks.shape import LARGEST_SIDE, SMALLEST_SIDE, FluxShape
+from jemtrack.parameters import ValueProblem
+from jemtrack.train.recipe import Recipe, Step
 
-_WORDS = {
-    "train_vae": "VAE",
-    "gan_training": "GAN",
-    "train_spade": "SPADE",
-    "use_lpips": "perceptual loss",
-    "train_diff": "flow (partial)",
-    "train_diff_full": "flow (full)",
-}
-_TRAINING = ("train_vae", "gan_training", "train_diff", "train_diff_full")
+if TYPE_CHECKING:
+    import torch
 
-
-@parameters
-class FluxStep(Step):
-    """A phase of the family's training: what it trains, and the weights of its losses.
-
-    Attributes:
-        train_vae: compressor and expander, by reconstruction.
-        gan_training: the discriminator, and the autoencoder against it.
-        train_spade: condition the expander on its context.
-        use_lpips: add the perceptual loss to the reconstruction.
-        train_diff: the flow, in part.
-        train_diff_full: the flow, whole.
-        kl_beta: weight of the divergence from the prior.
-        kl_warmup_steps: steps until `kl_beta` is reached.
-        kl_free_bits: nats of the divergence that cost nothing.
-        lambda_adv: weight of the adversarial loss.
-        lambda_lpips: weight of the perceptual loss.
-    """
-
-    models: ClassVar[tuple[str, ...]] = (
-        *("compressor", "expander", "flow_processor", "text_encoder", "discriminator"),
-    )
-    optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "vae": ("compressor", "expander"),
-        "flow": ("flow_processor",),
-        "text_encoder": ("text_encoder",),
-        "discriminator": ("discriminator",),
-    }
-    usual_optimizer: ClassVar[OptimizerOptions] = AdamW(lr=1e-4)
-
-    train_vae: bool = False
-    gan_training: bool = False
-    train_spade: bool = False
-    use_lpips: bool = False
-    train_diff: bool = False
-    train_diff_full: bool = False
-    kl_beta: NotNegative = 0.0001
-    kl_warmup_steps: Count = 5000
-    kl_free_bits: NotNegative = 0.0
-    lambda_adv: NotNegative = 0.5
-    lambda_lpips: NotNegative = 0.1
-
-    @classmethod
-    def trained(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """Name the optimizers of what a step of these values trains; None if that is unclear."""
-        if _unclear(values):
-            return None
-        vae, gan, flow = _losses(values)
-        return (
-            *(["vae"] if vae or gan else []),
-            *(["discriminator"] if gan else []),
-            *(["flow", "text_encoder"] if flow else []),
-        )
-
-    @classmethod
-    def metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """Name the metrics of its batches; None if a switch has a problem."""
-        if _unclear(values):
-            return None
-        vae, gan, flow = _losses(values)
-        return (
-            *(["vae_loss"] if vae else []),
-            *(["kl_loss"] if vae or gan else []),
-            *(["g_loss", "d_loss"] if gan else []),
-            *(["lpips_loss"] if vae and values.get("use_lpips") else []),
-            *(["flow_loss"] if flow else []),
-        )
-
-    @classmethod
-    def own_problems(cls, values: Mapping[str, Any]) -> Iterator[ValueProblem]:
-        """Yield that nothing is trained, if so."""
-        if not _unclear(values) and not any(_losses(values)):
-            names = ", ".join(_TRAINING)
-            yield ValueProblem((), f"trains nothing: at least one of {names} must be true")
-
-    @property
-    def summary(self) -> str:
-        """What it trains, in words."""
-        return ", ".join(word for name, word in _WORDS.items() if getattr(self, name))
-
-
-def _losses(values: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    vae, gan, *flow = (values.get(name) is True for name in _TRAINING)
-    return vae, gan, any(flow)
-
-
-def _unclear(values: Mapping[str, Any]) -> bool:
-    return any(not isinstance(values.get(name, False), bool) for name in _WORDS)
-
-
-@parameters
-class FluxShape:
-    """The sizes of the networks: channels of the latent, of the flow, of the text's embedding."""
-
-    vae_dim: AtLeastOne = 128
-    feature_maps_dim: AtLeastOne = 128
-    text_embedding_dim: AtLeastOne = 1024
-
-
-@parameters
-class FluxSettings(TrainingSettings):
-    """The section `training` of a recipe file."""
-
-    batch_size: AtLeastOne = 64
+    from jemtrack.data.images import DataSplits
+    from jemtrack.events.handlers import Callback
+    from jemtrack.train.phase import Batches, Models, Objective, Validation
+    from jemtrack.train.run import ModelMaker, Training
 
 
 class FluxFamily:
-    """What there is of the family: its forms."""
+    """Latent flow models; see `jemtrack.train.run.Family`."""
 
     name: str = "flux"
-    note: str = (
-        "the networks of this family are not part of this version: it can be checked, not run"
-    )
     step: type[Step] = FluxStep
     shape: type = FluxShape
     settings: type = FluxSettings
     objectives: Mapping[str, type] = {}
 
-    def recipe_problems(self, recipe: Any, model: Any, objective: Any) -> Iterator[ValueProblem]:
+    def notes(self, recipe: Recipe, model: FluxShape) -> Iterator[str]:
+        """Yield what the modes mean where their names tell too little, and the open sizes."""
+        steps = _steps(recipe)
+        if any(step.has_features for step in steps):
+            yield (
+                "use_lpips: the features are those of a small classifier of the training images, "
+                "not LPIPS"
+            )
+        full = any(step.train_diff_full and "text_encoder" not in step.frozen for step in steps)
+        if "text_encoder" in first_steps(steps) and not full:
+            yield (
+                "text_encoder is never trained: captions are told apart by the vectors that it "
+                "was drawn with; train_diff_full trains it"
+            )
+        if None in (model.vae_dim, model.feature_maps_dim, model.text_embedding_dim):
+            yield (
+                "sizes that the file leaves open: vae_dim 4, text_embedding_dim 64, "
+                "feature_maps_dim 48 (a U-Net) for latents of less than 64 pixels, else 128 (a "
+                "transformer); images are halved once below 14 pixels, twice below 64, three "
+                "times below 256"
+            )
+
+    def usual_values(self, objective: Any) -> dict[str, Any]:
+        """Return nothing: a step's modes have defaults."""
+        return {}
+
+    def recipe_problems(
+        self, recipe: Recipe, model: FluxShape, objective: Any
+    ) -> Iterator[ValueProblem]:
         """Yield nothing: `own_problems` says it all."""
         yield from ()
+
+    def check_data(self, model: FluxShape, settings: FluxSettings, data: DataSplits) -> None:
+        """Check that the networks take images of this size, and can be in memory."""
+        from jemtrack.flux.networks.model_file import check_sizes
+        from jemtrack.flux.training import sizes_for
+
+        sides = data.train.images_NCHW.shape[2:]
+        if not SMALLEST_SIDE <= min(sides) <= max(sides) <= LARGEST_SIDE:
+            raise InputError(
+                f"{data.dataset}: images must have {SMALLEST_SIDE} to {LARGEST_SIDE} pixels a side "
+                f"for the family flux, got {sides[0]}x{sides[1]}"
+            )
+        check_sizes(sizes_for(model, data, (), ("compressor",)))
+
+    def objective_problems(
+        self, recipe: Recipe, objective: Any, settings: Any, data: Any, *, run_own: bool
+    ) -> Iterator[str]:
+        """Yield nothing: a step's modes demand nothing of the data."""
+        yield from ()
+
+    def networks(
+        self, recipe: Recipe, model: FluxShape, data: DataSplits, start: Path | None
+    ) -> dict[str, ModelMaker]:
+        """Return makers of all models that a step needs."""
+        from jemtrack.flux.training import model_makers
+
+        return model_makers(_steps(recipe), model, data)
+
+    def parts(
+        self,
+        recipe: Recipe,
+        settings: FluxSettings,
+        data: DataSplits,
+        device: torch.device,
+        objective: Any,
+    ) -> Iterator[tuple[Objective, Batches, Validation | None]]:
+        """Make each step's objective, batches of an order and noise of its own, and validation."""
+        from jemtrack.flux.training import phase_parts
+
+        return phase_parts(_steps(recipe), settings, data, device)
+
+    def callbacks(self, training: Training) -> Sequence[Callback]:
+        """Make what averages the weights, tells of the models, and writes samples."""
+        from jemtrack.flux.training import usual_callbacks
+
+        return usual_callbacks(_steps(training.recipe), training)
+
+    def final_metrics(self, models: Models, settings: Any, data: Any) -> dict[str, float]:
+        """Return nothing: the last epoch's validation says it all."""
+        return {}
+
+    def save(self, path: Path, models: Models, training: Training) -> None:
+        """Write the networks, with all that is needed to sample from them."""
+        from jemtrack.flux.training import save
+
+        save(path, models, _steps(training.recipe), training)
+
+    def load(self, path: Path) -> Models:
+        """Load the networks."""
+        from jemtrack.flux.networks.model_file import load_models
+
+        return load_models(path).models
+
+    def draw(
+        self, model: Path, captions: Sequence[str], seed: int, out: Path, options: Mapping[str, Any]
+    ) -> list[str]:
+        """Draw an image for each caption into a grid at `out`; see `jemtrack.commands.sample`."""
+        from jemtrack.flux.sampling.grid import draw_grid
+
+        return draw_grid(model, captions, seed, out, options)
+
+
+def _steps(recipe: Recipe) -> tuple[FluxStep, ...]:
+    return recipe.steps  # type: ignore[return-value]
 
 
 FAMILY = FluxFamily()

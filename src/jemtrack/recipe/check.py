@@ -223,7 +223,7 @@ def _all_pipeline_problems(pipeline: RawPipeline, validates: bool) -> Problems:
         within = [*step_problems(step.form, step.values), *relation_problems(step, validates)]
         yield from (each._replace(place=step.origin(each.place)) for each in within)
     yield from _step_name_problems(pipeline)
-    yield from _unused_problems(pipeline, "optimizers", "its model is frozen in each")
+    yield from _unused_problems(pipeline, "optimizers", "none trains what it is for")
     yield from _unused_problems(pipeline, "schedulers", "none has an optimizer for it")
 
 
@@ -353,12 +353,16 @@ def _optimizer_problems(step: RawStep) -> Problems:
     at, usable = FORM["optimizers"], [*step.usable("optimizers")]
     for name in step.given("optimizers"):
         if name not in usable and step.is_own((*at, name)):
-            yield ValueProblem((*at, name), "has an optimizer, but all of it is frozen")
+            yield ValueProblem((*at, name), f"has an optimizer, but {_idle(step, name)}")
     for number, name in enumerate(usable):
         for other in usable[:number]:
             if step.overlap(name, other):
                 text = f"trains weights that the optimizer of '{other}' trains too"
                 yield ValueProblem((*at, name), f"{text}; a null takes a default away")
+
+
+def _idle(step: RawStep, name: str) -> str:
+    return "all of it is frozen" if step.is_frozen(name) else "the step does not train it"
 
 
 def _scheduler_problems(step: RawStep) -> Problems:
@@ -370,7 +374,7 @@ def _scheduler_problems(step: RawStep) -> Problems:
         if name not in given:
             yield ValueProblem(place, "has a scheduler, but no optimizer")
         elif not _own(step, "optimizers", name):
-            yield ValueProblem(place, "has a scheduler, but all of it is frozen")
+            yield ValueProblem(place, f"has a scheduler, but {_idle(step, name)}")
 
 
 def _training_step_problems(step: RawStep) -> Problems:

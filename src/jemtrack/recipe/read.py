@@ -134,6 +134,12 @@ class RawStep:
         parts = [part for model in models for part in smallest_parts(self.form.models, model)]
         return all(any(is_within(part, name) for name in self.frozen) for part in parts)
 
+    def is_trained(self, optimizer: str) -> bool:
+        """Return whether the step trains what the optimizer of that name is for."""
+        trained = self.form.trained(self.effective)
+        is_meant = trained is None or any(self.overlap(optimizer, name) for name in trained)
+        return is_meant and not self.is_frozen(optimizer)
+
     def overlap(self, first: str, second: str) -> bool:
         """Return whether two optimizers would train the same weights."""
         of = self.form.optimized
@@ -149,7 +155,7 @@ class RawStep:
     def usable(self, field: str) -> dict[str, Any]:
         """Return those of them that have something left to train."""
         given, optimizers = self.given(field), self.given("optimizers")
-        return {n: given[n] for n in given if n in optimizers and not self.is_frozen(n)}
+        return {n: given[n] for n in given if n in optimizers and self.is_trained(n)}
 
     @property
     def without_optimizer(self) -> tuple[str, ...] | None:

@@ -121,8 +121,9 @@ class Phase:
         return self.n_epochs * (self.n_batches if interval == "batch" else 1)
 
     def frozen_modules(self, models: Models) -> list[nn.Module]:
-        """Find the modules that are frozen."""
-        return [_module(models, name) for name in self.step.frozen]
+        """Find the modules that are frozen; a model that no step needs is not among `models`."""
+        names = (name for name in self.step.frozen if name.partition(".")[0] in models)
+        return [_module(models, name) for name in names]
 
     def trained_modules(self, models: Models, optimizer: str) -> list[nn.Module]:
         """Find the modules whose weights the optimizer of that name changes."""

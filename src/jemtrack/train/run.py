@@ -132,11 +132,14 @@ class Family(Protocol):
     """
 
     name: str  # how a file calls it
-    note: str  # why it cannot be trained yet; empty if it can
     step: type[Step]  # the form of its steps
     shape: type  # the parameters class of the section `model`
     settings: type  # that of the section `training`, the recipe left out
     objectives: Mapping[str, type]  # those that a step can name, by their `type`
+
+    def notes(self, recipe: Recipe, model: Any) -> Iterator[str]:
+        """Yield sentences for the reader of a recipe that is sound."""
+        ...
 
     def usual_values(self, objective: Any) -> dict[str, Any]:
         """Return the raw values that serve steps which lack them, by the training's objective."""
@@ -181,6 +184,10 @@ class Family(Protocol):
         """
         ...
 
+    def callbacks(self, training: "Training") -> Sequence[Callback]:
+        """Make the callbacks that a training of the family has beside those of its recipe."""
+        ...
+
     def final_metrics(self, models: Models, settings: Any, data: Any) -> dict[str, float]:
         """Measure the trained models once more, beside the last epoch's metrics."""
         ...
@@ -213,8 +220,9 @@ class Training:
 
     `model` and `settings` are the family's parameters, as in `Family`; `data` is what is trained
     on, and its `seed` draws all that is random. `parameters` are told to the trackers, `notes` are
-    written into the models' files, `folder` is for the files of callbacks. The recipe's callbacks
-    come after `callbacks`. Training starts from the file `start`, or from fresh models.
+    written into the models' files, `folder` is for the files of callbacks. The family's callbacks
+    come before `callbacks`, and the recipe's after them. Training starts from the file `start`, or
+    from fresh models.
 
     Raises:
         InputError: if an objective or a parameter does not fit.
@@ -271,7 +279,7 @@ class Training:
             state=self.state,
             phases=self.phases,
             trackers=trackers,
-            callbacks=[*self.callbacks, *chosen],
+            callbacks=[*self.family.callbacks(self), *self.callbacks, *chosen],
             checkpoints=checkpoints,
             divergence=self.recipe.divergence,
             save_weights=self._save,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from jemtrack.data.images import DataSplits
+    from jemtrack.events.handlers import Callback
     from jemtrack.train.phase import Batches, Models, Objective, Validation
     from jemtrack.train.run import ModelMaker, Training
 
@@ -35,11 +36,14 @@ class JemFamily:
     """Joint energy-based models; see `jemtrack.train.run.Family`."""
 
     name: str = "jem"
-    note: str = ""
     step: type[Step] = JemStep
     shape: type = NetworkShape
     settings: type = JemSettings
     objectives: Mapping[str, type] = OBJECTIVES
+
+    def notes(self, recipe: Recipe, model: NetworkShape) -> Iterator[str]:
+        """Yield nothing: a recipe says what it does."""
+        yield from ()
 
     def usual_values(self, objective: Objective | None) -> dict[str, Any]:
         """Return the raw `objective` of steps that have none: None is one that is not known."""
@@ -106,6 +110,10 @@ class JemFamily:
         from jemtrack.jem.training.phases import phase_parts
 
         return phase_parts(recipe, objective, settings, data, device)
+
+    def callbacks(self, training: Training) -> Sequence[Callback]:
+        """Return none."""
+        return ()
 
     def final_metrics(
         self, models: Models, settings: BatchArgs, data: DataSplits

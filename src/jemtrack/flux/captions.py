@@ -1,0 +1,62 @@
+"""Captions of images that have classes, and the words and tokens of captions.
+
+Letters: L classes, N captions, P captions of a class, T tokens.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from jemtrack.flux.networks.shape import MAX_TOKENS, PAD, UNKNOWN
+
+# `{}` is the name of the class. The words of the last two occur in the others as well, but their
+# order does not: they are for tests of what was learned.
+TEMPLATES = (
+    "{}",
+    "an image of {}",
+    "a picture of {}",
+    "a small image of {}",
+    "this is {}",
+    "this picture is {}",
+)
+HELD_OUT_TEMPLATES = ("this is a small picture of {}", "an image, small: {}")
+
+_WORD = re.compile(r"\w+")
+_FIRST_WORD = UNKNOWN + 1
+
+
+def class_captions(names: Iterable[str], templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
+    """Write the captions of each class."""
+    return [[template.format(name) for template in templates] for name in names]
+
+
+def words(caption: str) -> list[str]:
+    """Split a caption into words, in lower case."""
+    return _WORD.findall(caption.lower())
+
+
+def vocabulary_of(captions: Iterable[str]) -> tuple[str, ...]:
+    """List the words of captions, sorted."""
+    return tuple(sorted({word for caption in captions for word in words(caption)}))
+
+
+def unknown_words(captions: Iterable[str], vocabulary: Sequence[str]) -> list[str]:
+    """List the words of captions that the vocabulary lacks."""
+    return sorted({*vocabulary_of(captions)} - {*vocabulary})
+
+
+def tokenise(captions: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
+    """Turn captions into tokens (N, T), int64; what is longer than T words is cut."""
+    number = {word: index for index, word in enumerate(vocabulary, _FIRST_WORD)}
+    tokens_NT = torch.full((len(captions), MAX_TOKENS), PAD)
+    for row_T, caption in zip(tokens_NT, captions, strict=True):
+        found = [number.get(word, UNKNOWN) for word in words(caption)[:MAX_TOKENS]]
+        row_T[: len(found)] = torch.tensor(found, dtype=torch.int64)
+    return tokens_NT
+
+
+def tokenise_classes(captions: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Tensor:
+    """Turn the captions of each class into tokens (L, P, T)."""
+    return torch.stack([tokenise(of_class, vocabulary) for of_class in captions])

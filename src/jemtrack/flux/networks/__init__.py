@@ -1,0 +1,1 @@
+"""The networks of the family: autoencoder, discriminator, flow processor, text encoder."""

@@ -1,0 +1,1 @@
+"""What the family's steps minimise, an objective a file."""

@@ -1,0 +1,1 @@
+"""From captions to images: the flow's differential equation, and what draws with it."""

@@ -1,0 +1,210 @@
+"""From a recipe and images to networks and the phases that train them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from jemtrack.callbacks.ema import Ema
+from jemtrack.data.class_names import class_names
+from jemtrack.data.images import DataSplits, LabelledImages, to_unit_range
+from jemtrack.events.handlers import Callback
+from jemtrack.flux.batches import CaptionedBatch, CaptionedImages
+from jemtrack.flux.captions import class_captions, tokenise_classes, vocabulary_of
+from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps, spade_after
+from jemtrack.flux.networks.autoencoder import Compressor
+from jemtrack.flux.networks.model_file import make_network, save_models
+from jemtrack.flux.networks.shape import FluxShape, FluxSizes, chosen_sizes
+from jemtrack.flux.objectives.adversarial import AdversarialWeight, GradientPenalty
+from jemtrack.flux.objectives.autoencoder import Adversary, AutoencoderObjective
+from jemtrack.flux.objectives.divergence import Divergence
+from jemtrack.flux.objectives.feature_distance import trained_features
+from jemtrack.flux.objectives.rectified_flow import FlowObjective, FlowPath
+from jemtrack.flux.samples import CreatedModels, SamplePlan, Samples
+from jemtrack.shared.metrics import declare_metric
+from jemtrack.shared.random_streams import stream_seed
+from jemtrack.train.phase import Batches, Models, Objective, Turn, Validation
+
+if TYPE_CHECKING:
+    from jemtrack.train.run import ModelMaker, Training
+
+FEATURES = "features"  # the model of the perceptual loss
+_AT_ONCE = 256
+declare_metric("psnr")
+
+
+@dataclasses.dataclass(frozen=True)
+class FluxObjective:
+    """The turns of a step: the autoencoder's, then the flow's.
+
+    A turn leaves out what is frozen whole, which has no optimizer in the step.
+    """
+
+    parts: tuple[Objective, ...]
+    optimizers: frozenset[str]
+
+    def __call__(self, models: Models, batch: CaptionedBatch) -> Iterator[Turn]:
+        """Yield the turns of all parts."""
+        for part in self.parts:
+            for turn in cast(Iterator[Turn], part(models, batch)):
+                trained = tuple(name for name in turn.optimizers if name in self.optimizers)
+                assert trained  # a form refuses a mode of which all is frozen
+                yield Turn(turn.losses, trained)
+
+
+def sizes_for(
+    model: FluxShape, data: DataSplits, steps: Sequence[FluxStep], models: Sequence[str]
+) -> FluxSizes:
+    """Describe the networks of these names that fit the parameters and the images."""
+    image_shape = tuple(data.train.images_NCHW.shape[1:])
+    spade = any(step.train_spade for step in steps if step.trains_autoencoder)
+    vocabulary = _vocabulary(data)
+    return chosen_sizes(
+        model, cast(tuple[int, int, int], image_shape), vocabulary, tuple(models), spade
+    )
+
+
+def _captions(data: DataSplits) -> list[list[str]]:
+    return class_captions(class_names(data.dataset, data.n_classes))
+
+
+def _vocabulary(data: DataSplits) -> tuple[str, ...]:
+    return vocabulary_of(chain.from_iterable(_captions(data)))
+
+
+def model_makers(
+    steps: tuple[FluxStep, ...], model: FluxShape, data: DataSplits
+) -> dict[str, ModelMaker]:
+    """Return makers of the models that the steps need, the compressor first."""
+    names = (*first_steps(steps),)
+    sizes = sizes_for(model, data, steps, names)
+    makers: dict[str, ModelMaker] = {name: partial(make_network, name, sizes) for name in names}
+    if any(step.has_features for step in steps):
+        seed = stream_seed(data.seed, FEATURES)
+        makers[FEATURES] = partial(trained_features, data.train, data.n_classes, seed)
+    return makers
+
+
+def phase_parts(
+    steps: tuple[FluxStep, ...], settings: FluxSettings, data: DataSplits, device: torch.device
+) -> Iterator[tuple[Objective, Batches, Validation | None]]:
+    """Yield objective, batches on `device` and validation of each step."""
+    images = LabelledImages(data.train.images_NCHW.to(device), data.train.labels_N.to(device))
+    tokens_LPT = tokenise_classes(_captions(data), _vocabulary(data)).to(device)
+    before: Counter[str] = Counter()
+    for number, step in enumerate(steps):
+        # Each step has an order and noise of its own.
+        seed = stream_seed(data.seed, "step", step.name) if number else data.seed
+        batches = CaptionedImages(images, tokens_LPT, data.flip, settings.batch_size, seed)
+        spade = spade_after(steps[: number + 1])
+        yield objective_of(step, before), batches, _validation(data, device, spade)
+        n_batches = min(len(batches), step.max_steps or len(batches))
+        before.update(dict.fromkeys(_trains(step), step.most_epochs * n_batches))
+
+
+def _trains(step: FluxStep) -> Iterator[str]:
+    """Name the parts of the objective of a step."""
+    yield from ["autoencoder"] * step.trains_autoencoder
+    yield from ["adversary"] * step.gan_training
+    yield from ["flow"] * step.trains_flow
+
+
+def objective_of(step: FluxStep, steps_before: Mapping[str, int]) -> FluxObjective:
+    """Make the objective of a step.
+
+    `steps_before` are the planned optimization steps of the earlier steps that train the same: a
+    warm-up goes on from there. A step that ends early makes the next start as if it had not.
+    """
+    parts: list[Objective] = []
+    if step.trains_autoencoder:
+        adversary = Adversary(
+            AdversarialWeight(
+                scale=step.lambda_adv, kind=step.adv_weight, warmup_steps=step.adv_warmup_steps
+            ),
+            GradientPenalty(gamma=step.r1_gamma, interval=step.r1_interval),
+            steps_before.get("adversary", 0),
+        )
+        parts.append(
+            AutoencoderObjective(
+                Divergence(
+                    beta=step.kl_beta,
+                    warmup_steps=step.kl_warmup_steps,
+                    free_bits=step.kl_free_bits,
+                ),
+                reconstruct=step.train_vae,
+                features=step.lambda_lpips if step.has_features else None,
+                adversary=adversary if step.gan_training else None,
+                spade=step.train_spade,
+                steps_before=steps_before.get("autoencoder", 0),
+            )
+        )
+    if step.trains_flow:
+        path = FlowPath(time=step.flow_time, caption_dropout=step.cfg_dropout_prob)
+        text = "text_encoder" in step.optimizers
+        parts.append(FlowObjective(path, text, steps_before.get("flow", 0)))
+    return FluxObjective(tuple(parts), frozenset(step.optimizers))
+
+
+def _validation(data: DataSplits, device: torch.device, spade: bool) -> Validation | None:
+    if len(data.valid) == 0:
+        return None
+
+    @torch.inference_mode()
+    def measure(models: Models) -> dict[str, float]:
+        compressor, expander = cast(Compressor, models["compressor"]), models["expander"]
+        squares = []
+        for pixels in torch.split(data.valid.images_NCHW.to(device), _AT_ONCE):
+            images_BCHW = to_unit_range(pixels)
+            decoded_BCHW = expander(compressor(images_BCHW).mean_BCHW, spade)
+            squares.append((decoded_BCHW - images_BCHW).square().flatten(1).mean(dim=1))
+        return {"valid_psnr": psnr(torch.cat(squares))}
+
+    return Validation(measure)
+
+
+def psnr(squared_error_N: Tensor) -> float:
+    """Return the mean peak signal-to-noise ratio of images in [-1, 1], in dB."""
+    return float((10 * torch.log10(4 / squared_error_N.double().clamp_min(1e-12))).mean())
+
+
+def usual_callbacks(steps: tuple[FluxStep, ...], training: Training) -> list[Callback]:
+    """Make the callbacks that every training has, unless its settings or recipe say otherwise."""
+    settings: FluxSettings = training.settings
+    chosen = {each["type"] for each in training.recipe.callbacks}
+    callbacks: list[Callback] = [CreatedModels(first_steps(steps))]
+    if settings.use_ema and "ema" not in chosen:
+        callbacks.append(Ema(decay=settings.ema_decay, warm_up=True, adopt=True))
+    if settings.n_samples:
+        callbacks.append(Samples(_sample_plan(steps, training)))
+    return callbacks
+
+
+def _sample_plan(steps: tuple[FluxStep, ...], training: Training) -> SamplePlan:
+    settings, data = training.settings, training.data
+    captions = [of_class[0] for of_class in _captions(data)]
+    source = data.valid if len(data.valid) else data.train
+    return SamplePlan(
+        pixels_NCHW=source.images_NCHW[: settings.n_samples].to(training.runtime.device),
+        captions=tuple((settings.sample_captions or captions)[: settings.n_samples]),
+        vocabulary=_vocabulary(data),
+        spade=tuple(spade_after(steps[: number + 1]) for number in range(len(steps))),
+        first_flow=next((number for number, step in enumerate(steps) if step.trains_flow), None),
+        seed=data.seed,
+        every=settings.checkpoint_save_interval,
+    )
+
+
+def save(path: Path, models: Models, steps: tuple[FluxStep, ...], training: Training) -> None:
+    """Write the networks; the expander has SPADE if the current phase decodes with it."""
+    sizes = sizes_for(training.model, training.data, steps, (*first_steps(steps),))
+    so_far = steps[: training.state.position.phase + 1]
+    sizes = dataclasses.replace(cast(Any, sizes), spade=spade_after(so_far))
+    save_models(path, models, sizes, training.notes)
