@@ -7,7 +7,8 @@ from stage_runs import N_CLASSES, some_images
 from torch.nn import functional
 
 from jemtrack.data.images import DataSplits, to_unit_range
-from jemtrack.deploy.bundle import DeployArgs, Exported, Material, write_bundle
+from jemtrack.deploy.args import DeployArgs
+from jemtrack.deploy.bundle import Exported, Material, write_bundle
 from jemtrack.jem.networks.model_file import save_model
 from jemtrack.jem.networks.shape import NormName, WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model

@@ -151,9 +151,9 @@ def test_an_int8_model_out_of_its_tolerance_is_refused_and_said_so(made, deploye
     assert refused in (tmp_path / "card.md").read_text()
 
 
-def test_too_few_validation_images_are_told(made, deployed_once):
+def test_too_few_validation_images_are_told(deployed_once):
     with pytest.raises(InputError, match=r"alpha must be >= 1 / \(N \+ 1\) = 0.0167 .* got 0.01"):
-        finished_models(made, material(deployed_once, alpha=0.01))
+        material(deployed_once, alpha=0.01)
 
 
 # Prints the seconds until the first answer, and the peak memory in MiB. `ru_maxrss` would count the

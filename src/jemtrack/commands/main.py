@@ -159,6 +159,13 @@ def _add_graph(commands: Commands) -> None:
     graph.add_argument(
         "--scale", choices=("cpu", "gpu"), default="cpu", help="hardware of the four trainers (cpu)"
     )
+    graph.add_argument(
+        "--deploy",
+        nargs="?",
+        const="MaxEntropyL2",
+        metavar="TRAINER",
+        help="add the stage Deploy, which bundles this trainer's model (MaxEntropyL2)",
+    )
     graph.set_defaults(command=_graph)
 
     check = _add(
@@ -364,7 +371,7 @@ def _graph(options: argparse.Namespace) -> None:
         return
     from jemtrack.workflows.default import write_graph
 
-    write_graph(run=options.run)
+    write_graph(run=options.run, deploy=options.deploy)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.deploy import predict
+from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.card import card
-from jemtrack.deploy.conformal import conformal_threshold
+from jemtrack.deploy.conformal import conformal_rank, conformal_threshold
 from jemtrack.deploy.exported import Answers, DeployedModel, WhitenedMahalanobis
 from jemtrack.deploy.figures import (
     Run,
@@ -39,46 +39,12 @@ from jemtrack.evaluation.measures.temperature import fit_temperature
 from jemtrack.files import file_digest
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model
-from jemtrack.parameters import AtLeastOne, NotNegative, parameters
 from jemtrack.shared.random_streams import generator
 
 INT8 = "model.int8.onnx"
 # How far float32 may lead two orders of the same sums apart.
 FP32_BOUNDS = {"probabilities": 1e-5, "log_density": 1e-4, "mahalanobis": 1e-4}
 _VERSIONS = ("jemtrack", "torch", "onnx", "onnxscript", "onnxruntime")
-
-
-@parameters
-class DeployArgs:
-    """What a bundle promises, and what is in it.
-
-    Attributes:
-        alpha: at most this share of images like the validation images is refused.
-        int8: add a model whose convolutions are quantised, with its own temperature and threshold.
-        n_train_images: training images whose features the Mahalanobis score measures distances to,
-            and whose ranges the quantisation takes.
-        n_samples: test images that the bundle carries, with their outputs, for its self-test.
-        accuracy_within: the int8 model is refused if its accuracy differs by more.
-        nll_within: the same for the NLL.
-        auroc_within: the same for the mean AUROC.
-    """
-
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    int8: bool = True
-    n_train_images: AtLeastOne = 1000
-    n_samples: AtLeastOne = 16
-    accuracy_within: NotNegative = 0.005
-    nll_within: NotNegative = 0.005
-    auroc_within: NotNegative = 0.003
-
-    @property
-    def int8_bounds(self) -> dict[str, float]:
-        """By how much each figure of the int8 model may differ."""
-        return {
-            "accuracy": self.accuracy_within,
-            "nll": self.nll_within,
-            "auroc": self.auroc_within,
-        }
 
 
 @dataclass(frozen=True)
@@ -90,12 +56,19 @@ class Material:
         data: its validation images fit temperature and threshold, its test images measure.
         outliers: uint8 images (N, C, H, W), by kind.
         args: of the bundle.
+
+    Raises:
+        InputError: if there are too few validation images.
     """
 
     path: Path
     data: DataSplits
     outliers: Mapping[str, Tensor]
     args: DeployArgs
+
+    def __post_init__(self) -> None:
+        """Check that there are enough validation images, before the model is exported."""
+        conformal_rank(len(self.data.valid), self.args.alpha)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -168,7 +141,8 @@ def onnx_run(content: bytes, threads: int = 0) -> Run:
 def finished(graph: onnx.ModelProto, name: str, made: Exported, material: Material) -> Finished:
     """Fit temperature and threshold of a graph on its own outputs, and measure it."""
     valid = material.data.valid
-    found = answers(onnx_run(with_defaults(graph, 1.0, 0.0, {})), valid.images_NCHW)
+    threads = material.args.threads
+    found = answers(onnx_run(with_defaults(graph, 1.0, 0.0, {}), threads), valid.images_NCHW)
     labelled = LabelledLogits(torch.from_numpy(found["logits"]), valid.labels_N)
     temperature = fit_temperature(labelled.logits_NC, labelled.labels_N)
     threshold = conformal_threshold(found["log_density"], material.args.alpha)
@@ -181,7 +155,7 @@ def finished(graph: onnx.ModelProto, name: str, made: Exported, material: Materi
     }
     content = with_defaults(graph, temperature, threshold, notes)
     test = material.data.test
-    found, figures = measured(onnx_run(content), test, material.outliers, temperature)
+    found, figures = measured(onnx_run(content, threads), test, material.outliers, temperature)
     plain = reference(made.module.network, made.mahalanobis, temperature)
     differences = largest_differences(found, answers(plain, test.images_NCHW))
     return Finished(content, temperature, threshold, differences, figures)
@@ -193,11 +167,6 @@ def finished_models(made: Exported, material: Material) -> tuple[dict[str, Finis
     Raises:
         InputError: if the float32 one does not agree with PyTorch.
     """
-    if not len(material.data.valid):
-        raise InputError(
-            "a bundle needs validation images, for its temperature and its threshold: "
-            "prepare the data with n_valid > 0"
-        )
     name = material.path.parent.name
     plain = finished(made.graph, name, made, material)
     none = dict.fromkeys(FP32_BOUNDS, 0.0)
@@ -223,8 +192,8 @@ def write_bundle(
     The same inputs give the same bytes. `tables` are those of EvaluateX, for the card.
 
     Raises:
-        InputError: if the float32 model does not agree with PyTorch, there are too few validation
-            images, or the evaluation is not of this model.
+        InputError: if the float32 model does not agree with PyTorch, or the evaluation is not of
+            this model.
     """
     models, refused = finished_models(made, material)
     files = {name: each.content for name, each in models.items()}

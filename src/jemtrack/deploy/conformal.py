@@ -25,11 +25,20 @@ def conformal_threshold(scores_N: np.ndarray, alpha: float) -> float:
     """
     if np.isnan(scores_N).any():
         raise InputError("the scores must be numbers, got NaN: the model has diverged")
-    # Of the decimal number that a person wrote: as a float, .29 * 100 is below 29.
-    k = math.floor(Fraction(repr(alpha)) * (len(scores_N) + 1))
-    if k < 1:
-        raise InputError(
-            f"alpha must be >= 1 / (N + 1) = {1 / (len(scores_N) + 1):.3g} for the N = "
-            f"{len(scores_N)} validation images, got {alpha}: take more of them, or a larger alpha"
-        )
+    k = conformal_rank(len(scores_N), alpha)
     return float(np.partition(scores_N, k - 1)[k - 1])
+
+
+def conformal_rank(n_images: int, alpha: float) -> int:
+    """Compute k = floor(alpha (N + 1)).
+
+    Raises:
+        InputError: if it is 0: there are too few images for this alpha.
+    """
+    # Of the decimal number that a person wrote: as a float, .29 * 100 is below 29.
+    if k := math.floor(Fraction(repr(alpha)) * (n_images + 1)):
+        return k
+    raise InputError(
+        f"alpha must be >= 1 / (N + 1) = {1 / (n_images + 1):.3g} for the N = {n_images} "
+        f"validation images, got {alpha}: take more of them (n_valid), or a larger alpha"
+    )
