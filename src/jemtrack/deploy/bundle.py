@@ -56,6 +56,7 @@ class Material:
         data: its validation images fit temperature and threshold, its test images measure.
         outliers: uint8 images (N, C, H, W), by kind.
         args: of the bundle.
+        evaluation: the section of the card with the evaluation's figures, if there is one.
 
     Raises:
         InputError: if there are too few validation images.
@@ -65,6 +66,12 @@ class Material:
     data: DataSplits
     outliers: Mapping[str, Tensor]
     args: DeployArgs
+    evaluation: str = ""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.path.parent.name
 
     def __post_init__(self) -> None:
         """Check that there are enough validation images, before the model is exported."""
@@ -167,7 +174,7 @@ def finished_models(made: Exported, material: Material) -> tuple[dict[str, Finis
     Raises:
         InputError: if the float32 one does not agree with PyTorch.
     """
-    name = material.path.parent.name
+    name = material.name
     plain = finished(made.graph, name, made, material)
     none = dict.fromkeys(FP32_BOUNDS, 0.0)
     refuse_beyond(f"{name}: {predict.MODEL}", plain.differences, none, FP32_BOUNDS)
@@ -184,23 +191,20 @@ def finished_models(made: Exported, material: Material) -> tuple[dict[str, Finis
     return {**models, INT8: small}, ""
 
 
-def write_bundle(
-    made: Exported, material: Material, folder: Path, tables: Path | None = None
-) -> dict[str, Any]:
+def write_bundle(made: Exported, material: Material, folder: Path) -> dict[str, Any]:
     """Write the bundle into `folder`, which is made; return its description.
 
-    The same inputs give the same bytes. `tables` are those of EvaluateX, for the card.
+    The same inputs give the same bytes.
 
     Raises:
-        InputError: if the float32 model does not agree with PyTorch, or the evaluation is not of
-            this model.
+        InputError: if the float32 model does not agree with PyTorch; then nothing is written.
     """
     models, refused = finished_models(made, material)
     files = {name: each.content for name, each in models.items()}
     files[predict.SAMPLES] = _samples(files, material)
     files["predict.py"] = Path(predict.__file__).read_bytes()
     description = _description(material, models, refused)
-    files["card.md"] = card(description, tables).encode()
+    files["card.md"] = card(description, material.evaluation).encode()
     description["files"] = {name: hashlib.sha256(each).hexdigest() for name, each in files.items()}
     description["sha256"] = predict.digest_of(description)
     files[predict.DESCRIPTION] = (json.dumps(description, indent=1) + "\n").encode()
@@ -221,7 +225,7 @@ def _description(
     return {
         "kind": predict.KIND,
         "format": predict.FORMAT,
-        "name": path.parent.name,
+        "name": material.name,
         "input": {"type": "uint8", "shape": [*material.image_shape], "range": [0, 255]},
         "classes": _classes(material),
         "alpha": material.args.alpha,

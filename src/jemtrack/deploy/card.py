@@ -18,15 +18,19 @@ _NAMES = {
 }
 
 
-def card(description: Mapping[str, Any], tables: Path | None) -> str:
-    """Write the card of the bundle that `description` describes.
+def card(description: Mapping[str, Any], evaluation: str = "") -> str:
+    """Write the card of the bundle that `description` describes; see `evaluation_section`."""
+    parts = [_answers(description), _figures(description), evaluation, _limits(description)]
+    return "\n\n".join([f"# {description['name']}", *filter(None, parts)]) + "\n"
+
+
+def evaluation_section(model: str, tables: Path) -> str:
+    """Write the figures of a model with their intervals, from the tables of EvaluateX.
 
     Raises:
-        InputError: if there are `tables` of an evaluation, but not of this model.
+        InputError: if it has none of this model.
     """
-    evaluated = [] if tables is None else [*_evaluation(description["name"], tables)]
-    parts = [_answers(description), _figures(description), *evaluated, _limits(description)]
-    return "\n\n".join([f"# {description['name']}", *parts]) + "\n"
+    return "\n\n".join(_evaluation(model, tables))
 
 
 def _answers(description: Mapping[str, Any]) -> str:
@@ -72,7 +76,6 @@ def _figures(description: Mapping[str, Any]) -> str:
 
 
 def _evaluation(model: str, tables: Path) -> Iterator[str]:
-    """Write the evaluation's figures with their intervals."""
     found = read_tables(tables)
     figures = found["figures"]
     figures = figures[figures["model"] == model]

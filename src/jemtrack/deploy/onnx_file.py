@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 import onnx
 import torch
 from onnx import helper
+from torch import Tensor, nn
 
 from jemtrack.deploy.exported import Answers, DeployedModel
 from jemtrack.deploy.predict import INPUT, TEMPERATURE, THRESHOLD
+from jemtrack.jem.networks.energy_model import evaluation_mode
 
 _OPSET = 20
 
@@ -41,6 +43,27 @@ def exported(model: DeployedModel, image_shape: tuple[int, int, int]) -> onnx.Mo
     proto: onnx.ModelProto = program.model_proto
     _remove_notes(proto)
     return proto
+
+
+def exported_module(module: nn.Module, example: Tensor) -> bytes:
+    """Export any module of one tensor to one, for batches of any size of inputs like `example`."""
+    # A batch of one would be taken for a constant.
+    several = example.repeat(2, *[1] * (example.ndim - 1)) if len(example) == 1 else example
+    with _quiet(), torch.inference_mode(), evaluation_mode(module):
+        program = torch.onnx.export(
+            module,
+            (several,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=[INPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    _remove_notes(program.model_proto)
+    content: bytes = program.model_proto.SerializeToString(deterministic=True)
+    return content
 
 
 def with_defaults(

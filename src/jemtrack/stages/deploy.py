@@ -22,7 +22,7 @@ class Deploy(Stage):
         data: the file of prepared images.
         model: the trainer's model file.
         outliers: files of images that the model has never seen, by PrepareOutliers.
-        tables: those of EvaluateX, whose figures the model card shows; one folder or none.
+        tables: those of EvaluateX, whose figures the model card shows.
         params: what the bundle promises.
         bundle: the models, their description and card, and `predict.py`, which runs them.
         metrics: by file, its figures on the test images and its differences to PyTorch.
@@ -40,6 +40,7 @@ class Deploy(Stage):
         """Export the model, fit and check the exports, and write the bundle."""
         try:
             from jemtrack.deploy.bundle import Exported, Material, write_bundle
+            from jemtrack.deploy.card import evaluation_section
         except ModuleNotFoundError as error:
             install = "pip install 'jemtrack[deploy]'"
             raise InputError(f"this needs {error.name}, not installed here: {install}") from error
@@ -47,12 +48,14 @@ class Deploy(Stage):
         outliers: dict[str, Tensor] = {}
         for path in self.outliers:
             outliers |= load_outliers(path)
-        material = Material(self.model, DataSplits.load(self.data), outliers, self.params)
+        name = self.model.parent.name
+        evaluation = "\n\n".join(evaluation_section(name, tables) for tables in self.tables)
+        data = DataSplits.load(self.data)
+        material = Material(self.model, data, outliers, self.params, evaluation)
         say("Exporting the model")
         exported = Exported.of(material)
         say("Fitting and checking its bundle")
-        tables = self.tables[0] if self.tables else None
-        description = write_bundle(exported, material, self.bundle, tables)
+        description = write_bundle(exported, material, self.bundle)
         if description["refused"]:
             print(description["refused"], file=sys.stderr)
         metrics = {
