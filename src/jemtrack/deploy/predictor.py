@@ -55,9 +55,9 @@ class Predictor:
         Raises:
             InputError: naming the first image that cannot be used, by its number from 0.
         """
-        if isinstance(images, str | Path | bytes) or getattr(images, "ndim", 4) < 4:
-            images = [images]  # type: ignore[list-item]
-        pixels = [self._preprocessed(n, each) for n, each in enumerate(images)]  # type: ignore[arg-type]
+        single = isinstance(images, str | Path | bytes) or getattr(images, "ndim", 4) < 4
+        several: Any = [images] if single else images
+        pixels = [self._preprocessed(n, each) for n, each in enumerate(several)]
         if not pixels:
             raise InputError("there are no images")
         keys = [hashlib.sha256(each.tobytes()).digest() for each in pixels]
