@@ -192,7 +192,9 @@ async def _body(request: Request, limit: int) -> bytes:
                 break
         else:
             return bytes(body)
-    raise HTTPException(413, f"a request must have at most {limit} bytes")
+    # The connection is closed, or the rest of the body would still be received.
+    message = f"a request must have at most {limit} bytes"
+    raise HTTPException(413, message, {"Connection": "close"})
 
 
 async def _images(request: Request, body: bytes, shape: tuple[int, ...]) -> np.ndarray:
