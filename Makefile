@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: cluster-test reliability help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
+.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -31,6 +31,13 @@ fashion-mnist mnist: .venv/.installed  ## run the four trainers on the data set
 	jemtrack data $@ $(if $(FROM),--from $(FROM))
 	jemtrack graph --workflow $@ --scale $(SCALE)
 	cd workflows/$@ && jemtrack check && dvc repro && jemtrack show
+
+TRAINER ?= MaxEntropyL2
+deploy: .venv/.installed-deploy  ## bundle a trained model, compare its formats and serve it
+	jemtrack graph --deploy $(TRAINER)
+	dvc repro Deploy
+	jemtrack deploy nodes/$(TRAINER)/model.safetensors
+	jemtrack serve nodes/Deploy/bundle
 
 test: .venv/.installed-dev  ## run the tests, which takes minutes
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
@@ -87,6 +94,10 @@ figures: .venv/.installed-dev  ## draw the picture of the README
 
 .venv/.installed-dev: pyproject.toml pdm.local.lock .venv/bin/python
 	$(PDM) install -L pdm.local.lock --frozen-lockfile
+	touch $@ .venv/.installed .venv/.installed-deploy
+
+.venv/.installed-deploy: pyproject.toml pdm.local.lock .venv/bin/python
+	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all -G deploy -G serve
 	touch $@ .venv/.installed
 
 define take_torch_from_folder

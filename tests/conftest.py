@@ -81,6 +81,14 @@ def _reproduced(tmp_path_factory: pytest.TempPathFactory, _project: Path) -> Pat
     return made_once("reproduced", tmp_path_factory, lambda path: reproduce(_project, path))
 
 
+@pytest.fixture(scope="session")
+def deployed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small trained model, its export and its bundle; not to be changed."""
+    import deployed
+
+    return made_once("deployed", tmp_path_factory, deployed.make)
+
+
 def copied(folder: Path, path: Path) -> Project:
     shutil.copytree(folder, path, symlinks=True)
     return Project(path)

@@ -6,9 +6,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jemtrack.deploy.exporter import FormatConverter, ModelExporter, optimize_for_inference
+    from jemtrack.deploy.predictor import Predictor
+    from jemtrack.deploy.profiler import PerformanceProfiler
     from jemtrack.jem.trained_model import TrainedModel, load_model
 
-__all__ = ["TrainedModel", "load_model"]
+__all__ = [
+    "FormatConverter",
+    "ModelExporter",
+    "PerformanceProfiler",
+    "Predictor",
+    "TrainedModel",
+    "load_model",
+    "optimize_for_inference",
+]
+_MODULES = {
+    "FormatConverter": "deploy.exporter",
+    "ModelExporter": "deploy.exporter",
+    "PerformanceProfiler": "deploy.profiler",
+    "Predictor": "deploy.predictor",
+    "TrainedModel": "jem.trained_model",
+    "load_model": "jem.trained_model",
+    "optimize_for_inference": "deploy.exporter",
+}
 
 # DVC runs a queued experiment in a copy of the project under `.dvc/tmp`. There, an editable install
 # would import the current code of the checkout instead of the copy's: import from the copy. No
@@ -29,8 +49,6 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version(__name__)
-    if name in __all__:
-        from jemtrack.jem import trained_model
-
-        return getattr(trained_model, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

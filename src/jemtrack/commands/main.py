@@ -107,12 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    _add_project(commands)
-    _add_graph(commands)
-    _add_evaluation(commands)
-    _add_recipes(commands)
-    _add_trainings(commands)
-    _add_bench(commands)
+    for add in (
+        _add_project,
+        _add_graph,
+        _add_evaluation,
+        _add_recipes,
+        _add_trainings,
+        _add_deployment,
+        _add_bench,
+    ):
+        add(commands)
     return parser
 
 
@@ -195,6 +199,13 @@ def _add_graph(commands: Commands) -> None:
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(
         "--scale", choices=("cpu", "gpu"), default="cpu", help="hardware of the four trainers (cpu)"
+    )
+    graph.add_argument(
+        "--deploy",
+        nargs="?",
+        const="MaxEntropyL2",
+        metavar="TRAINER",
+        help="add the stage Deploy, which bundles this trainer's model (MaxEntropyL2)",
     )
     graph.set_defaults(command=_graph)
 
@@ -393,6 +404,76 @@ def _add_trainings(commands: Commands) -> None:
     replay.set_defaults(command=_replay)
 
 
+def _add_deployment(commands: Commands) -> None:
+    """Add the commands that export, profile and serve a model."""
+    deploy = _add(
+        commands,
+        "deploy",
+        "export a model to a bundle and other formats",
+        "Export a trained model to a bundle, which needs neither PyTorch nor jemtrack, and to "
+        "other formats; check each against PyTorch and print them in one table. A format that "
+        "misses its tolerance is refused. In the graph, the stage Deploy writes the bundle: "
+        "`jemtrack graph --deploy`.",
+        "jemtrack deploy nodes/MaxEntropyL2/model.safetensors\n"
+        "jemtrack deploy nodes/MaxEntropyL2/model.safetensors --formats onnx int8 openvino",
+    )
+    deploy.add_argument("model", type=_path, metavar="MODEL", help="a model.safetensors")
+    deploy.add_argument(
+        "--data", type=_path, metavar="FILE", help="the prepared images (those of PrepareData)"
+    )
+    deploy.add_argument(
+        "--outliers", type=_path, metavar="FILE", help="images unlike them (of PrepareOutliers)"
+    )
+    deploy.add_argument(
+        "--out", type=_path, default=Path("deployed"), metavar="FOLDER", help="(deployed)"
+    )
+    deploy.add_argument(
+        "--formats", nargs="+", default=[], metavar="NAME", help="onnx, int8, openvino, ... (all)"
+    )
+    deploy.set_defaults(command=_deploy)
+
+    profile = _add(
+        commands,
+        "profile",
+        "time a bundle by batch size",
+        "Time a bundle's model in a process of its own: latency with intervals, throughput and "
+        "memory.",
+        "jemtrack profile nodes/Deploy/bundle --batch-sizes 1 8 64",
+    )
+    profile.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[1, 8, 64], metavar="N", help="(1 8 64)"
+    )
+    profile.add_argument("--iterations", type=int, default=100, metavar="N", help="(100)")
+    profile.set_defaults(command=_profile)
+
+    serve = _add(
+        commands,
+        "serve",
+        "serve a bundle over HTTP",
+        "Serve a bundle's model: POST a PNG, an npy or raw pixels to /predict; /health, /ready, "
+        "/metadata, /metrics and /docs; and a page to drop an image on.",
+        "jemtrack serve nodes/Deploy/bundle --port 8000",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    serve.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="0 for a free one (8000)"
+    )
+    serve.add_argument(
+        "--max-body", type=int, default=2**24, metavar="BYTES", help="of a request (16777216)"
+    )
+    serve.add_argument(
+        "--max-waiting", type=int, default=1024, metavar="N", help="images that wait (1024)"
+    )
+    serve.set_defaults(command=_serve)
+    for command in (profile, serve):
+        command.add_argument("bundle", type=_path, metavar="BUNDLE", help="the folder")
+        command.add_argument(
+            "--model", default="model.onnx", metavar="FILE", help="of the bundle (model.onnx)"
+        )
+    for command in (deploy, profile, serve):
+        command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (1)")
+
+
 def _add_bench(commands: Commands) -> None:
     """Add the benchmarks, which only a checkout of the project has."""
     bench = _add(
@@ -456,7 +537,12 @@ def _graph(options: argparse.Namespace) -> None:
         return
     from jemtrack.project.graph import declared_nodes, write_graph
 
-    write_graph(declared_nodes(), run=options.run)
+    stages = declared_nodes()
+    if options.deploy:
+        from jemtrack.workflows.default import deployment
+
+        stages.append(deployment(stages, options.deploy))
+    write_graph(stages, run=options.run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -557,6 +643,45 @@ def _notebook(options: argparse.Namespace) -> None:
     for notebook in options.paths:
         for path in export(notebook):
             print(path)
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from jemtrack.commands.deploy import deploy
+
+    return deploy(
+        options.model,
+        options.out,
+        data=options.data,
+        outliers=options.outliers,
+        formats=options.formats,
+        threads=options.threads,
+    )
+
+
+def _profile(options: argparse.Namespace) -> None:
+    from jemtrack.commands.profile import profile
+
+    profile(
+        options.bundle,
+        model=options.model,
+        batch_sizes=options.batch_sizes,
+        iterations=options.iterations,
+        threads=options.threads,
+    )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from jemtrack.commands.serve import serve
+    from jemtrack.deploy.server import Limits
+
+    serve(
+        options.bundle,
+        model=options.model,
+        host=options.host,
+        port=options.port,
+        threads=options.threads,
+        limits=Limits(body=options.max_body, waiting=options.max_waiting),
+    )
 
 
 def _bench(options: argparse.Namespace) -> None:

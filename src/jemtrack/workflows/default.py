@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from jemtrack.errors import InputError
+from jemtrack.parameters import format_value
 from jemtrack.project import graph as files
+from jemtrack.stages.deploy import Deploy
 from jemtrack.stages.draw_samples import DrawSamples
 from jemtrack.stages.evaluate_x import EvaluateX
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
@@ -58,9 +61,33 @@ def nodes() -> list[Stage]:
     return [prepared, *trainers, *measuring_stages(prepared.images, trainers, OutlierArgs())]
 
 
-def write_graph(*, run: bool = False, no_exec: bool | None = None) -> None:
+def deployment(stages: list[Stage], trainer: str) -> Deploy:
+    """Declare the bundle of a trainer's model, which is no part of the default graph.
+
+    Raises:
+        InputError: if there is no such trainer.
+    """
+    found: dict[str, Any] = {stage.name: stage for stage in stages}
+    if not isinstance(found.get(trainer), Trainer):
+        trainers = ", ".join(name for name, stage in found.items() if isinstance(stage, Trainer))
+        raise InputError(f"--deploy must be one of {trainers}, got {format_value(trainer)}")
+    return Deploy(
+        data=found["PrepareData"].images,
+        model=found[trainer].model,
+        outliers=[found["PrepareOutliers"].images],
+        tables=[found["EvaluateX"].tables],
+    )
+
+
+def write_graph(
+    *, run: bool = False, no_exec: bool | None = None, deploy: str | None = None
+) -> None:
     """Write the whole graph into dvc.yaml, params.yaml and zntrack.json; `run` it if asked.
 
-    What was changed in the files by hand stays. `no_exec` is the older spelling of `not run`.
+    What was changed in the files by hand stays. `no_exec` is the older spelling of `not run`;
+    `deploy` is the trainer whose model is to have a bundle, if any.
     """
-    files.write_graph(nodes(), run=run, no_exec=no_exec)
+    stages = nodes()
+    if deploy:
+        stages.append(deployment(stages, deploy))
+    files.write_graph(stages, run=run, no_exec=no_exec)

@@ -1,0 +1,77 @@
+"""What a bundle promises, over norms, processes and all formats; each export takes a while."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from deployed import make, material, some_data
+
+from jemtrack.commands.main import main
+from jemtrack.deploy.bundle import INT8, Exported, write_bundle
+from jemtrack.deploy.comparison import compare_formats
+from jemtrack.deploy.formats import Source
+from jemtrack.deploy.predict import MODEL, Model, read_description
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "instance", "layer", "act"])
+def test_with_each_norm_it_agrees_with_pytorch_and_a_batch_with_single_images(tmp_path, norm):
+    given = material(tmp_path, norm, accuracy_within=1, nll_within=1, auroc_within=1)
+    write_bundle(Exported.of(given), given, tmp_path / "bundle")  # which checks the former
+
+    images = some_data().test.images_NCHW.numpy()
+    for file in (MODEL, INT8):
+        for threads in (1, 2):
+            model = Model(tmp_path / "bundle", file, threads=threads)
+            batch = model(images)
+            for n in range(len(images)):
+                for name, values in model(images[n : n + 1]).items():
+                    np.testing.assert_array_equal(values[0], batch[name][n])
+
+
+def test_two_processes_write_the_same_bytes(tmp_path):
+    code = "import sys, pathlib, deployed; deployed.make(pathlib.Path(sys.argv[1]))"
+    found = []
+    for name in ("one", "other"):
+        path = f"{TESTS / 'unit'}:{TESTS / 'integration'}"
+        command = [sys.executable, "-c", code, str(tmp_path / name)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+        files = sorted((tmp_path / name / "bundle").iterdir())
+        found.append({each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files})
+
+    assert found[0] == found[1]
+
+
+def test_the_compiled_formats_answer_as_pytorch_does(tmp_path):
+    make(tmp_path)
+    made = torch.load(tmp_path / "exported.pt", weights_only=False)
+    source = Source(tmp_path / "bundle", read_description(tmp_path / "bundle"), made)
+    names = ["aotinductor", "torch.export"]
+    rows = compare_formats(source, material(tmp_path, threads=1), names, tmp_path / "out", turns=2)
+
+    for row in rows:
+        assert not row.problem
+        assert row.figures == pytest.approx(rows[0].figures, abs=1e-5)
+        assert row.ms > 0
+
+
+def test_the_command_writes_and_prints_what_was_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = material(tmp_path)
+    given.data.save(tmp_path / "images.safetensors")
+    command = ["deploy", str(given.path), "--data", "images.safetensors", "--formats", "onnx"]
+
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if "MB" in line] == ["pytorch", "onnx"]
+    assert Model("deployed/bundle").description["name"] == "Trained"
+    assert main([*command, "tensorrt"]) == 1
+    assert "tensorrt is not available here, because" in capsys.readouterr().out
+    assert main([*command, "other"]) == 1
+    assert "--formats must be of onnx, int8, openvino" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""A small trained model and what a bundle is made of, for tests of the deployment."""
+
+from pathlib import Path
+
+import torch
+from stage_runs import N_CLASSES, some_images
+from torch.nn import functional
+
+from jemtrack.data.images import DataSplits, to_unit_range
+from jemtrack.deploy.args import DeployArgs
+from jemtrack.deploy.bundle import Exported, Material, write_bundle
+from jemtrack.jem.networks.model_file import save_model
+from jemtrack.jem.networks.shape import NormName, WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
+
+
+def some_data() -> DataSplits:
+    return DataSplits("quarters", N_CLASSES, False, 1, *(some_images(n, n) for n in (96, 59, 80)))
+
+
+def outliers() -> dict[str, torch.Tensor]:
+    stream = torch.Generator().manual_seed(9)
+    return {"uniform": torch.randint(256, (70, 1, 8, 8), dtype=torch.uint8, generator=stream)}
+
+
+def trained(path: Path, norm: NormName = "none") -> Path:
+    """Train a small model for forty steps, and save it."""
+    shape = WideResNetShape(depth=10, width=1, norm=norm, channels=1, n_classes=N_CLASSES)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(shape).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    train = some_data().train
+    for step in range(40):
+        rows = slice(16 * (step % 6), 16 * (step % 6 + 1))
+        logits_BC = model(to_unit_range(train.images_NCHW[rows]))
+        loss = functional.cross_entropy(logits_BC, train.labels_N[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    save_model(path, model, shape, {"sigma": "0.0"})
+    return path
+
+
+def material(folder: Path, norm: NormName = "none", **args) -> Material:
+    path = folder / "Trained" / "model.safetensors"
+    return Material(
+        path if path.exists() else trained(path, norm), some_data(), outliers(), DeployArgs(**args)
+    )
+
+
+def make(folder: Path) -> None:
+    """Write the model, and its bundle into `bundle`; the export takes most of the time."""
+    given = material(folder)
+    made = Exported.of(given)
+    torch.save(made, folder / "exported.pt")
+    write_bundle(made, given, folder / "bundle")
