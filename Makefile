@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: reliability help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
+.PHONY: reliability help repro fashion-mnist mnist single-cell test soak test-data test-browser check check-results dist figures
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -31,6 +31,12 @@ fashion-mnist mnist: .venv/.installed  ## run the four trainers on the data set
 	jemtrack data $@ $(if $(FROM),--from $(FROM))
 	jemtrack graph --workflow $@ --scale $(SCALE)
 	cd workflows/$@ && jemtrack check && dvc repro && jemtrack show
+
+# FROM is the .h5ad file of the cells, or a folder or wheel that holds it.
+single-cell: .venv/.installed-cells  ## train inVAE on single cells and evaluate it
+	jemtrack data sc-mixology $(if $(FROM),--from $(FROM))
+	jemtrack graph --workflow $@
+	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
 
 test: .venv/.installed-dev  ## run the tests, which takes minutes
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
@@ -80,9 +86,13 @@ figures: .venv/.installed-dev  ## draw the picture of the README
 	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all
 	touch $@
 
+.venv/.installed-cells: pyproject.toml pdm.local.lock .venv/bin/python
+	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all -G cells
+	touch $@ .venv/.installed
+
 .venv/.installed-dev: pyproject.toml pdm.local.lock .venv/bin/python
 	$(PDM) install -L pdm.local.lock --frozen-lockfile
-	touch $@ .venv/.installed
+	touch $@ .venv/.installed .venv/.installed-cells
 
 define take_torch_from_folder
 	$(PDM) config --local pypi.wheels.url file://$(TORCH_FOLDER)

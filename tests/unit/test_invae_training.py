@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cells import network, some_cells, some_splits, training
+from cells import SMALL, network, some_cells, some_splits, training
 from safetensors.torch import load_file, save_file
 
 from jemtrack.data.cells.cells import Vocabulary
 from jemtrack.errors import InputError, ParameterError
-from jemtrack.events.events import BatchEnd
+from jemtrack.events.events import BatchEnd, EpochEnd
 from jemtrack.events.handlers import Callback
 from jemtrack.invae.batches import CellBatches
 from jemtrack.invae.family import FAMILY
@@ -20,6 +20,8 @@ from jemtrack.invae.objective import NegativeElbo
 from jemtrack.invae.options import KLOptions
 from jemtrack.recipe.read import families
 from jemtrack.shared.serialization import to_bytes
+from jemtrack.stages.train_invae import InVAEArgs
+from jemtrack.stages.training_args import trainer_recipe
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.run import Family
 
@@ -99,7 +101,34 @@ def test_a_training_is_validated_by_the_bound_at_full_weight():
     assert light.phases[0].objective.weight(9) == 1e-3
 
 
-@pytest.mark.parametrize("step", [1, 4, 5])
+class Losses(Callback):
+    """Notes the loss of the validation cells in each epoch."""
+
+    def _post_init_(self):
+        self.found = []
+
+    def __call__(self, event, state):
+        if isinstance(event, EpochEnd):
+            self.found.append(event.metrics["valid_loss"])
+
+
+def test_a_recipe_keeps_the_weights_of_the_best_bound(tmp_path: Path):
+    """The best epoch is judged at full weight, though that of training rises (S11)."""
+    callbacks = [{"type": "best_weights", "metric": "valid_loss", "restore": True}]
+    # Twelve cells are soon learned by heart: a later epoch is worse than an earlier one.
+    params = InVAEArgs(**{**SMALL, "n_epochs": 60, "kl_warmup_epochs": 6, "lr": 0.02})
+    recipe = trainer_recipe({"callbacks": callbacks}, params, None, "recipe")
+    made = dataclasses.replace(training(some_splits(12)), recipe=recipe, folder=tmp_path)
+    made.callbacks = [losses := Losses()]
+
+    metrics = made.train((), None)
+
+    assert metrics["valid_loss"] == min(losses.found) < losses.found[-1]
+    measured = made.phases[0].validation.measure(made.state.models)
+    assert measured["valid_loss"] == min(losses.found)
+
+
+@pytest.mark.parametrize("step", [1, 4])
 def test_a_training_that_was_broken_off_ends_with_the_same_bytes(tmp_path: Path, step):
     def made(name, killed_in=0):
         of = training(some_splits(unlabelled=9), n_epochs=3, dropout=0.3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -127,9 +128,8 @@ class Prior(nn.Module):
 
     def __init__(self, n_codes: int, n_latent: int, shape: InVAEShape) -> None:
         super().__init__()
-        plain = InVAEShape(hidden=shape.hidden, n_layers=shape.n_layers, norm="none", dropout=0.0)
         self.n_codes, self.kind = n_codes, shape.prior
-        self.layers = Layers(n_codes, plain)
+        self.layers = Layers(n_codes, replace(shape, norm="none", dropout=0.0))
         self.head = GaussianHead(shape.hidden, n_latent)
 
     def forward(self, condition_BC: Tensor) -> Gaussian:
@@ -227,9 +227,10 @@ class Decoder(nn.Module):
     def __init__(self, shape: InVAEShape, n_genes: int, n_batches: int) -> None:
         super().__init__()
         n_conditioned = {"every_layer": shape.n_layers, "first": 1, "none": 0}
+        # As in scVI, no dropout: what drops the batch makes the latent carry it.
         self.layers = Layers(
             shape.z_i_dim + shape.z_s,
-            shape,
+            replace(shape, dropout=0.0),
             n_codes=n_batches,
             n_conditioned=n_conditioned[shape.batch_in_decoder],
         )
@@ -265,6 +266,10 @@ class InVAE(nn.Module):
         self.encoder = Encoder(shape, n_genes, n_batches, len(label_shares_C))
         self.prior = Priors(shape, n_batches, label_shares_C)
         self.decoder = Decoder(shape, n_genes, n_batches)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # as the authors' code does
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     def terms(
         self, counts: SparseCounts, seen: Condition, condition: Condition, stream: torch.Generator

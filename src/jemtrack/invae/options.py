@@ -23,7 +23,7 @@ class InVAEShape:
             While the decoder is given the batch itself, there is no z_s.
         hidden: units of a hidden layer.
         n_layers: hidden layers of the encoder, of the decoder and of each prior.
-        dropout: share of the hidden units that is dropped in a training step; not in the priors.
+        dropout: share of the hidden units of the encoder that is dropped in a training step.
         norm: of the hidden layers; not in the priors.
         likelihood: of the counts: negative binomial, the same with inflated zeros, or a normal
             distribution of log(1 + 10,000 times a gene's share of the cell's counts).
@@ -68,7 +68,7 @@ class KLOptions:
 
     kl_weight: NotNegative = 1.0
     kl_start: NotNegative = 0.0
-    kl_warmup_epochs: Count = 48
+    kl_warmup_epochs: Count = 80
     free_bits: NotNegative = 0.0
 
 

@@ -24,7 +24,7 @@ class InVAEArgs(InVAEShape, KLOptions, InVAEBatchArgs, TrainingArgs):
     family: ClassVar[InVAEFamily] = FAMILY
 
     experiment: str = "invae"
-    n_epochs: AtLeastOne = 120
+    n_epochs: AtLeastOne = 200
     weight_decay: NotNegative = 1e-6
 
     def step_fields(self) -> dict[str, Any]:
@@ -45,4 +45,4 @@ class TrainInVAE(FamilyTrainer):
     @staticmethod
     def load(path: Path) -> CellSplits:
         """Read the training and validation cells; those that are held out stay in the file."""
-        return CellSplits.load(path)
+        return CellSplits.load(Path(path))

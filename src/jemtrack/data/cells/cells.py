@@ -45,9 +45,9 @@ class Cells:
 
     @classmethod
     def of(cls, data: AnnData, vocabulary: Vocabulary) -> Cells:
-        """Take the counts of cells whose genes are the vocabulary's, and code their names."""
+        """Take the counts of the vocabulary's genes, and code the names of batches and labels."""
         counts_NG = sparse.csr_matrix(data.X, dtype=np.int32)
-        counts_NG.sort_indices()
+        counts_NG, _ = with_genes(counts_NG, [*map(str, data.var_names)], vocabulary)
         batches_N = _codes(data, BATCH, vocabulary.batches)
         return cls(counts_NG, batches_N, _codes(data, LABEL, vocabulary.labels))
 
@@ -122,6 +122,21 @@ def read_h5ad(path: Path) -> AnnData:
 def part_of(prepared: AnnData, name: str) -> AnnData:
     """Pick the cells of a part of a prepared file."""
     return prepared[(prepared.obs[SPLIT] == name).to_numpy()]
+
+
+def with_genes(counts_NG: sparse.csr_matrix, names: list[str], vocabulary: Vocabulary) -> Any:
+    """Pick the vocabulary's genes, in its order; a gene that the cells lack has no counts.
+
+    Return the counts, and the names of the genes that are lacking.
+    """
+    columns = {name: column for column, name in enumerate(names)}
+    found = [columns.get(gene, UNKNOWN) for gene in vocabulary.genes]
+    missing = [gene for gene, column in zip(vocabulary.genes, found, strict=True) if column < 0]
+    empty_N1 = sparse.csr_matrix((counts_NG.shape[0], 1), dtype=counts_NG.dtype)
+    padded = sparse.hstack([counts_NG, empty_N1], format="csr")
+    picked = padded[:, found]  # -1 is the column of zeros
+    picked.sort_indices()
+    return picked, missing
 
 
 def _names(data: AnnData, column: str) -> tuple[str, ...]:
