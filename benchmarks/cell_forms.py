@@ -1,7 +1,7 @@
 """Train the forms of inVAE on prepared cells over several seeds, and measure them.
 
-`python benchmarks/cell_forms.py workflows/single-cell/nodes/PrepareCells/cells.h5ad` prints the mean
-and the standard deviation over the seeds of training; the split is that of the file.
+`python benchmarks/cell_forms.py FILE`, of a file that PrepareCells wrote, prints means and standard
+deviations over the seeds of training; the split is that of the file.
 """
 
 import argparse

@@ -134,7 +134,10 @@ def test_unlabelled_names_stand_for_no_label(tmp_path: Path):
     whole = read_prepared(path)
     assert whole.obs.loc["cell7", "cell_type"] is np.nan
     assert sum((cells.labels_N == -1).sum() for cells in (data.train, data.valid)) <= 1
-    assert prepared(raw, label_key=None).cells.obs["cell_type"].isna().all()
+    prepared(raw, label_key=None).cells.write_h5ad(path)
+    without = CellSplits.load(path)
+    assert without.vocabulary.labels == ()
+    assert {*without.train.labels_N} == {-1}
 
 
 def test_genes_are_those_that_scanpy_ranks_first_in_the_training_cells():

@@ -145,3 +145,15 @@ def test_every_form_trains(form):
     assert metrics["valid_loss"] == pytest.approx(
         metrics["valid_kl_i"] + metrics["valid_kl_s"] - metrics["valid_reconstruction"]
     )
+
+
+def test_cells_without_labels_are_trained_on():
+    data = some_splits(unlabelled=70)
+    nameless = data.vocabulary._replace(labels=())
+    valid = dataclasses.replace(data.valid, labels_N=data.valid.labels_N * 0 - 1)
+    data = dataclasses.replace(data, vocabulary=nameless, valid=valid)
+
+    made = training(data)
+
+    assert made.state.models["network"].prior.z_i is None
+    assert made.train((), None)["valid_loss"] > 0

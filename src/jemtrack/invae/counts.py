@@ -23,7 +23,8 @@ class SparseCounts:
     """The counts of B cells that are not zero: values, and where they are in a (B, G) matrix.
 
     Attributes:
-        values_M: float counts.
+        values_M: float counts, by cell.
+        lengths_B: how many of them each cell has.
         cells_M: rows, ascending.
         places_M: positions in the flattened (B, G) matrix.
         totals_B: sums of the rows, at least 1, so that a cell without counts has a logarithm.
@@ -31,6 +32,7 @@ class SparseCounts:
     """
 
     values_M: Tensor
+    lengths_B: Tensor
     cells_M: Tensor
     places_M: Tensor
     totals_B: Tensor
@@ -40,12 +42,21 @@ class SparseCounts:
     def of(cls, rows_BG: sparse.csr_matrix, device: torch.device) -> SparseCounts:
         """Take rows of a matrix of counts, whose indices are sorted."""
         n_cells, n_genes = rows_BG.shape
-        cells_M = np.repeat(np.arange(n_cells), np.diff(rows_BG.indptr))
-        values_M = torch.from_numpy(rows_BG.data.astype(np.float32)).to(device)
-        cells = torch.from_numpy(cells_M).to(device)
-        places = torch.from_numpy(cells_M * n_genes + rows_BG.indices).to(device)
-        totals_B = torch.zeros(n_cells, device=device).index_add(0, cells, values_M)
-        return cls(values_M, cells, places, totals_B.clamp_min(1), n_genes)
+        lengths_B = np.diff(rows_BG.indptr).astype(np.int64)
+        cells_M = np.repeat(np.arange(n_cells), lengths_B)
+        totals_B = np.asarray(rows_BG.sum(axis=1), dtype=np.float32).ravel()
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        return cls(
+            values_M=tensor(rows_BG.data.astype(np.float32)),
+            lengths_B=tensor(lengths_B),
+            cells_M=tensor(cells_M),
+            places_M=tensor(cells_M * n_genes + rows_BG.indices),
+            totals_B=tensor(np.maximum(totals_B, 1)),
+            n_genes=n_genes,
+        )
 
     def dense(self, values_M: Tensor) -> Tensor:
         """Put values in the places of the counts into a (B, G) matrix of zeros."""
@@ -59,8 +70,9 @@ class SparseCounts:
 
     def sum(self, values_M: Tensor) -> Tensor:
         """Sum values in the places of the counts cell by cell, (B,)."""
-        zeros_B = values_M.new_zeros(len(self.totals_B))
-        return zeros_B.index_add(0, self.cells_M, values_M)
+        # Unlike `index_add`, it adds in one order on every device.
+        summed_B: Tensor = torch.segment_reduce(values_M, "sum", lengths=self.lengths_B)
+        return summed_B
 
 
 class Decoded(NamedTuple):

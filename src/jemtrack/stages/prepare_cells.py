@@ -34,10 +34,10 @@ class PrepareCells(Stage):
 
     def compute(self) -> None:
         """Read the files, prepare the cells, and write them to one .h5ad file."""
-        (folder,) = self.input_paths({"params": {**vars(self.params)}})
+        folder = self.params.folder
         say(f"Reading {folder}")
-        raw = read_cells(self.params.dataset, Path(folder))
-        prepared = prepare_cells(raw, self.params, folder)
+        raw = read_cells(self.params.dataset, folder)
+        prepared = prepare_cells(raw, self.params, str(folder))
         for warning in prepared.warnings:
             say(f"{self.name}: {warning}")
         atomic_write(self.cells, prepared.cells.write_h5ad)

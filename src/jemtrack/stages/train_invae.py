@@ -8,7 +8,7 @@ import zntrack
 from jemtrack.data.cells.cells import CellSplits
 from jemtrack.invae.family import FAMILY, InVAEFamily
 from jemtrack.invae.options import InVAEBatchArgs, InVAEShape, KLOptions
-from jemtrack.parameters import AtLeastOne, NotNegative, parameter_names, parameters
+from jemtrack.parameters import AtLeastOne, Name, NotNegative, parameter_names, parameters
 from jemtrack.stages.family_trainer import FamilyTrainer
 from jemtrack.stages.training_args import TrainingArgs
 
@@ -23,7 +23,7 @@ class InVAEArgs(InVAEShape, KLOptions, InVAEBatchArgs, TrainingArgs):
 
     family: ClassVar[InVAEFamily] = FAMILY
 
-    experiment: str = "invae"
+    experiment: Name = "invae"
     n_epochs: AtLeastOne = 200
     weight_decay: NotNegative = 1e-6
 

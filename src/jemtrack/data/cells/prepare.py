@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
@@ -82,6 +83,11 @@ class CellArgs:
     valid_share: Share = 0.1
     min_stratum: AtLeastOne = 5
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the data set's files."""
+        return Path(self.data_root) / self.dataset
 
 
 class Prepared(NamedTuple):
