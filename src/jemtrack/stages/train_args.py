@@ -3,7 +3,8 @@
 from typing import Any, ClassVar
 
 from jemtrack.jem.networks.shape import NetworkShape
-from jemtrack.jem.training.family import FAMILY, BatchArgs, JemFamily
+from jemtrack.jem.training.family import FAMILY, JemFamily
+from jemtrack.jem.training.forms import BatchArgs
 from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import parameters
 from jemtrack.stages.training_args import TrainingArgs
