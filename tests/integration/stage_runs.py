@@ -56,12 +56,12 @@ def metrics_in(folder: Path) -> dict[str, Any]:
     """Read the metrics of a stage, those of an evaluation from its table of all measures."""
     table = folder / "tables" / "measures.csv"
     if table.exists():
-        return metrics_of(pd.read_csv(table))
+        return metrics_of(pd.read_csv(table, float_precision="round_trip"))
     return json.loads((folder / "metrics.json").read_text())
 
 
 def history_in(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "history.csv")
+    return pd.read_csv(folder / "history.csv", float_precision="round_trip")
 
 
 def final_metrics_in(folder: Path) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def test_the_families_are_listed_by_the_names_that_they_have():
     assert {name: family.name for name, family in recipes.families().items()} == {
         "jem": "jem",
         "flux": "flux",
+        "invae": "invae",
     }
 
 

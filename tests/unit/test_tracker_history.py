@@ -26,7 +26,7 @@ def history(folder) -> HistoryCsv:
 
 
 def table(folder) -> pd.DataFrame:
-    return pd.read_csv(folder / "new" / "history.csv")
+    return pd.read_csv(folder / "new" / "history.csv", float_precision="round_trip")
 
 
 def points(folder) -> dict:

@@ -20,6 +20,7 @@ def get_data(name: str, root: Path, given: Path | None = None) -> list[str]:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
+    from jemtrack.data.cells.sources import are_cells, fetch_cells
     from jemtrack.data.sources.fetch import contents, fetch
 
     try:
@@ -27,7 +28,10 @@ def get_data(name: str, root: Path, given: Path | None = None) -> list[str]:
     except NotDvcRepoError:
         make = "`git init && dvc init` makes it one"
         raise InputError(f"{Path.cwd()} is not in a DVC project: {make}") from None
-    found = [*map(str, fetch(name, root, given)), contents(name, root)]
+    if are_cells(name, root, given):
+        found = [*map(str, fetch_cells(name, root, given))]
+    else:
+        found = [*map(str, fetch(name, root, given)), contents(name, root)]
     command = [sys.executable, "-m", "dvc", "add", "--quiet", str(root)]
     if subprocess.run(command, check=False).returncode:
         raise InputError(f"`dvc add {root}` failed: see its messages above")

@@ -168,9 +168,10 @@ def _add_graph(commands: Commands) -> None:
         "get a data set and pin it in data.dvc",
         "Download a data set, or copy it from files that you have; check it, and pin it in "
         "data.dvc.",
-        "jemtrack data digits\njemtrack data mine --from images.npz",
+        "jemtrack data digits\njemtrack data mine --from images.npz\n"
+        "jemtrack data cells --from cells.h5ad",
     )
-    data.add_argument("name", metavar="NAME", help="digits, mnist5k, ..., or a name of your own")
+    data.add_argument("name", metavar="NAME", help="digits, baron, ..., or a name of your own")
     data.add_argument(
         "--from",
         dest="given",
@@ -192,9 +193,10 @@ def _add_graph(commands: Commands) -> None:
     graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
         "--workflow",
-        choices=("fashion-mnist", "mnist", "seeds", "cross-validation"),
+        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell"),
         help="write another graph into workflows/: the four trainers on this data set, or the "
-        "default graph over several seeds, or over the folds of a cross-validation",
+        "default graph over several seeds, or over the folds of a cross-validation; or inVAE on "
+        "single cells",
     )
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(
@@ -529,6 +531,11 @@ def _graph(options: argparse.Namespace) -> None:
         from jemtrack.workflows import repeated_runs
 
         repeated_runs.write_graph(options.workflow, options.runs, run=options.run)
+        return
+    if options.workflow == "single-cell":
+        from jemtrack.workflows import single_cell
+
+        single_cell.write_graph(run=options.run)
         return
     if options.workflow:
         from jemtrack.workflows import four_trainers

@@ -99,7 +99,10 @@ class Revision:
     def table(self, path: str) -> pd.DataFrame:
         """Read a CSV file under `nodes/`, such as `EvaluateX/tables/figures.csv`."""
         return pd.read_csv(
-            io.BytesIO(self.read(NODES / path)), keep_default_na=False, na_values=[""]
+            io.BytesIO(self.read(NODES / path)),
+            keep_default_na=False,
+            na_values=[""],
+            float_precision="round_trip",
         )
 
     def models(self, trainer: str) -> Models:

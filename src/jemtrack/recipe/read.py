@@ -28,7 +28,11 @@ if TYPE_CHECKING:  # it imports PyTorch
     from jemtrack.train.run import Family
 
 # Where each family's FAMILY is; a file that does not tell its family is of the first.
-_FAMILIES = {"jem": "jemtrack.jem.training.family", "flux": "jemtrack.flux.family"}
+_FAMILIES = {
+    "jem": "jemtrack.jem.training.family",
+    "flux": "jemtrack.flux.family",
+    "invae": "jemtrack.invae.family",
+}
 BESIDE_PIPELINE = ("divergence", "callbacks")
 
 

@@ -21,7 +21,7 @@ from jemtrack.project.params import (
 from jemtrack.stages.draw_samples import SampleArgs, check_samples
 from jemtrack.stages.evaluate_x import EvalArgs, chosen_images
 from jemtrack.stages.prepare_outliers import OutlierArgs, check_outliers
-from jemtrack.stages.train_args import TrainArgs, recipe_problems, trainer_recipe
+from jemtrack.stages.training_args import TrainingArgs, recipe_problems, trainer_recipe
 from jemtrack.train.launch import check_hardware
 from jemtrack.train.recipe import Recipe
 
@@ -66,7 +66,7 @@ def data_problems(section: Section, data: DataSplits, *, is_running: bool) -> It
 
 def trainer_problems(section: Section, data: DataSplits, *, is_running: bool) -> Iterator[str]:
     """Yield what does not fit, a line a problem; the parameters must be sound by themselves."""
-    params: TrainArgs = section.build()
+    params: TrainingArgs = section.build()
     yield from _recipe_problems(section, data, is_running)
     try:
         check_hardware(params)
@@ -116,7 +116,7 @@ def _start_problems(
     # What another stage makes is the one that is meant when this stage's turn has come.
     if made_by and not is_running:
         return
-    params: TrainArgs = section.build()
+    params: TrainingArgs = section.build()
     recipe = Recipe(steps=(params.ordinary_step(),))
     try:
         for make in params.family.networks(recipe, params, data, start).values():

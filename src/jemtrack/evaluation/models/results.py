@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -91,4 +92,7 @@ def read_tables(folder: Path, order: Sequence[str] = ()) -> dict[str, pd.DataFra
     found = {path.stem: path for path in sorted(folder.glob("*.csv"))}
     names = dict.fromkeys([name for name in order if name in found] + [*found])
     # An empty field is NaN, but a word such as "none" stays one.
-    return {name: pd.read_csv(found[name], keep_default_na=False, na_values=[""]) for name in names}
+    options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+    # Of pandas 2, only this precision reads back what was written, to the last digit.
+    options["float_precision"] = "round_trip"
+    return {name: pd.read_csv(found[name], **options) for name in names}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jemtrack.project.code import SOURCE
+from jemtrack.files import SOURCE
 from jemtrack.project.workers.snapshot import put_clone
 from jemtrack.project.workers.stage_process import ENDED, KILLED, end_group
 

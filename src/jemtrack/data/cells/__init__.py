@@ -1,0 +1,1 @@
+"""Counts of single cells: where they come from, how they are prepared."""

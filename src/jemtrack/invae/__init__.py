@@ -1,0 +1,1 @@
+"""inVAE: a variational autoencoder of single cells, with priors by label and by batch."""

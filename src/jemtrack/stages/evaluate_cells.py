@@ -1,0 +1,195 @@
+"""The stage EvaluateCells: what an embedding of cells is worth, first on those held out."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import zntrack
+from scipy import sparse
+
+from jemtrack.data.cells.cells import BATCH, LABEL, NOTES, SPLIT, TEST, TRAIN, Cells, read_prepared
+from jemtrack.errors import InputError, ParameterError
+from jemtrack.evaluation.cell_pictures import write_grid
+from jemtrack.evaluation.cell_transfer import transfer_scores
+from jemtrack.evaluation.integration import integration_scores
+from jemtrack.files import atomic_write
+from jemtrack.invae.inference import bound_terms, latents, log_evidence
+from jemtrack.invae.model_file import load_model
+from jemtrack.parameters import FROM_LIST, AtLeastOne, parameters, suggestion
+from jemtrack.project.results import ResultTracking
+from jemtrack.shared.hardware import DEFAULT_THREADS, DeviceName, Threads, chosen_device
+from jemtrack.shared.progress import say, track
+from jemtrack.stages.stage import Stage, plot
+
+HELD_OUT, ALL = "held_out", "all"
+INVAE, SPURIOUS, PCA = "X_inVAE", "X_inVAE_spurious", "X_pca"
+_SCALE = 1e4  # counts of a cell, before their logarithm and principal components
+_FEWEST = 10  # labelled cells that measures are taken of
+
+
+@parameters
+class CellEvalArgs:
+    """What is measured, and beside what.
+
+    Attributes:
+        compare: embeddings of your own to measure as well, by their names in obsm of the raw file.
+        n_components: principal components, of the training cells, that are the baseline.
+        neighbours: of each cell in iLISI and cLISI, the cell itself among them.
+        iwae_samples: draws from the posterior of each held-out cell for its likelihood.
+        projection: of the pictures to two dimensions.
+        device: auto is a GPU if there is one, else the CPU.
+        threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
+    """
+
+    compare: Annotated[tuple[str, ...], FROM_LIST] = ()
+    n_components: AtLeastOne = 30
+    neighbours: AtLeastOne = 90
+    iwae_samples: AtLeastOne = 50
+    projection: Literal["umap", "pca"] = "umap"
+    device: DeviceName = "auto"
+    threads: Threads = DEFAULT_THREADS
+
+
+class EvaluateCells(Stage):
+    """Measure a model of cells beside principal components: mixing, types, likelihood, transfer.
+
+    The encoder is given no label of any cell.
+
+    Attributes:
+        data: the file of prepared cells.
+        model: the file of a trained model.
+        params: what to measure.
+        metrics: the measures of the held-out cells, then of all.
+        scores: the same, a row for each embedding and set of cells.
+        embedded: an .h5ad file of the cells, with the embeddings in obsm.
+        pictures: the embeddings before and after, by batch and by type.
+    """
+
+    data: Path = zntrack.deps_path()
+    model: Path = zntrack.deps_path()
+    params: CellEvalArgs = zntrack.deps(default_factory=CellEvalArgs)
+    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    scores: Path = zntrack.outs_path(zntrack.nwd / "scores.csv")
+    embedded: Path = zntrack.outs_path(zntrack.nwd / "embedded.h5ad")
+    pictures: Path = plot(zntrack.nwd / "embeddings.png")
+
+    def compute(self) -> None:
+        """Embed all cells, measure the embeddings, and write and draw them."""
+        tracking = ResultTracking(self.name)
+        prepared = read_prepared(Path(self.data))
+        network, vocabulary, _ = load_model(Path(self.model))
+        network.to(chosen_device(self.params.device))
+        cells = Cells.of(prepared, vocabulary)
+        seed = int(prepared.uns[NOTES]["seed"])
+        found = latents(network, cells)
+        embeddings = {INVAE: found.z_i_NZ.numpy(), **self._beside(prepared, cells)}
+        held_out_N = (prepared.obs[SPLIT] == TEST).to_numpy()
+        table = self._measured(prepared.obs, embeddings, held_out_N, seed)
+        metrics = {name: _nested(table[table["cells"] == name]) for name in (HELD_OUT, ALL)}
+        if held_out_N.any():
+            metrics[HELD_OUT] |= self._likelihood(network, _picked(cells, held_out_N), seed)
+        self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+        table.to_csv(self.scores, index=False)
+        prepared.obsm.update(embeddings)
+        if found.z_s_NZ.shape[1]:
+            prepared.obsm[SPURIOUS] = found.z_s_NZ.numpy()
+        say(f"Drawing the embeddings, by {self.params.projection}")
+        drawn = write_grid(embeddings, prepared.obs, self.pictures, self.params.projection, seed)
+        prepared.obsm.update(drawn)
+        atomic_write(self.embedded, prepared.write_h5ad)
+        tracking.send({"params": self.params}, metrics, [self.scores, self.pictures])
+
+    def _beside(self, prepared: Any, cells: Cells) -> dict[str, np.ndarray]:
+        """Return the principal components, and the embeddings of the user's own."""
+        for name in self.params.compare:
+            if name not in prepared.obsm:
+                raise ParameterError(
+                    f"compare must hold names of obsm in {self.data}, got {name!r}; "
+                    f"{suggestion(name, prepared.obsm)}"
+                )
+        train_N = (prepared.obs[SPLIT] == TRAIN).to_numpy()
+        own = {name: np.asarray(prepared.obsm[name]) for name in self.params.compare}
+        return {PCA: principal_components(cells, train_N, self.params.n_components), **own}
+
+    def _measured(
+        self, obs: pd.DataFrame, embeddings: Mapping[str, np.ndarray], held_out_N: Any, seed: int
+    ) -> pd.DataFrame:
+        """Measure each embedding of the labelled cells, of those held out and of all."""
+        labelled_N = obs[LABEL].notna().to_numpy()
+        labels_N, batches_N = obs[LABEL].cat.codes.to_numpy(), obs[BATCH].cat.codes.to_numpy()
+        train_N = labelled_N & (obs[SPLIT] == TRAIN).to_numpy()
+        rows = []
+        for name, embedding in track(embeddings.items(), "Measuring the embeddings"):
+            for cells, chosen_N in ((HELD_OUT, labelled_N & held_out_N), (ALL, labelled_N)):
+                if chosen_N.sum() < _FEWEST:
+                    continue
+                row = integration_scores(
+                    embedding[chosen_N],
+                    embeddings[PCA][chosen_N],
+                    labels_N[chosen_N],
+                    batches_N[chosen_N],
+                    n_neighbours=self.params.neighbours,
+                    seed=seed,
+                )
+                if cells == HELD_OUT:
+                    parts = (embedding[train_N], labels_N[train_N], embedding[chosen_N])
+                    transfer = transfer_scores(*parts, labels_N[chosen_N])
+                    row |= {f"transfer_{measure}": value for measure, value in transfer.items()}
+                rows.append(
+                    {"cells": cells, "embedding": name, "n_cells": int(chosen_N.sum()), **row}
+                )
+        return pd.DataFrame(rows, columns=None if rows else ["cells", "embedding", "n_cells"])
+
+    def _likelihood(self, network: Any, cells: Cells, seed: int) -> dict[str, float]:
+        """Measure the likelihood of held-out cells, in nats a cell, with their label and without.
+
+        Without a label, the prior of z is the mixture of the labels' priors.
+        """
+        n_samples = self.params.iwae_samples
+        measured = {}
+        for name, each in (("", _unlabelled(cells)), ("_given_label", cells)):
+            bound_N = bound_terms(network, each, n_samples, seed).bound
+            evidence_N = log_evidence(network, each, n_samples, seed)
+            measured[f"elbo{name}"] = float(bound_N.double().mean())
+            measured[f"nll{name}"] = -float(evidence_N.double().mean())
+        return measured
+
+
+def principal_components(cells: Cells, train_N: np.ndarray, n_components: int) -> np.ndarray:
+    """Compute components of log(1 + 10,000 times a gene's share), fitted to the training cells.
+
+    Raises:
+        InputError: if there are too few cells.
+    """
+    from sklearn import decomposition
+
+    totals_N = np.maximum(np.asarray(cells.counts_NG.sum(axis=1)).ravel(), 1)
+    logs_NG = (sparse.diags(_SCALE / totals_N) @ cells.counts_NG).log1p().tocsr()
+    n_most = min(int(train_N.sum()), logs_NG.shape[1]) - 1
+    if n_most < 1:
+        raise InputError(f"principal components need two training cells, got {train_N.sum()}")
+    # Arpack takes sparse rows as they are.
+    fitted = decomposition.PCA(min(n_components, n_most), svd_solver="arpack", random_state=0)
+    components_ND: np.ndarray = fitted.fit(logs_NG[train_N]).transform(logs_NG)
+    return components_ND
+
+
+def _picked(cells: Cells, chosen_N: np.ndarray) -> Cells:
+    return Cells(cells.counts_NG[chosen_N], cells.batches_N[chosen_N], cells.labels_N[chosen_N])
+
+
+def _unlabelled(cells: Cells) -> Cells:
+    return Cells(cells.counts_NG, cells.batches_N, np.full_like(cells.labels_N, -1))
+
+
+def _nested(rows: pd.DataFrame) -> dict[str, Any]:
+    """Write rows as objects by their embedding; what could not be measured is left out."""
+    return {
+        str(row.pop("embedding")): {
+            str(name): value for name, value in row.items() if pd.notna(value)
+        }
+        for row in rows.drop(columns="cells").to_dict("records")
+    }

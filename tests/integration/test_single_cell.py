@@ -1,0 +1,89 @@
+"""The graph of single cells: real commands, a training that is killed, and what makes it stale."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+from killing import killed, start, steps_saved, training_of, wait_for_steps
+from project import Project
+
+STAGES = ["PrepareCells", "TrainInVAE", "EvaluateCells"]
+FOLDER = "workflows/single-cell"
+MODEL = "nodes/TrainInVAE/model.safetensors"
+SMALL = {
+    "PrepareCells.params.dataset": "mine",
+    "PrepareCells.params.min_genes": 5,
+    "PrepareCells.params.min_cells": 3,
+    "PrepareCells.params.n_top_genes": 60,
+    "PrepareCells.params.hvg_by_batch": False,
+    "TrainInVAE.params.hidden": 16,
+    "TrainInVAE.params.n_epochs": 2,
+    "TrainInVAE.params.threads": 1,
+    "EvaluateCells.params.projection": "pca",
+    "EvaluateCells.params.iwae_samples": 3,
+    "EvaluateCells.params.threads": 1,
+}
+
+
+@pytest.fixture
+def cells(project: Project, tmp_path: Path) -> Project:
+    """Return the folder of the graph, on synthetic cells, with small parameters."""
+    from jemtrack.data.cells.synthetic import SyntheticCells
+
+    sizes = {"n_cells": 400, "n_genes": 150, "n_types": 3, "n_batches": 2}
+    SyntheticCells(**sizes, counts_per_cell=400.0).draw().write_h5ad(tmp_path / "raw.h5ad")
+    project.run("jemtrack", "data", "mine", "--from", str(tmp_path / "raw.h5ad"))
+    project.run("jemtrack", "graph", "--workflow", "single-cell")
+    graph = replace(project, path=project.path / FOLDER)
+    for name, value in SMALL.items():
+        graph.set(name, value)
+    project.run("jemtrack", "graph", "--workflow", "single-cell")
+    return graph
+
+
+def test_the_graph_runs_and_reruns_what_a_parameter_changes(cells: Project, tmp_path: Path):
+    assert "3 stages" in cells.run("jemtrack", "check")
+    assert cells.repro() == STAGES
+    assert cells.repro() == []
+
+    metrics = json.loads((cells.path / "nodes/EvaluateCells/metrics.json").read_text())
+    assert {"X_inVAE", "X_pca", "nll", "nll_given_label"} <= {*metrics["held_out"]}
+    assert metrics["held_out"]["nll"] < -metrics["held_out"]["elbo"]
+    embedded = anndata.read_h5ad(cells.path / "nodes/EvaluateCells/embedded.h5ad")
+    assert embedded.obsm["X_inVAE"].shape == (embedded.n_obs, 30)
+    cells.set("TrainInVAE.params.z_i_dim", 4)
+    assert cells.repro() == STAGES[1:]
+    cells.set("PrepareCells.params.n_top_genes", 50)
+    assert cells.repro() == STAGES
+    # New cells, without labels or batches, are embedded as those of the evaluation are.
+    new = anndata.read_h5ad(tmp_path / "raw.h5ad")
+    new.obs = new.obs[[]]
+    new[:, ::-1].copy().write_h5ad(cells.path / "new_cells.h5ad")
+    node = "from jemtrack.stages.map_cells import MapCells; "
+    code = f"{node}MapCells(model='{MODEL}').write_graph()"
+    cells.run("python", "-c", code)
+    assert cells.repro() == ["MapCells"]
+    mapped = anndata.read_h5ad(cells.path / "nodes/MapCells/embedded.h5ad")
+    embedded = anndata.read_h5ad(cells.path / "nodes/EvaluateCells/embedded.h5ad")
+    found = mapped[embedded.obs_names].obsm["X_inVAE"]
+    np.testing.assert_allclose(found, embedded.obsm["X_inVAE"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_killed_training_ends_with_the_same_bytes(cells: Project):
+    cells.set("TrainInVAE.params.n_epochs", 60)
+    cells.repro("TrainInVAE")
+    whole = (cells.path / MODEL).read_bytes()
+    with killed(start(cells, "dvc", "repro", "--force", "--single-item", "TrainInVAE")) as process:
+        wait_for_steps(cells, 20, process)
+        training_of(cells).kill()
+        process.wait()
+    assert steps_saved(cells) >= 20
+    assert not (cells.path / MODEL).exists()
+
+    output = cells.run("dvc", "repro", "--force", "--single-item", "TrainInVAE")
+
+    assert "resum" in output
+    assert (cells.path / MODEL).read_bytes() == whole
