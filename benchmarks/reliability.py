@@ -2,14 +2,15 @@
 
     python benchmarks/reliability.py --kills 200
 
-makes a project of all stages on the digits, with trainings of some seconds that write a checkpoint
-after every batch, and types `dvc repro` in it. Each run is ended at a random moment: all of its
-processes, DVC alone, or the stage alone are killed, it is told to end by Ctrl-C or SIGTERM, or its
-disk is full from then on. Between two runs a file of `.jemtrack/` may be damaged, the times of all
-of them may be years ago or ahead, and while one runs, a second person may type a command in the
-same folder. When the graph has ended in spite of it all, its results must be, bit for bit, those
-of a graph that was left alone; then it is made stale and begun anew. The exit status is 1 if a
-result is lost, a process hangs or prints a traceback.
+makes a project of all stages on the digits, with trainings that write a checkpoint after every
+batch. One stage after another is run, and broken several times at random moments: its processes are
+killed, all of them or one, it is told to end by Ctrl-C or SIGTERM, it can write no more bytes, a
+second person types a command in the folder, the database of its tracker is locked, or, once it is
+killed, a checkpoint is damaged or all get times that are years off. Then the stage is run once more
+and left alone: its results must be, bit for bit, those of a project that was never broken. After
+the last stage the first becomes stale, and all begins anew. Then the property tests give `jemtrack
+check`, `jemtrack validate` and the readers of models and data broken files. The exit status is 1 if
+a result is lost, a process hangs or prints a traceback, or a property fails.
 """
 
 import argparse
@@ -17,18 +18,23 @@ import os
 import random
 import re
 import resource
+import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -37,183 +43,353 @@ sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
 from project import STAGES, TRAINERS, Project, new_project  # noqa: E402
 
+PROPERTIES = "tests/unit/test_hostile_mutations.py"
 SEEDS = (1, 2)  # of the data's split: each makes all stages stale
-N_WORKERS = 2
 HANGS_S = 120
+FAULTS_A_VISIT = (2, 4)  # of one stage, at least and at most
+MOST_PASSES = 100  # through all stages
 # What differs in every run: times, ids, and the page that shows them.
 VOLATILE = {"node-meta.json", "resources.json", "record", "report.html"}
 # One that begins while ZnTrack's command itself is imported never reaches our code.
 TRACEBACK = re.compile(r"(Traceback|╭)(.|\n)*src/jemtrack")
-# DVC does not write its lock file whole: a kill may leave half of it, and DVC then starts no stage.
-# `git checkout dvc.lock` is the way out, for DVC's run cache has the results.
-CUT_LOCK = "'./dvc.lock' is invalid"
+# DVC does not write these files whole: after a kill it may find half of one, and start no stage. It
+# says so, and this is the way out; its run cache has the results.
+LEFT_BY_DVC = {
+    "'./dvc.lock' is invalid": "git checkout -- dvc.lock",
+    "'./dvc.lock' validation failed": "git checkout -- dvc.lock",
+    "RWLock-file '.dvc/tmp/rwlock'": "rm .dvc/tmp/rwlock",
+}
+STATISTICS = re.compile(r"::test_(\w+):\n.*?(\d+) passing\D*, (\d+) failing", re.S)
+TRACKERS = "trackers: [{type: sql, url: 'sqlite:///runs.db'}]\n"
+
+Run = subprocess.Popen[str]
+Digests = dict[str, dict[str, str]]  # by stage and path
 
 
 @dataclass
 class Count:
-    """What was done to the project, by name, and what came of it."""
+    """What was done to the project, by name and by stage, and what came of it."""
 
     tried: Counter[str] = field(default_factory=Counter)
-    graphs: int = 0
-    lost: list[str] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+    stages: Counter[str] = field(default_factory=Counter)
+    remedies: Counter[str] = field(default_factory=Counter)
     hangs: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
 
     def __add__(self, other: "Count") -> "Count":
         """Count both together."""
-        return Count(
-            self.tried + other.tried,
-            self.graphs + other.graphs,
-            self.lost + other.lost,
-            self.hangs + other.hangs,
-            self.tracebacks + other.tracebacks,
+        return Count(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
+
+
+@dataclass
+class Soak:
+    """One project that is broken, and what is known of it.
+
+    `expected` has the results of a project that was never broken by seed of the split, `cpu` the
+    CPU seconds of each of its stages, and of `imports` where they do not start warm.
+    """
+
+    project: Project
+    expected: dict[int, Digests]
+    cpu: dict[str, float]
+    chosen: random.Random
+    count: Count = field(default_factory=Count)
+
+    def start(self, *command: str, warm: bool = True) -> Run:
+        """Start a command of the project in a session of its own."""
+        variables = replace(self.project, warm=warm).environment
+        return subprocess.Popen(
+            command,
+            cwd=self.project.path,
+            env={**variables, "JEMTRACK_CHECKPOINT_SECONDS": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
+    def output_of(self, run: Run, name: str) -> str:
+        """Wait for the end of a run, orphans included; note a hang or a traceback."""
+        try:
+            output = run.communicate(timeout=HANGS_S)[0]
+        except subprocess.TimeoutExpired:
+            self.count.hangs.append(name)
+            kill_all(run)
+            output = run.communicate()[0]
+        if TRACEBACK.search(output):
+            self.count.tracebacks.append(f"{name}:\n{output}")
+        for message, remedy in LEFT_BY_DVC.items():
+            if message in output:
+                self.count.remedies[remedy] += 1
+                self.project.run(*remedy.split())
+        return output
 
-Run = subprocess.Popen[str]
-Fault = Callable[[Project, Run], None]
+    def wait_at_random(self, run: Run, stage: str, *, warm: bool = True) -> None:
+        """Wait for a random moment of a run, whatever else the machine does meanwhile."""
+        clock = CpuClock(self.project.path)
+        most = self.cpu[stage] + (0 if warm else self.cpu["imports"])
+        until = self.chosen.uniform(began := clock(), max(began, most))
+        while run.poll() is None and clock() < until:
+            time.sleep(0.03)
+
+
+class CpuClock:
+    """Sums up the CPU seconds of all processes that work in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ticks: dict[int, int] = {}  # of those that have ended, too
+
+    def __call__(self) -> float:
+        """Return the sum so far; psutil would take longer."""
+        for number in psutil.pids():
+            process = Path("/proc", f"{number}")
+            with suppress(OSError):
+                if (process / "cwd").readlink() == self._folder:
+                    fields = (process / "stat").read_text().rpartition(")")[2].split()
+                    self._ticks[number] = sum(map(int, fields[11:15]))
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
+
+
+Act = Callable[[Soak, str], bool]  # returns whether it met the stage
 
 
 def of_session(run: Run) -> Iterator[psutil.Process]:
-    """Yield the processes of a run."""
+    """Yield the processes of a run; one that starts warm has others in sessions of their own."""
     for number in psutil.pids():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
             if os.getsid(number) == run.pid:
                 yield psutil.Process(number)
 
 
-def stages(run: Run) -> list[psutil.Process]:
-    """Find the stage that runs, if one does."""
+def within(folder: Path) -> list[psutil.Process]:
+    """List the processes that work in a folder."""
     found = []
-    for process in of_session(run):
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if "zntrack" in " ".join(process.cmdline()) and "run" in process.cmdline():
+            if process.cwd() == str(folder):
                 found.append(process)
     return found
 
 
-def kill_all(project: Project, run: Run) -> None:
+class Running(NamedTuple):
+    """A stage that DVC runs: DVC's process, the command that it typed, and what computes."""
+
+    dvc: psutil.Process
+    typed: psutil.Process
+    stage: psutil.Process
+
+
+def running(project: Project) -> Running | None:
+    """Find the stage that runs; if it started warm, the server has forked both DVC and the stage.
+
+    The program that was typed lives and dies with the stage: see warm_start.py.
+    """
+    processes = within(project.path)
+    for typed in processes:
+        with suppress(psutil.Error):
+            command = typed.cmdline()
+            if "run" not in command or not any(each.endswith("/zntrack") for each in command):
+                continue
+            dvc = [each for each in typed.parents() if each in processes][-1]
+            forked = [each for each in processes if each.ppid() == dvc.ppid() and each != dvc]
+            return Running(dvc, typed, (forked or [typed])[0])
+    return None
+
+
+def kill_all(run: Run) -> None:
     """Kill DVC, the stage and all that they have started."""
     for process in of_session(run):
         with suppress(psutil.Error):
             process.kill()
 
 
-def kill_dvc(project: Project, run: Run) -> None:
+def kill_dvc(run: Run, found: Running) -> None:
     """Kill DVC; the stage, an orphan, runs on."""
-    run.kill()
+    found.dvc.kill()
 
 
-def kill_stage(project: Project, run: Run) -> None:
+def kill_stage(run: Run, found: Running) -> None:
     """Kill the stage; DVC says that it failed."""
-    for process in stages(run):
-        with suppress(psutil.Error):
-            process.kill()
+    found.typed.kill()
 
 
-def press_ctrl_c(project: Project, run: Run) -> None:
+def press_ctrl_c(run: Run, found: Running) -> None:
     """Interrupt all processes, as a terminal does."""
-    with suppress(ProcessLookupError):
-        os.killpg(run.pid, signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)
 
 
-def terminate(project: Project, run: Run) -> None:
+def terminate(run: Run, found: Running) -> None:
     """End all processes, as a cluster does."""
-    with suppress(ProcessLookupError):
-        os.killpg(run.pid, signal.SIGTERM)
+    os.killpg(run.pid, signal.SIGTERM)
 
 
-def fill_the_disk(project: Project, run: Run) -> None:
-    """Let the stage write no more bytes."""
-    for process in stages(run):
-        with suppress(psutil.Error, ProcessLookupError):
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+def forbid_writing(run: Run, found: Running) -> None:
+    """Let the stage write no more bytes: as on a full disk, each write is an error."""
+    resource.prlimit(found.stage.pid, resource.RLIMIT_FSIZE, (0, 0))
 
 
-def second_person(project: Project, run: Run) -> None:
-    """Type another command in the folder; then kill all of the first."""
-    command = random.choice([("dvc", "repro"), ("jemtrack", "check"), ("jemtrack", "scratch")])
-    output = subprocess.run(
-        command, cwd=project.path, env=project.environment, capture_output=True, text=True
-    )
-    assert not TRACEBACK.search(output.stdout + output.stderr), output.stdout + output.stderr
-    kill_all(project, run)
+def broken(act: Callable[[Run, Running], None], *, warm: bool = True) -> Act:
+    """Make a fault that acts on a stage that DVC runs, at a random moment."""
+
+    def fault(soak: Soak, stage: str) -> bool:
+        run = soak.start("dvc", "repro", stage, warm=warm)
+        while run.poll() is None and running(soak.project) is None:
+            time.sleep(0.05)
+        soak.wait_at_random(run, stage, warm=warm)
+        found, acted = running(soak.project), False
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has ended at this moment
+            if found and run.poll() is None:
+                act(run, found)
+                acted = True
+        soak.output_of(run, act.__name__)
+        return acted and run.returncode != 0  # it may have had nothing to write any more
+
+    return fault
 
 
-# Of so many in a hundred. Runs that are killed as a whole start warm: see warm_start.py.
-WARM: dict[str, tuple[int, Fault]] = {
-    "all processes killed": (60, kill_all),
-    "two people in one folder": (10, second_person),
-}
-FAULTS: dict[str, tuple[int, Fault]] = {
-    **WARM,
-    "DVC alone killed": (6, kill_dvc),
-    "the stage alone killed": (6, kill_stage),
-    "Ctrl-C": (6, press_ctrl_c),
-    "SIGTERM": (6, terminate),
-    "the disk full": (6, fill_the_disk),
-}
+def kill(soak: Soak, stage: str) -> bool:
+    """Kill all of `dvc repro` at a random moment, be it before or after the stage."""
+    run = soak.start("dvc", "repro", stage)
+    soak.wait_at_random(run, stage)
+    if acted := run.poll() is None:
+        kill_all(run)
+    output = soak.output_of(run, "killed")
+    return acted and f"Stage '{stage}' didn't change" not in output
 
 
-def damage(project: Project, chosen: random.Random) -> str:
-    """Damage a file of an unfinished training, or move the times of all; say what was done."""
-    files = [path for path in (project.path / ".jemtrack").rglob("*") if path.is_file()]
-    files = [path for path in files if path.name not in {"lock", "waiting"}]
-    if not files:
-        return ""
-    if chosen.random() < 1 / 3:
-        then = time.time() + chosen.choice([-1, 1]) * 3 * 365 * 24 * 3600
-        for path in files:
-            os.utime(path, (then, then))
-        return "the clock changed by years"
-    path = chosen.choice([each for each in files if each.suffix == ".checkpoint"] or files)
-    content = bytearray(path.read_bytes())
-    if chosen.random() < 1 / 2 or not content:
-        path.write_bytes(content[: len(content) // 2])
-        return "a file cut short"
-    content[chosen.randrange(len(content))] ^= 0xFF
-    path.write_bytes(content)
-    return "a byte changed"
+def without_dvc(soak: Soak, stage: str) -> bool:
+    """Kill a stage whose command was typed by hand."""
+    command = soak.project.read("dvc.yaml")["stages"][stage]["cmd"]
+    run = soak.start(*shlex.split(command))
+    soak.wait_at_random(run, stage)
+    if acted := run.poll() is None:
+        kill_all(run)
+    soak.output_of(run, "without DVC")
+    return acted
 
 
-def start(project: Project, *, warm: bool = True) -> Run:
-    """Type `dvc repro`, in a session of its own."""
-    return subprocess.Popen(
-        ["dvc", "repro"],
-        cwd=project.path,
-        env={**replace(project, warm=warm).environment, "JEMTRACK_CHECKPOINT_SECONDS": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def second_person(soak: Soak, stage: str) -> bool:
+    """Type another command in the folder while a stage runs; then kill all of the first."""
+    run = soak.start("dvc", "repro", stage)
+    soak.wait_at_random(run, stage)
+    acted = run.poll() is None
+    commands = (f"dvc repro {stage}", "jemtrack check", "jemtrack graph", "jemtrack scratch")
+    command = soak.chosen.choice(commands)
+    soak.output_of(soak.start(*command.split()), command)
+    kill_all(run)
+    soak.output_of(run, "second person")
+    return acted
 
 
-def output_of(run: Run, count: Count, name: str) -> str:
-    """Wait for the end of a run, orphans included; note a hang or a traceback."""
+def lock_database(soak: Soak, stage: str) -> bool:
+    """Run a trainer whose tracker's database another process holds locked: it ends all the same."""
+    settings = soak.project.path / "jemtrack.yaml"
+    settings.write_text(TRACKERS)
+    with locked(soak.project.path / "runs.db"):
+        run = soak.start("dvc", "repro", stage)
+        output = soak.output_of(run, "locked database")
+    settings.unlink()
+    if run.returncode:
+        soak.count.losses.append(f"a training ended by its tracker's database:\n{output}")
+    return "jemtrack replay" in output
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Hold a database of SQLite locked against all others."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
     try:
-        output = run.communicate(timeout=HANGS_S)[0]
-    except subprocess.TimeoutExpired:
-        count.hangs.append(name)
-        kill_all(None, run)
-        output = run.communicate()[0]
-    if TRACEBACK.search(output):
-        count.tracebacks.append(f"{name}:\n{output}")
-    return output
+        yield
+    finally:
+        connection.close()
 
 
-def results(project: Project) -> dict[str, str]:
-    """Return the digests of all results, by path, from dvc.lock."""
+def damaged(change: Callable[[list[Path], random.Random], None]) -> Act:
+    """Make a fault that kills a run and changes files of its unfinished training."""
+
+    def fault(soak: Soak, stage: str) -> bool:
+        if not kill(soak, stage):
+            return False
+        files = [*(soak.project.path / ".jemtrack").rglob("*.checkpoint")]
+        change(files, soak.chosen)
+        return bool(files)
+
+    return fault
+
+
+def cut_one(files: list[Path], chosen: random.Random) -> None:
+    """Cut a file short."""
+    for path in chosen.sample(files, min(1, len(files))):
+        path.write_bytes(path.read_bytes()[: chosen.randrange(path.stat().st_size)])
+
+
+def change_a_byte(files: list[Path], chosen: random.Random) -> None:
+    """Change a byte of a file."""
+    for path in chosen.sample(files, min(1, len(files))):
+        content = bytearray(path.read_bytes())
+        content[chosen.randrange(len(content))] ^= 0xFF
+        path.write_bytes(content)
+
+
+def change_the_clock(files: list[Path], chosen: random.Random) -> None:
+    """Give all files times that are years ago or ahead."""
+    then = time.time() + chosen.choice([-1, 1]) * 3 * 365 * 24 * 3600
+    for path in files:
+        os.utime(path, (then, then))
+
+
+class Fault(NamedTuple):
+    """What can be done to a stage: `act` returns whether it met the stage, and counts only then.
+
+    Of a hundred, so many are a `share`.
+    """
+
+    share: int
+    act: Act
+    only: Sequence[str] = STAGES
+
+
+# All start warm but those that signals reach: see warm_start.py.
+FAULTS = {
+    "all processes killed": Fault(35, kill),
+    "a stage without DVC killed": Fault(16, without_dvc),
+    "two people in one folder, the first killed": Fault(10, second_person),
+    "DVC alone killed": Fault(6, broken(kill_dvc)),
+    "the stage alone killed": Fault(6, broken(kill_stage)),
+    "Ctrl-C": Fault(6, broken(press_ctrl_c, warm=False)),
+    "SIGTERM": Fault(6, broken(terminate, warm=False)),
+    "no more bytes can be written": Fault(6, broken(forbid_writing)),
+    "killed, and a checkpoint cut short": Fault(3, damaged(cut_one), TRAINERS),
+    "killed, and a byte of a checkpoint changed": Fault(2, damaged(change_a_byte), TRAINERS),
+    "killed, and the clock changed by years": Fault(2, damaged(change_the_clock), TRAINERS),
+    "the tracker's database locked": Fault(2, lock_database, TRAINERS),
+}
+
+
+def results(project: Project) -> Digests:
+    """Return the digests of all results, by stage and path, from dvc.lock."""
     found = project.read("dvc.lock")["stages"]
-    outs = [out for stage in STAGES for out in found[stage]["outs"]]
-    return {out["path"]: out["md5"] for out in outs if Path(out["path"]).name not in VOLATILE}
+    return {
+        stage: {
+            out["path"]: out["md5"]
+            for out in found[stage]["outs"]
+            if Path(out["path"]).name not in VOLATILE
+        }
+        for stage in STAGES
+        if stage in found
+    }
 
 
 def make_stale(project: Project, seed: int) -> None:
-    """Choose another split, and let DVC forget that it has had it before."""
+    """Choose another split, and let DVC and jemtrack forget that they have had it before."""
     project.set("PrepareData.params.seed", seed)
-    shutil.rmtree(project.path / ".dvc/cache/runs", ignore_errors=True)
+    for folder in (".dvc/cache/runs", ".jemtrack"):
+        shutil.rmtree(project.path / folder, ignore_errors=True)
 
 
 def lengthen(project: Project) -> None:
@@ -223,65 +399,126 @@ def lengthen(project: Project) -> None:
         project.set(f"{trainer}.params.batch_size", 64)
 
 
-def soak(base: Path, folder: Path, n_faults: int, seed: int) -> Count:
-    """Break a copy of the project in `base` so many times."""
-    chosen, count = random.Random(seed), Count()
-    random.seed(seed)
-    shutil.copytree(base, folder, symlinks=True)
-    project = Project(folder)
-    expected = {}
+def cpu_of_stages(base: Soak) -> dict[str, float]:
+    """Run the stages one by one; return the CPU seconds of each, and those of cold imports."""
+
+    def spent(*command: str, warm: bool = True) -> float:
+        clock, run = CpuClock(base.project.path), base.start(*command, warm=warm)
+        while run.poll() is None:
+            clock()
+            time.sleep(0.03)
+        return clock()
+
+    found = {stage: spent("dvc", "repro", stage) for stage in STAGES}
+    cold = spent("dvc", "repro", "--force", STAGES[0], warm=False)
+    return {**found, "imports": max(0.0, cold - found[STAGES[0]])}
+
+
+def soak_copy(base: Soak, n_faults: int, seed: int, until: float) -> Count:
+    """Break a copy of the project so many times, or until that time."""
+    folder = base.project.path.with_name(f"copy-{seed}")
+    shutil.copytree(base.project.path, folder, symlinks=True)
+    soak = Soak(Project(folder), base.expected, base.cpu, random.Random(seed))
+    wanted = shares(n_faults, soak.chosen)
+    for split in islice(cycle(SEEDS), MOST_PASSES):
+        make_stale(soak.project, split)
+        for stage in STAGES:
+            tried = break_stage(soak, stage, wanted)
+            if not ends_well(soak, stage, split):
+                soak.count.lost += Counter(tried)
+                return soak.count  # what follows would differ, too
+            if not wanted or time.time() > until:
+                return soak.count
+    soak.count.losses.append(f"met no stage: {', '.join(wanted)}")
+    return soak.count
+
+
+def shares(n_faults: int, chosen: random.Random) -> list[str]:
+    """Return the names of so many faults, by their shares, in a random order."""
+    names = [name for name, fault in FAULTS.items() for _ in range(fault.share)]
+    wanted = [names[number * len(names) // n_faults % len(names)] for number in range(n_faults)]
+    chosen.shuffle(wanted)
+    return wanted
+
+
+def break_stage(soak: Soak, stage: str, wanted: list[str]) -> list[str]:
+    """Break runs of a stage by some of the faults that are `wanted` still; return their names."""
+    fitting = [name for name in wanted if stage in FAULTS[name].only]
+    tried = []
+    for name in fitting[: soak.chosen.randint(*FAULTS_A_VISIT)]:
+        wanted.remove(name)
+        if not FAULTS[name].act(soak, stage):
+            wanted.append(name)
+            break  # the stage has ended
+        tried.append(name)
+    soak.count.tried += Counter(tried)
+    soak.count.stages[stage] += len(tried)
+    print(f"{stage}: {', '.join(tried)}; {len(wanted)} left", file=sys.stderr, flush=True)
+    return tried
+
+
+def ends_well(soak: Soak, stage: str, seed: int) -> bool:
+    """Run the stage and leave it alone; say whether its results are those that are expected."""
+    while True:
+        remedies = soak.count.remedies.total()
+        run = soak.start("dvc", "repro", stage)
+        output = soak.output_of(run, "left alone")
+        if remedies == soak.count.remedies.total():
+            break
+    if run.returncode:
+        soak.count.losses.append(f"{stage} could not be ended:\n{output}")
+        return False
+    found, expected = results(soak.project)[stage], soak.expected[seed][stage]
+    differing = [path for path in expected if found.get(path) != expected[path]]
+    soak.count.losses += [f"{path} differs" for path in differing]
+    return not differing
+
+
+def break_project(folder: Path, n_faults: int, n_workers: int, seed: int, until: float) -> Count:
+    """Make the project, and break copies of it at once."""
+    base = Soak(new_project(folder / "base"), {}, {}, random.Random(seed))
+    lengthen(base.project)
     for split in SEEDS:
-        make_stale(project, split)
-        began = time.monotonic()
-        project.run("dvc", "repro")
-        seconds = time.monotonic() - began
-        expected[split] = results(project)
-    project.commit("results")
-    split = 0
-    while sum(count.tried.values()) < n_faults:
-        split = (split + 1) % len(SEEDS)
-        make_stale(project, SEEDS[split])
-        for _ in range(chosen.randint(4, 12)):
-            (name,) = chosen.choices([*FAULTS], [share for share, _ in FAULTS.values()])
-            run = start(project, warm=name in WARM)
-            # A stage that does not start warm imports for some seconds before it begins.
-            time.sleep(chosen.uniform(0, seconds / 2) + (0 if name in WARM else 3))
-            if run.poll() is None:
-                FAULTS[name][1](project, run)
-                count.tried[name] += 1
-            output_of(run, count, name)
-            if run.returncode == 0:
-                break
-            if chosen.random() < 1 / 4 and (done := damage(project, chosen)):
-                count.tried[done] += 1
-        run = start(project)
-        output = output_of(run, count, "left alone")
-        if CUT_LOCK in output:
-            count.tried["dvc.lock cut short by DVC, restored by git"] += 1
-            project.run("git", "checkout", "--", "dvc.lock")
-            run = start(project)
-            output = output_of(run, count, "left alone")
-        count.graphs += 1
-        if run.returncode:
-            count.lost.append(f"a graph that could not be ended:\n{output}")
-            return count
-        found = results(project)
-        count.lost += [path for path in found if found[path] != expected[SEEDS[split]][path]]
-    return count
+        make_stale(base.project, split)
+        base.cpu = cpu_of_stages(base)
+        base.expected[split] = results(base.project)
+    base.project.commit("results")
+    sizes = [len(range(number, n_faults, n_workers)) for number in range(n_workers)]
+    with ProcessPoolExecutor(n_workers) as workers:
+        jobs = [workers.submit(soak_copy, base, n, seed + i, until) for i, n in enumerate(sizes)]
+        return sum((job.result() for job in jobs), Count())
+
+
+def break_inputs() -> tuple[list[str], str]:
+    """Try the properties of broken files; return a line for each, and all that a failure said."""
+    command = [sys.executable, "-m", "pytest", "-q", PROPERTIES, "--hypothesis-profile", "thorough"]
+    done = subprocess.run(
+        [*command, "--hypothesis-show-statistics"], cwd=ROOT, capture_output=True, text=True
+    )
+    rows = [
+        f"| {name.replace('_', ' ')} | {passed} | {failed} |"
+        for name, passed, failed in STATISTICS.findall(done.stdout)
+    ]
+    return rows, done.stdout + done.stderr if done.returncode else ""
 
 
 def table(count: Count) -> Iterator[str]:
-    """Yield the lines of the result, in Markdown."""
-    yield "| what was done | times |"
-    yield "|---|---:|"
-    for name, n in sorted(count.tried.items()):
-        yield f"| {name} | {n} |"
-    yield f"| **together** | **{sum(count.tried.values())}** |"
+    """Yield what was done and what came of it, in Markdown."""
+    yield "| what was done | tried | survived | lost |"
+    yield "|---|---:|---:|---:|"
+    for name in FAULTS:
+        tried, lost = count.tried[name], count.lost[name]
+        yield f"| {name} | {tried} | {tried - lost} | {lost} |"
+    tried, lost = count.tried.total(), count.lost.total()
+    yield f"| **together** | **{tried}** | **{tried - lost}** | **{lost}** |"
     yield ""
+    yield "By stage: " + ", ".join(f"{stage} {count.stages[stage]}" for stage in STAGES) + "."
     yield (
-        f"{count.graphs} graphs ended in spite of it: {len(count.lost)} results lost, "
-        f"{len(count.hangs)} hangs, {len(count.tracebacks)} tracebacks."
+        f"{len(count.losses)} results lost, {len(count.hangs)} hangs, "
+        f"{len(count.tracebacks)} tracebacks."
     )
+    for remedy, n in count.remedies.items():
+        yield f"DVC needed `{remedy}` {n} times."
 
 
 def main() -> int:
@@ -289,20 +526,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="how many times (200)")
     parser.add_argument("--seed", type=int, default=1, help="of the random choices (1)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="projects at once (2)")
+    parser.add_argument(
+        "--inputs", action=argparse.BooleanOptionalAction, default=True, help="broken files, too"
+    )
+    parser.add_argument("--minutes", type=float, default=60, help="for the kills, at most (60)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(N_WORKERS) as workers:
-        base = Path(folder, "base")
-        lengthen(new_project(base))
-        each = -(-options.kills // N_WORKERS)
-        runs = [
-            workers.submit(soak, base, Path(folder, f"{n}"), each, options.seed + n)
-            for n in range(N_WORKERS)
-        ]
-        count = sum((run.result() for run in runs), Count())
-    print(*table(count), sep="\n")
-    for name in (*count.lost, *count.hangs, *count.tracebacks):
-        print(name, file=sys.stderr)
-    return 1 if count.lost or count.hangs or count.tracebacks else 0
+    began, until = time.monotonic(), time.time() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        count = break_project(Path(folder), options.kills, options.workers, options.seed, until)
+    print(*table(count), sep="\n", flush=True)
+    rows, failed = break_inputs() if options.inputs else ([], "")
+    if rows:
+        print("", "| broken files | passed | failed |", "|---|---:|---:|", *rows, sep="\n")
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{datetime.now(UTC):%d %B %Y}, seed {options.seed}, {minutes:.0f} minutes.")
+    problems = [*count.losses, *count.hangs, *count.tracebacks, *filter(None, [failed])]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def test_the_engines_overhead_is_shown_beside_both_bare_loops_and_in_parts(case,
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[0].startswith(name)
-    row = re.compile(r" +(bare.*?) +(wall|processor) +(\d\.\d+) +\S+ to \S+ +\S+ / \S+")
+    row = re.compile(r" +(bare.*?) +(wall|processor) +(\d+\.\d+) +\S+ to \S+ +\S+ / \S+")
     assert [row.fullmatch(line).groups()[:2] for line in lines[2:6]] == [
         (loop, clock) for loop in ("bare", "bare, guarded") for clock in ("wall", "processor")
     ]
@@ -52,7 +52,17 @@ def test_the_trackers_costs_are_shown_by_batch_and_sample():
         "jsonl, a batch", "performance, a sample", "performance light, a sample",
         "all trackers, a step", "their processes, a step",
     ]  # fmt: skip
-    assert all(row["microseconds"] > 0 and row["percent"] > 0 for row in found)
+    # That of all trackers together is a difference of two, which a busy machine can turn around.
+    measured = [row for row in found if row["tracker"] != "all trackers, a step"]
+    assert all(row["microseconds"] > 0 and row["percent"] > 0 for row in measured)
+
+
+def test_a_project_broken_at_random_ends_as_one_that_was_not():
+    """Of all that was tried, nothing is lost; 200 times and with broken files: make reliability."""
+    ended = told("--kills", "40", "--workers", "1", "--no-inputs", name="reliability")
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "| **together** | **40** | **40** | **0** |" in ended.stdout
 
 
 def test_a_stages_start_is_shown_beside_its_imports_and_the_help_by_itself():
@@ -60,6 +70,6 @@ def test_a_stages_start_is_shown_beside_its_imports_and_the_help_by_itself():
 
     assert ended.returncode == 0, ended.stderr
     _, *rows, help_ = ended.stdout.splitlines()
-    row = re.compile(r"PrepareData +(wall|processor) +\d\.\d+ +\S+ to \S+ +\S+ / \S+")
+    row = re.compile(r"PrepareData +(wall|processor) +\d+\.\d+ +\S+ to \S+ +\S+ / \S+")
     assert [row.fullmatch(line)[1] for line in rows] == ["wall", "processor"]
-    assert re.fullmatch(r"jemtrack --help: \d\.\d+ s, quartiles \S+ to \S+", help_)
+    assert re.fullmatch(r"jemtrack --help: \d+\.\d+ s, quartiles \S+ to \S+", help_)
