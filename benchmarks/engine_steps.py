@@ -9,7 +9,8 @@ import torch
 
 from jemtrack.data.images import DataSplits
 from jemtrack.jem.training.batches import Batch
-from jemtrack.jem.training.family import FAMILY, NETWORK
+from jemtrack.jem.training.family import FAMILY
+from jemtrack.jem.training.options import NETWORK
 from jemtrack.shared.hardware import Hardware, Precision
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.train.launch import Runtime, launch

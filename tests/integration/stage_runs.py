@@ -61,8 +61,14 @@ def metrics_in(folder: Path) -> dict[str, Any]:
 
 
 def history_in(folder: Path) -> pd.DataFrame:
-    history = pd.read_csv(folder / "history.csv")
-    return history[history.row == "epoch"]
+    return pd.read_csv(folder / "history.csv")
+
+
+def final_metrics_in(folder: Path) -> dict[str, Any]:
+    """Read the metrics of a trained model from the last line of the record."""
+    *_, last = (folder / "record" / "run.jsonl").read_text().splitlines()
+    metrics: dict[str, Any] = json.loads(last)["metrics"]
+    return metrics
 
 
 def are_equal(first: Weights, second: Weights, only: str = "") -> bool:

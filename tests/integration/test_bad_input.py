@@ -253,6 +253,9 @@ def test_what_was_accepted_without_a_word(project: Project):
             text + "MaxEntropyL3: {lr: 1}\n",
             "params.yaml: MaxEntropyL3 is no stage of dvc.yaml, ...",
         ),
+        # A part of the name of a stage, and a word that describes one.
+        (text + "Entropy: {lr: 1}\n", "params.yaml: Entropy is no stage of dvc.yaml, ..."),
+        (text + "classifier: {lr: 1}\n", "params.yaml: classifier is no stage of dvc.yaml, ..."),
         (text.replace("batch_size: 256", "batch_size: 010"), "params.yaml:...: ... got 010: ..."),
         (
             text.replace("experiment: energy_model", "experiment: yes"),

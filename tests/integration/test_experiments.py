@@ -2,10 +2,11 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
-from project import SMALL_TRAINERS, Project
+from project import ROOT, SMALL_TRAINERS, Project
 
 CHANGED = "nodes/EvaluateX/metrics/MaxEntropyL1.json"
 
@@ -46,18 +47,23 @@ def test_an_experiment_changes_what_hangs_on_its_parameter_alone(reproduced: Pro
 
     told = reproduced.run("dvc", "metrics", "diff", "--json").splitlines()[-1]
     moved = json.loads(told)
-    assert {*moved} == {CHANGED, "nodes/MaxEntropyL1/metrics.json"}
-    assert {"nll", "valid_nll", "ece"} <= moved[CHANGED].keys()
+    trained = "nodes/MaxEntropyL1/metrics.json"
+    assert {*moved} == {CHANGED, trained}
+    assert {"nll", "ece"} <= moved[CHANGED].keys()
 
     listed = [line.split() for line in reproduced.run("jemtrack", "exps").splitlines()]
-    nll = f"{json.loads(told)[CHANGED]['valid_nll']['new']:.4f}"
+    nll = f"{moved[trained]['valid_nll']['new']:.4f}"
     (slow,) = (cells for cells in listed if cells[:1] == ["slow"])
     assert slow[1:3] == ["MaxEntropyL1.params.lr=1e-05", "MaxEntropyL1"]
     assert slow[4] == nll
 
-    shown = reproduced.run("dvc", "exp", "show", "--only-changed", "--csv").splitlines()
-    (header,) = (line for line in shown if line.startswith("Experiment,"))
-    assert len(header.split(",")) < 60
+    readme = (ROOT / "README.md").read_text().splitlines()
+    shortened = next(line for line in readme if line.startswith("dvc exp show --drop"))
+    for command in ("dvc exp show --only-changed", shortened):
+        shown = reproduced.run(*shlex.split(command), "--csv").splitlines()
+        (header,) = (line.split(",") for line in shown if line.startswith("Experiment,"))
+        assert len(header) < 60
+        assert {"MaxEntropyL1.params.lr", f"{trained}:valid_nll"} <= {*header}
 
     metrics = experiments(reproduced)
     assert metrics.keys() == {"HEAD", "slow", "bins"}

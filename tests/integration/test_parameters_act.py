@@ -18,6 +18,7 @@ from stage_runs import (
     N_CLASSES,
     SMALL,
     are_equal,
+    final_metrics_in,
     history_in,
     metrics_in,
     model_in,
@@ -158,7 +159,7 @@ def test_sigma_is_the_standard_deviation_of_the_noise():
 
 
 def test_n_steps_is_the_length_of_the_chains():
-    without, one, two = (metrics_in(trained(n_steps=n)) for n in (0, 1, 2))
+    without, one, two = (final_metrics_in(trained(n_steps=n)) for n in (0, 1, 2))
 
     assert "chain_log_density" not in without
     # A step climbs the log density.
@@ -406,7 +407,7 @@ def test_the_trainers_start_from_the_same_weights_and_see_the_same_first_batch()
     starts = [weights_in(folder) for folder in folders]
     assert are_equal(starts[0], starts[1])
     assert are_equal(starts[0], starts[2])
-    assert len({metrics_in(folder)["train_cross_entropy"] for folder in folders}) == 1
+    assert len({final_metrics_in(folder)["train_cross_entropy"] for folder in folders}) == 1
 
 
 def test_precision_is_that_of_the_arithmetic():

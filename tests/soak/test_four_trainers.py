@@ -29,7 +29,7 @@ def test_the_four_trainers_run_beside_the_main_graph(project: Project):
     assert [*measured["model"]] == TRAINERS
     shown = four.run("jemtrack", "show")
     assert all(trainer in shown for trainer in TRAINERS)
-    assert "train_sample_log_density" in four.read("nodes/SampledJEM/metrics.json")
+    assert "train_sample_log_density" in pd.read_csv(four.path / "nodes/SampledJEM/history.csv")
     # All that is not to be kept is out of git's sight; the trainings left nothing behind.
     status = project.run("git", "status", "--short", "--untracked-files=all", "workflows")
     files = sorted(

@@ -204,6 +204,6 @@ def test_its_notebook_runs(tmp_path: Path, programs: Path) -> None:
     )
 
     assert (project.path / "src" / "demo" / "quartic.py").exists()
-    assert project.read("nodes/MaxEntropyQuartic/metrics.json")["train_loss"] > 0
+    assert project.read("nodes/MaxEntropyQuartic/metrics.json")["valid_nll"] > 0
     outputs = [cell.outputs for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     assert "image/png" in outputs[-1][-1].data

@@ -77,12 +77,10 @@ def steps_recorded(project: Project) -> int:
 
 def history(path: Path) -> dict[int, dict[str, float]]:
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["row"] == "epoch"]
+        rows = [*csv.DictReader(file)]
     return {
         int(row["epoch"]): {
-            name: float(value)
-            for name, value in row.items()
-            if value and name not in {"row", "epoch"}
+            name: float(value) for name, value in row.items() if value and name != "epoch"
         }
         for row in rows
     }

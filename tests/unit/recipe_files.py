@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 from jemtrack.errors import InputError
-from jemtrack.jem.training.family import JemStep
+from jemtrack.jem.training.forms import JemStep
 from jemtrack.recipe.check import checked_recipe, load_recipe, mapping_problems
 from jemtrack.recipe.read import RawRecipe, RecipeFile
 from jemtrack.train.recipe import Recipe

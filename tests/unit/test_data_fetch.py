@@ -15,7 +15,7 @@ import pytest
 from data_files import files_under, random_images, tiny_contents, tiny_source
 
 from jemtrack.commands.main import main
-from jemtrack.data.sources.fetch import candidates, fetch, fetch_source
+from jemtrack.data.sources.fetch import candidates, contents, fetch, fetch_source
 from jemtrack.data.sources.registry import SOURCES, Source, read_source
 from jemtrack.errors import InputError
 
@@ -319,6 +319,27 @@ def test_a_file_in_place_of_the_folder_of_data_is_one_clear_line(tmp_path, capsy
         "but it is a file\n"
     )
     assert not (tmp_path / ".jemtrack").exists()
+
+
+def test_outside_of_a_dvc_project_nothing_is_fetched(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["data", "digits"]) == 1
+
+    assert f"{tmp_path} is not in a DVC project: `git init" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_contents_of_a_data_set_are_said_in_a_line(tmp_path):
+    labels = np.array([0, 1, 2, 0])
+    own = {"images": random_images(4, 8, 8), "labels": labels}
+    np.savez(tmp_path / "some.npz", **own)
+    np.savez(tmp_path / "all.npz", **own, test_images=own["images"][:2], test_labels=labels[:2])
+    for name in ("some", "all"):
+        fetch(name, tmp_path / "data", tmp_path / f"{name}.npz")
+
+    assert contents("some", tmp_path / "data") == "some: 4 images, 8x8, 3 classes"
+    assert contents("all", tmp_path / "data") == "all: 4 images and 2 to test on, 8x8, 3 classes"
 
 
 def test_a_file_in_place_of_the_folder_of_the_set_is_one_clear_line(tmp_path):

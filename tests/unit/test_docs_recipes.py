@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from jemtrack.jem.training.family import FAMILY, OBJECTIVES, JemSettings, JemStep
+from jemtrack.jem.training.family import FAMILY
+from jemtrack.jem.training.forms import OBJECTIVES, JemSettings, JemStep
 from jemtrack.parameters import build, parameter_names
 from jemtrack.recipe.check import checked_recipe, step_names
 from jemtrack.recipe.read import DataSettings

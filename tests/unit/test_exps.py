@@ -7,9 +7,12 @@ STAGES = ["L1", "EvaluateX"]
 
 def row(typ="baseline", name=None, state=None, lr=0.1, **nll):
     metrics = {
-        f"nodes/EvaluateX/metrics/{model}.json:{measure}": value
+        key: value
         for model, value in nll.items()
-        for measure, value in (("accuracy", value and 0.5), ("valid_nll", value))
+        for key, value in (
+            (f"nodes/{model}/metrics.json:valid_nll", value),
+            (f"nodes/EvaluateX/metrics/{model}.json:accuracy", value and 0.5),
+        )
     }
     # A digest of a file differs, too, and is no parameter.
     files = {"src/jemtrack/train": str(nll), "params.yaml": str(lr)}
@@ -39,3 +42,9 @@ def test_what_has_no_metrics_yet_shows_its_state_and_what_changes_nothing_says_s
         ["waits", "L1.params.lr=0.2", "queued", "", ""],
         ["same", "", "unchanged", "", ""],
     ]
+
+
+def test_the_metrics_of_a_graph_with_one_model_have_no_path_in_dvc_s_table():
+    only = {"Experiment": "", "rev": "main", "typ": "baseline", "accuracy": 0.5, "valid_nll": 1.0}
+
+    assert [*table_rows([only], STAGES)] == [["main", "", "", "0.5000", "1.0000"]]

@@ -9,7 +9,7 @@ import torch
 from recipe_files import WARM_UP
 
 from jemtrack.errors import InputError
-from jemtrack.jem.training.family import JemStep, OwnObjective
+from jemtrack.jem.training.forms import JemStep, OwnObjective
 from jemtrack.loops.pipeline_file import pipeline_problems
 from jemtrack.parameters import value_problems
 from jemtrack.project.params import Section

@@ -103,6 +103,7 @@ def test_an_argument_that_names_nothing_is_refused(capsys, command, message):
 
 
 def test_a_file_in_the_place_of_the_folder_of_data_is_named(root, capsys):
+    Path(".dvc").mkdir()
     Path("README.md").write_text("read me")
 
     assert main(["data", "digits", "--root", "README.md"]) == 1

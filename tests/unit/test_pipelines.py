@@ -78,7 +78,7 @@ def test_a_pipeline_is_built_from_names_and_runs(kind, written, tmp_path):
     assert pipeline.status == Status.STOPPED
     record = read_record(tmp_path / "record")
     assert record.epoch == {epoch: {"train_loss": 2 / epoch} for epoch in (1, 2, 3, 4)}
-    assert (tmp_path / "history.csv").read_text().splitlines()[-1] == "final,4,0.5"
+    assert (tmp_path / "history.csv").read_text().splitlines()[-1] == "4,0.5"
     assert (tmp_path / "best.safetensors").exists()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recipe_files import recipe_from_mapping
 
 from jemtrack.errors import InputError
-from jemtrack.jem.training.family import JemStep, MaxEntropyL2Form
+from jemtrack.jem.training.forms import JemStep, MaxEntropyL2Form
 from jemtrack.parameters import build, problem_lines
 from jemtrack.recipe.read import RawStep, layered
 from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS, Adam, AdamW, StepLR

@@ -14,7 +14,7 @@ from jemtrack.jem.networks.inference import Predictions, validation_metrics
 from jemtrack.jem.networks.shape import NetworkShape, WideResNetShape
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.jem.training.batches import Batch
-from jemtrack.jem.training.family import (
+from jemtrack.jem.training.forms import (
     OBJECTIVES,
     BatchArgs,
     JemSettings,

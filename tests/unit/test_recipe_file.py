@@ -19,11 +19,7 @@ from recipe_files import (
 from ruamel.yaml import YAML
 
 from jemtrack.errors import InputError
-from jemtrack.jem.training.family import (
-    CrossEntropyForm,
-    MaxEntropyL1Form,
-    OwnObjective,
-)
+from jemtrack.jem.training.forms import CrossEntropyForm, MaxEntropyL1Form, OwnObjective
 from jemtrack.recipe.check import checked_recipe, load_recipe
 from jemtrack.train.optimizers import SGD, Adam, AdamW, CosineAnnealingLR, ReduceLROnPlateau
 

@@ -30,8 +30,8 @@ def table(folder) -> pd.DataFrame:
 
 
 def points(folder) -> dict:
-    """The metrics of the rows of epochs; an empty field stands for none, and for NaN."""
-    rows = table(folder).query("row == 'epoch'").set_index("epoch").drop(columns="row")
+    """The metrics of the rows; an empty field stands for none, and for NaN."""
+    rows = table(folder).set_index("epoch")
     levels = {epoch: row.dropna().to_dict() for epoch, row in rows.iterrows()}
     return curves(levels)
 
@@ -43,31 +43,31 @@ def wanted(events) -> dict:
     }  # fmt: skip
 
 
-def test_history_has_a_row_an_epoch_and_a_final_row(tmp_path):
-    tell_to_end(history(tmp_path), whole_run())
+@pytest.mark.parametrize("status", Status)
+def test_history_has_a_row_for_each_whole_epoch(tmp_path, status):
+    tell_to_end(history(tmp_path), [*whole_run()[:-1], end(status)])
 
-    found = table(tmp_path)
-    assert found["row"].tolist() == ["epoch"] * 4 + ["final"]
-    assert found["epoch"].tolist() == [1, 2, 3, 4, 4]
+    assert table(tmp_path)["epoch"].tolist() == [1, 2, 3, 4]
     assert_same(points(tmp_path), wanted(whole_run()))
-    final = found.iloc[-1]
-    assert (final["train_loss"], final["valid_nll"]) == (1 / 28, end().metrics["valid_nll"])
 
 
-def test_a_stopped_run_has_a_final_row_with_what_its_last_epoch_did_not_measure(tmp_path):
-    events = [start(), *steps(1, 9), end(Status.STOPPED)]
+def test_an_epoch_that_breaks_off_has_no_row(tmp_path):
+    tell_to_end(history(tmp_path), broken_off(4))
 
-    tell_to_end(history(tmp_path), events)
-
-    final = table(tmp_path).iloc[-1]
-    assert (final["row"], final["epoch"], final["train_loss"]) == ("final", 3, 1 / 28)
+    assert table(tmp_path)["epoch"].tolist() == [1]
 
 
-@pytest.mark.parametrize("status", [Status.FAILED, Status.ABORTED])
-def test_a_broken_off_run_has_no_final_row(tmp_path, status):
-    tell_to_end(history(tmp_path), [*broken_off(4)[:-1], end(status)])
+def test_a_resumed_run_that_has_no_epoch_left_writes_its_file_again(tmp_path):
+    tracker = history(tmp_path)
+    tell(tracker, [start(), *steps(1, 9)])
+    before = table(tmp_path)
+    (tmp_path / "new" / "history.csv").unlink()
 
-    assert table(tmp_path)["row"].tolist() == ["epoch"]
+    resumed = history(tmp_path)
+    resumed.load_state_dict(tracker.state_dict())
+    tell_to_end(resumed, [start(9), end()])
+
+    assert table(tmp_path).equals(before)
 
 
 def test_a_resumed_run_has_each_epoch_once_though_its_file_was_deleted(tmp_path):
@@ -76,7 +76,7 @@ def test_a_resumed_run_has_each_epoch_once_though_its_file_was_deleted(tmp_path)
 
     tell_resumed(history(tmp_path), state)
 
-    assert table(tmp_path)["epoch"].tolist() == [1, 2, 3, 4, 4]
+    assert table(tmp_path)["epoch"].tolist() == [1, 2, 3, 4]
     assert_same(points(tmp_path), wanted(whole_run()))
 
 

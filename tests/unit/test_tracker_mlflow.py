@@ -3,7 +3,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from tracked_run import (
     FLAT,
     N_STEPS,
@@ -24,8 +26,12 @@ from tracked_run import (
 )
 from tracker_readers import mlflow_points, mlflow_run
 
+import jemtrack
 from jemtrack.errors import InputError
 from jemtrack.events.events import ArtifactSaved, Measured, RunStart, Status
+from jemtrack.jem.networks.model_file import save_model
+from jemtrack.jem.networks.shape import WideResNetShape
+from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.shared.plain import plain
 from jemtrack.trackers.mlflow import Mlflow
 
@@ -110,6 +116,35 @@ def test_mlflow_holds_the_run_each_step_once_and_what_came_last_after_a_divergen
     client, run = mlflow_run(uri, "untold")
     assert run.info.status == "FAILED"
     assert len(mlflow_points(client, run)["batch/loss"]) == 5
+
+
+def test_the_trained_model_is_one_that_mlflow_loads_and_the_data_are_the_runs_input(uri, folder):
+    import mlflow
+
+    torch.manual_seed(0)
+    shape = WideResNetShape(depth=10, width=1, channels=1, n_classes=3)
+    path = folder / "model.safetensors"
+    save_model(path, build_model(shape), shape, {"sigma": "0.1"})
+    first = start()
+    data = {"dataset": "digits", "digest": "0a1b", "seed": 1}
+    begun = RunStart(first.name, {"data": data}, "model", first.session_id)
+
+    tell_to_end(Mlflow(uri=uri), [begun, ArtifactSaved(path, "model"), end()])
+
+    _, run = mlflow_run(uri, "model")
+    (logged,) = run.outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {
+        "dtype": "uint8", "shape": (-1, 1, -1, -1),
+    }  # fmt: skip
+    images = np.random.default_rng(0).integers(256, size=(4, 1, 8, 8), dtype=np.uint8)
+    expected_NC = jemtrack.load_model(path).predict(images).numpy()
+    assert np.array_equal(model.predict(images), expected_NC)
+    stored = Path(mlflow.artifacts.download_artifacts(f"models:/{logged.model_id}"))
+    assert not [*stored.rglob("*.pkl")]
+    assert [*(folder / "mlartifacts" / "models").glob(f"{logged.model_id}/artifacts/MLmodel")]
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits", "0a1b")
 
 
 def test_what_is_measured_of_the_machine_has_the_names_and_units_of_mlflows_own_monitor(uri):

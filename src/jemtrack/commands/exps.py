@@ -15,7 +15,6 @@ from jemtrack.errors import InputError
 from jemtrack.project.params import PARAMS, read_mapping
 
 Row = Mapping[str, Any]
-_METRICS = "/metrics/"  # the folder of an evaluation, with a file for each model
 _SHOWN = {"accuracy": "accuracy ↑", "valid_nll": "valid NLL ↓"}
 
 
@@ -65,12 +64,18 @@ def table_rows(rows: Sequence[Row], stages: Sequence[str]) -> Iterator[list[str]
 
 
 def _models(row: Row) -> dict[str, dict[str, Any]]:
-    """Group the metrics of a row by model; the keys are such as `PATH/metrics/MODEL.json:nll`."""
+    """Group the metrics of a row by model.
+
+    The keys are such as `nodes/EvaluateX/metrics/MODEL.json:accuracy`, of an evaluation, and
+    `nodes/MODEL/metrics.json:valid_nll`, of a trainer. With one model they have no path.
+    """
     found: dict[str, dict[str, Any]] = {}
     for key, value in row.items():
-        path, _, measure = key.rpartition(":")
-        if _METRICS in path and value is not None:
-            found.setdefault(Path(path).stem, {})[measure] = value
+        file, _, measure = key.rpartition(":")
+        if measure in _SHOWN and value is not None:
+            path = Path(file)
+            model = path.parent.name if path.name == "metrics.json" else path.stem
+            found.setdefault(model, {})[measure] = value
     return found
 
 

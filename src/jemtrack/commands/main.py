@@ -453,8 +453,12 @@ def _train(options: argparse.Namespace) -> int:
 
 def _components(options: argparse.Namespace) -> None:
     from jemtrack.commands.components import component_lines
+    from jemtrack.commands.tables import table_console
 
-    print(*component_lines(options.word), sep="\n")
+    text = "\n".join(component_lines(options.word))
+    # A terminal would break long lines within words; a pipe gets them whole.
+    whole = not sys.stdout.isatty()
+    table_console().print(text, highlight=False, markup=False, soft_wrap=whole)
 
 
 def _scratch(options: argparse.Namespace) -> None:

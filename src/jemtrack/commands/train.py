@@ -31,6 +31,7 @@ from jemtrack.train.run import Training
 
 RUNS = Path("runs")
 _METRICS = "metrics.json"
+_MODEL = "model.safetensors"
 _PRINT_EVERY = 100
 
 
@@ -100,7 +101,6 @@ def _make_folder(out: Path) -> None:
 
 def _inputs(file: RecipeFile, out: Path) -> Determinants:
     """Collect all that determines this training."""
-    data = Path(file.data.data_root, file.data.dataset)
     paths = [path for step in file.recipe.steps for path in step.class_paths]
     paths += [str(each["type"]) for each in file.recipe.callbacks if "." in str(each["type"])]
     package = Path(__file__).parents[1]
@@ -110,8 +110,12 @@ def _inputs(file: RecipeFile, out: Path) -> Determinants:
         stage=f"{RECIPES}{file.path.stem}",
         parameters={**plain(_chosen(file)), "out": str(out.resolve()), "versions": versions},
         values={},
-        contents=content_digests(map(str, [file.path, data, *code])),
+        contents=content_digests(map(str, [file.path, _data_folder(file), *code])),
     )
+
+
+def _data_folder(file: RecipeFile) -> Path:
+    return Path(file.data.data_root, file.data.dataset)
 
 
 def _chosen(file: RecipeFile) -> dict[str, object]:
@@ -136,7 +140,8 @@ def _train(
 ) -> None:
     """Train in one of the processes; the first one writes."""
     file, data = handed.value
-    training = _training(file, data, runtime, out)
+    digest = inputs.contents.get(str(_data_folder(file)), "")
+    training = _training(file, data, runtime, out, digest)
     if not is_rank_zero():
         training.train([], None)
         return
@@ -144,17 +149,19 @@ def _train(
         inputs.write()
         remove_old(inputs.stage, inputs.folder.parent)
         checkpoints = Checkpoints(inputs.folder, every_seconds=checkpoint_seconds())
-        metrics = training.train(_trackers(file, out), checkpoints)
+        metrics = training.train(_trackers(file, out), checkpoints, out / _MODEL)
         if changed := inputs.changes():
+            (out / _MODEL).unlink()
             raise InputError(
                 f"{', '.join(changed)} changed during the training, which is kept: undo the "
                 "change and type the command again for its results"
             )
-        training.save(out / "model.safetensors")
         (out / _METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def _training(file: RecipeFile, data: DataSplits, runtime: Runtime, out: Path) -> Training:
+def _training(
+    file: RecipeFile, data: DataSplits, runtime: Runtime, out: Path, digest: str
+) -> Training:
     return Training(
         name=file.path.stem,
         family=file.family,
@@ -163,7 +170,7 @@ def _training(file: RecipeFile, data: DataSplits, runtime: Runtime, out: Path) -
         settings=file.training,
         data=data,
         runtime=runtime,
-        parameters=_chosen(file),
+        parameters={**_chosen(file), "data": {**dataclasses.asdict(file.data), "digest": digest}},
         notes={"trainer": file.path.stem, "dataset": data.dataset},
         folder=out,
     )

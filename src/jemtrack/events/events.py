@@ -148,6 +148,9 @@ class Diverged(Event):
     lr_scale: float
 
 
+MODEL = "model"  # the kind of the file with the trained model
+
+
 @dataclass(frozen=True)
 class ArtifactSaved(Event):
     """A file of the run was written; `kind` is what it contains, such as `weights`."""

@@ -200,7 +200,9 @@ def _is_object(written: Any) -> bool:
 def unknown_stages(values: dict[str, Any]) -> list[str]:
     """List the sections of params.yaml that no stage of dvc.yaml has or mentions, one line each."""
     stages = read_stages()
-    mentioned = json.dumps(_read(DVC), default=str)
+    said = [{**stage, "desc": ""} for stage in stages.values()]
+    text = json.dumps({**_read(DVC), "stages": said}, default=str, ensure_ascii=False)
+    mentioned = {*re.findall(r"[\w-]+", text)}
     unknown = (name for name in values if name not in stages and name not in mentioned)
     return [
         f"{PARAMS}: {name} is no stage of {DVC}, which mentions it nowhere: remove it; "

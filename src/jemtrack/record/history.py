@@ -1,24 +1,20 @@
-"""A CSV file of metrics: a row for each epoch and a final row."""
+"""A CSV file of metrics: a row for each epoch."""
 
 import csv
 from pathlib import Path
 from typing import Any
 
-from jemtrack.events.events import Diverged, EpochEnd, Event, Metrics, RunEnd, RunStart, Status
+from jemtrack.events.events import Diverged, EpochEnd, Event, RunStart, Status
 from jemtrack.events.handlers import Recorder
 from jemtrack.record.paths import RunPath
 from jemtrack.shared.components import component
-
-_WHOLE = {Status.SUCCESS, Status.STOPPED}
 
 
 @component("history")
 class HistoryCsv(Recorder):
     """Rewrites `path` after every epoch, so that it can be read while training runs.
 
-    Columns: `row` (epoch or final), `epoch` (of the whole run, from 1) and one for each metric of
-    an epoch. Only a run that succeeded or was stopped has a final row: the metrics of the run and,
-    where it has none of that name, those of the last epoch.
+    Columns: `epoch` (of the whole run, from 1) and one for each metric of an epoch.
     """
 
     path: str = RunPath(str, "the CSV file to write", default="history.csv")
@@ -27,19 +23,13 @@ class HistoryCsv(Recorder):
         self._rows: list[dict[str, Any]] = []
 
     def __call__(self, event: Event) -> None:
-        """Add a row after an epoch and after the run; remove rows that are void."""
-        if isinstance(event, RunStart):
-            self._void(event.epoch)
-        elif isinstance(event, Diverged):
-            self._void(event.epoch)
-            self._write()
+        """Add a row after an epoch; remove those that a resumed or repeated run makes again."""
+        if isinstance(event, RunStart | Diverged):
+            self._rows = [row for row in self._rows if row["epoch"] <= event.epoch]
+            self._write()  # a resumed run may have no epoch left, and the file may be gone
         elif isinstance(event, EpochEnd) and event.status == Status.SUCCESS:
-            self._add("epoch", event.epoch, event.metrics)
-        elif isinstance(event, RunEnd) and event.status in _WHOLE and self._rows:
-            last = {**self._rows[-1]}
-            epoch = last.pop("epoch")
-            del last["row"]
-            self._add("final", epoch, {**last, **event.metrics})
+            self._rows.append({"epoch": event.epoch, **event.metrics})
+            self._write()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far."""
@@ -53,17 +43,10 @@ class HistoryCsv(Recorder):
         """List the file, if a row was written."""
         return [Path(self.path)] if self._rows else []
 
-    def _void(self, epoch: int) -> None:
-        self._rows = [row for row in self._rows if row["epoch"] <= epoch and row["row"] == "epoch"]
-
-    def _add(self, row: str, epoch: int, metrics: Metrics) -> None:
-        self._rows.append({"row": row, "epoch": epoch, **metrics})
-        self._write()
-
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         with Path(self.path).open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns or ["row", "epoch"], lineterminator="\n")
+            writer = csv.DictWriter(file, columns or ["epoch"], lineterminator="\n")
             writer.writeheader()
             writer.writerows(self._rows)

@@ -67,7 +67,7 @@ class Report(Stage):
         facts = json.loads(self.facts.read_text())
         results, data = self._results(), DataSplits.load(self.data)
         robustness = self._robustness()
-        histories = {path.parent.name: inputs.history(path) for path in self.histories}
+        histories = {path.parent.name: pd.read_csv(path) for path in self.histories}
         stored = load_outputs(self.outputs.read_bytes(), str(self.outputs))
         kinds = robustness.curves["kind"].unique() if len(robustness.curves) else ()
         code, changed_files = code_version()

@@ -91,12 +91,6 @@ def _of_each_class(images: LabelledImages, n_classes: int) -> tuple[Tensor, int]
     return images.images_NCHW[torch.cat(chosen)], columns
 
 
-def history(path: Path) -> pd.DataFrame:
-    """Read the epochs of a training."""
-    table = pd.read_csv(path)
-    return table[table["row"] == "epoch"] if "row" in table else table
-
-
 def training_costs(model: Path, epochs: pd.DataFrame | None) -> dict[str, str]:
     """Count a model's weights and epochs; read what its training took, if that is beside it."""
     with safe_open(model, framework="pt") as file:

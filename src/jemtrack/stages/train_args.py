@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 from jemtrack.errors import InputError
 from jemtrack.events.handlers import Callback, build_callback
 from jemtrack.jem.networks.shape import NetworkShape
-from jemtrack.jem.training.family import FAMILY, BatchArgs, JemFamily, JemStep
+from jemtrack.jem.training.family import FAMILY, JemFamily
+from jemtrack.jem.training.forms import BatchArgs, JemStep
 from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import (
     AtLeastOne,

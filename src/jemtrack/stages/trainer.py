@@ -15,6 +15,7 @@ from jemtrack.project.provenance import Determinants
 from jemtrack.project.runtime import checkpoint_seconds, runtime_trackers
 from jemtrack.project.scratch import persistent_output, resumable, tracked_folder
 from jemtrack.record.jsonl import JsonLines
+from jemtrack.shared.metrics import Metric
 from jemtrack.stages.stage import Stage, plot
 from jemtrack.stages.train_args import (
     TrainArgs,
@@ -29,6 +30,8 @@ from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
 from jemtrack.train.run import Training
 
+_COMPARED = (Metric.VALID_ACCURACY, Metric.VALID_NLL)  # what models are compared by in `metrics`
+
 
 class Trainer(Stage):
     """Trains a model of `params`' family by an objective; a subclass says which is the usual one.
@@ -40,9 +43,11 @@ class Trainer(Stage):
         recipe: `defaults`, `steps`, `divergence` and `callbacks` of the training, or the path of a
             recipe file; without steps it is the ordinary training by `params` and `objective`.
         model: the trained model.
-        metrics: the last epoch's losses, and what the model does on validation images.
-        history: the same for each epoch.
-        record: all that happened, in JSON lines with times; nothing depends on it.
+        metrics: accuracy and NLL of the trained model on the validation images; without these,
+            the training loss. All else is in `history` and `record`: DVC's table stays narrow.
+        history: the losses and the validation of each epoch.
+        record: all that happened, in JSON lines with times; its last line has the trained model's
+            metrics. Nothing depends on it.
     """
 
     data: Path = zntrack.deps_path()
@@ -70,7 +75,8 @@ class Trainer(Stage):
 
         Checkpoints are kept by `inputs`, on which the result depends; without, there are none.
         """
-        training = self.training(data, runtime)
+        digest = inputs.contents.get(str(self.data), "") if inputs else ""
+        training = self.training(data, runtime, digest)
         if not is_rank_zero():
             training.train((), None)
             return
@@ -85,12 +91,15 @@ class Trainer(Stage):
                 *default_trackers(self.history, self.params.print_every),
                 *runtime_trackers(tracked_folder(self.run_folder, checkpoints)),
             ]
-            metrics = training.train(trackers, checkpoints) | training.final_metrics()
-            training.save(self.model)
-            self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+            metrics = training.train(trackers, checkpoints, self.model)
+            shown = [name for name in _COMPARED if name in metrics] or [Metric.TRAIN_LOSS]
+            main = {name: metrics.get(name) for name in shown}
+            self.metrics.write_text(json.dumps(main, indent=2) + "\n")
 
-    def training(self, data: DataSplits, runtime: Runtime) -> Training:
+    def training(self, data: DataSplits, runtime: Runtime, digest: str = "") -> Training:
         """Make the training on these images; the network is drawn from their seed.
+
+        `digest` is that of the file of images, for the trackers.
 
         Raises:
             InputError: with a line for each problem of the recipe.
@@ -107,6 +116,7 @@ class Trainer(Stage):
                 data=data,
                 runtime=runtime,
                 parameters={
+                    "data": {"dataset": data.dataset, "digest": digest, "seed": data.seed},
                     "params": self.params,
                     "objective": self.objective,
                     "recipe": self.recipe,

@@ -2,20 +2,25 @@
 
 import contextlib
 import getpass
+import json
 import math
 import re
 import time
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jemtrack.errors import InputError
-from jemtrack.events.events import Metrics, RunStart, Status
+from jemtrack.events.events import MODEL, Metrics, RunStart, Status
 from jemtrack.record.paths import DatabaseUrl
 from jemtrack.shared.components import Option, component, load_extra
 from jemtrack.shared.plain import as_text, flat, plain
 from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label, run_origin
 
 _TAG = "jemtrack.run_id"
+_MODEL_CODE = Path(__file__).parents[1] / "jem" / "mlflow_model.py"
 _VALUE_LIMIT = 6000  # characters of a parameter
 _BATCH_LIMITS = {"params": 100, "metrics": 1000}  # entries a request
 _BY_STEP = ("batch/", "measured/", "system/")  # prefixes of what counts optimization steps
@@ -81,6 +86,8 @@ class Mlflow(CurveTracker):
                 experiment, tags=_tags(start), run_name=run_label(start)
             )
             self._run = created.info.run_id
+            if "dataset" in (data := start.parameters.get("data") or {}):
+                self._log_data(data)
         self._client.log_dict(self._run, plain(start.parameters), "parameters.json")
         parameters = [
             self._tool.entities.Param(_allowed(name), as_text(value)[:_VALUE_LIMIT])
@@ -104,8 +111,11 @@ class Mlflow(CurveTracker):
         self._pending = [metric for metric in self._pending if metric.step <= step]
 
     def artifact(self, path: Path, kind: str) -> None:
-        """Store a copy of the file."""
-        self._client.log_artifact(self._run, str(path), kind)
+        """Store a copy of the file; a trained model as one that MLflow loads."""
+        if kind == MODEL and (shape := _shape(path)):
+            self._log_model(path, shape)
+        else:
+            self._client.log_artifact(self._run, str(path), kind)
 
     def flush(self) -> None:
         """Log what waits."""
@@ -116,6 +126,34 @@ class Mlflow(CurveTracker):
         """End the run with its status."""
         self._client.set_tag(self._run, "jemtrack.status", str(status))
         self._client.set_terminated(self._run, _ENDS[status])
+
+    def _log_model(self, path: Path, shape: Mapping[str, Any]) -> None:
+        """Log the weights with the code that reads them, and the types of images and outputs."""
+        import numpy as np
+
+        types = self._tool.types
+        images = types.TensorSpec(np.dtype("uint8"), (-1, shape["channels"], -1, -1))
+        probabilities = types.TensorSpec(np.dtype("float32"), (-1, shape["n_classes"]))
+        self._tool.set_tracking_uri(self.uri)
+        # Models belong to the active run. The end of the block ends the run, as `end` does again.
+        with warnings.catch_warnings(), self._tool.start_run(run_id=self._run):
+            warnings.simplefilter("ignore")  # that there is no example, and no type hint
+            self._tool.pyfunc.log_model(
+                name=MODEL,
+                python_model=str(_MODEL_CODE),
+                artifacts={"weights": str(path)},
+                signature=self._tool.models.ModelSignature(
+                    types.Schema([images]), types.Schema([probabilities])
+                ),
+                pip_requirements=[f"jemtrack=={version('jemtrack')}"],
+            )
+
+    def _log_data(self, data: Mapping[str, Any]) -> None:
+        """Log what is trained on: the name and the digest of the data set."""
+        entities = self._tool.entities
+        found = entities.Dataset(data["dataset"], data.get("digest", ""), "local", "{}")
+        tag = entities.InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(self._run, [entities.DatasetInput(found, [tag])])
 
     def _experiment_id(self) -> str:
         client, name = self._client, self.experiment
@@ -157,6 +195,16 @@ def _tags(start: RunStart) -> dict[str, str]:
     for name, value in run_origin().items():
         tags["mlflow.source.git.commit" if name == "commit" else f"dvc.{name}"] = value
     return tags
+
+
+def _shape(path: Path) -> dict[str, Any]:
+    """Read the sizes in the header of a model file; nothing of another form of file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads((file.metadata() or {}).get("jemtrack", "{}"))
+    shape: dict[str, Any] = header.get("shape", {})
+    return shape if shape.keys() >= {"channels", "n_classes"} else {}
 
 
 def _first_again(key: str, event: RunStart) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from jemtrack.events.dispatcher import EventDispatcher
-from jemtrack.events.events import Position, RunStart, new_session
+from jemtrack.events.events import MODEL, ArtifactSaved, Position, RunStart, new_session
 from jemtrack.events.handlers import Callback, EventHandler, build_callback
 from jemtrack.files import atomic_write
 from jemtrack.parameters import ValueProblem
@@ -39,7 +39,8 @@ class Run:
     a run that was never stopped, bit for bit on one device and number of threads. `divergence`
     says what happens if a loss or gradient is not finite or too large. Callbacks have their files
     in `folder`; `save_weights` writes models to one of them. `runtime` is the device of the
-    models and the precision.
+    models and the precision. `final_metrics` measures the trained models, beside the last epoch;
+    `save_weights` writes them to `model_file`, if there is one.
 
     If several processes train together, each has a `Run` like this one; only that of rank zero
     needs checkpoints and trackers.
@@ -57,9 +58,11 @@ class Run:
     folder: Path = Path()
     runtime: Runtime = field(default_factory=lambda: Runtime(torch.device("cpu")))
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    final_metrics: Callable[[], dict[str, float]] = dict
+    model_file: Path | None = None
 
     def train(self) -> dict[str, float]:
-        """Train to the end; return the last epoch's metrics, unless a callback changes them.
+        """Train to the end; return the last epoch's metrics, or a callback's, and the final ones.
 
         On every way out, the end of each part that began is announced once, the trackers are
         closed, and what was raised is raised. If a signal asks for the end, the batch is finished
@@ -100,12 +103,20 @@ class Run:
             fit(life, self.phases[state.position.phase], self.runtime.autocast)
             following = state.position.phase + 1
             if state.stop or following == len(self.phases):
+                self._finish(life)
                 return
             state.position = Position(following)
             state.enter(self.phases[following])
 
+    def _finish(self, life: Lifecycle) -> None:
+        if is_rank_zero():
+            self.state.latest = {**self.state.latest, **self.final_metrics()}
+        if self.model_file:
+            self._save_weights(self.model_file)
+            life.dispatch(ArtifactSaved(self.model_file, MODEL))
+
     def _save_weights(self, path: Path) -> None:
-        """Write the models for a callback; the file is never seen half written."""
+        """Write the models; the file is never seen half written."""
         save = self.save_weights
         assert save
         if is_rank_zero():
@@ -238,9 +249,14 @@ class Training:
             TrainState(self.state.models).enter(phase)
 
     def train(
-        self, trackers: Sequence[EventHandler], checkpoints: Checkpoints | None
+        self,
+        trackers: Sequence[EventHandler],
+        checkpoints: Checkpoints | None,
+        model_file: Path | None = None,
     ) -> dict[str, float]:
-        """Train to the end; return the last epoch's metrics.
+        """Train to the end; return the last epoch's metrics and the family's final ones.
+
+        The trained models, of averages where there are some, are written to `model_file`.
 
         Raises:
             TrainingDivergedError: when a loss or gradient is not finite or too large.
@@ -261,15 +277,17 @@ class Training:
             save_weights=self._save,
             folder=self.folder,
             runtime=self.runtime,
+            final_metrics=self._final_metrics,
+            model_file=model_file,
         ).train()
-
-    def final_metrics(self) -> dict[str, float]:
-        """Measure the trained models, of averages where there are some."""
-        return self.family.final_metrics(self.state.served, self.settings, self.data)
 
     def save(self, path: Path) -> None:
         """Write the trained models, of averages where there are some."""
         self._save(path, self.state.served)
+
+    def _final_metrics(self) -> dict[str, float]:
+        """Measure the trained models, of averages where there are some."""
+        return self.family.final_metrics(self.state.served, self.settings, self.data)
 
     def _save(self, path: Path, models: Models) -> None:
         self.family.save(path, models, self)

@@ -19,6 +19,7 @@ from typing import IO
 from jemtrack.data.sources.own import (
     IMAGES_NAME,
     check_name,
+    find_source,
     npz_in,
     own_source,
     read_npz,
@@ -65,6 +66,21 @@ def fetch(name: str, data_root: Path, given: Path | None = None) -> list[Path]:
     source = own_source(name, folder)
     read_source(source, folder)
     return source.forms[0].paths(folder)
+
+
+def contents(name: str, data_root: Path) -> str:
+    """Say in a line how many images of which size a data set has, and how many classes.
+
+    Raises:
+        InputError: if its files are missing or altered.
+    """
+    found = read_source(find_source(name, data_root), data_root / name)
+    n_images, channels, height, width = found.train.images_NCHW.shape
+    parts = (found.train, found.test) if found.test else (found.train,)
+    n_classes = 1 + max(int(part.labels_N.max()) for part in parts)
+    test = f" and {len(found.test)} to test on" if found.test else ""
+    size = f"{height}x{width}" + (f" in {channels} channels" if channels > 1 else "")
+    return f"{name}: {n_images} images{test}, {size}, {n_classes} classes"
 
 
 def _check_case(name: str, data_root: Path) -> None:

@@ -11,9 +11,9 @@ SIGNIFICANT = 0.05  # a corrected p-value below it counts as a difference
 # The measures that are in tables alone: with them, DVC's tables would not fit a screen.
 DETAILS = frozenset(
     {
-        "top_k_accuracy", "brier_reliability", "brier_resolution", "ece_bin_centre",
+        "top_k_accuracy", "brier", "brier_reliability", "brier_resolution", "ece_bin_centre",
         "ece_equal_mass", "ece_class_wise", "aurc", "excess_aurc", "temperature",
-        "nll_at_temperature", "brier_at_temperature", "ece_at_temperature",
+        "nll_at_temperature", "brier_at_temperature", "ece_at_temperature", "valid_nll",
     }
 )  # fmt: skip
 

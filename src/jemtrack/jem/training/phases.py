@@ -26,7 +26,7 @@ from jemtrack.train.phase import Batches, Models, Objective, Validation
 from jemtrack.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from jemtrack.jem.training.family import BatchArgs, JemStep
+    from jemtrack.jem.training.forms import BatchArgs, JemStep
 
 
 class ObjectiveOfTraining(Objective, Protocol):
