@@ -4,6 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dvc.exceptions import NotDvcRepoError
+from dvc.repo import Repo
+
+from jemtrack.data.cells.sources import are_cells, fetch_cells
+from jemtrack.data.sources.fetch import contents, fetch
 from jemtrack.errors import InputError
 
 
@@ -17,12 +22,6 @@ def get_data(name: str, root: Path, given: Path | None = None) -> list[str]:
         InputError: if there is no such data set, its files are not as they must be, the working
             directory is not in a DVC project, or DVC fails.
     """
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-
-    from jemtrack.data.cells.sources import are_cells, fetch_cells
-    from jemtrack.data.sources.fetch import contents, fetch
-
     try:
         Repo.find_root()
     except NotDvcRepoError:
