@@ -67,9 +67,9 @@ test-browser: .venv/.installed-dev  ## run the tests of the report in Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
 	OMP_NUM_THREADS=1 pytest -m browser
 
-# A Slurm of two nodes on this machine, from Debian's packages; it is ended with the tests.
-cluster-test: .venv/.installed-dev  ## run `jemtrack run --on` on a real Slurm
-	command -v slurmctld >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends slurmctld slurmd slurm-client munge)
+# A Slurm of two nodes and a Grid Engine on this machine, from Debian's packages; the tests end them.
+cluster-test: .venv/.installed-dev  ## run `jemtrack run --on` on a real Slurm and Grid Engine
+	command -v slurmctld >/dev/null && command -v sge_qmaster >/dev/null || .ci/install_clusters
 	OMP_NUM_THREADS=1 pytest -m cluster
 
 check: .venv/.installed-dev  ## check format, lint, types and import contracts

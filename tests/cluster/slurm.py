@@ -6,9 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+NAME = "slurm"
+OPTIONS: dict[str, Any] = {}
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 PORTS = {"ctld": 16817, "n1": 16818, "n2": 16819}
 CONFIG = """
@@ -39,7 +42,7 @@ PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 
 @contextlib.contextmanager
-def slurm(folder: Path) -> Iterator[None]:
+def running(folder: Path) -> Iterator[None]:
     """Start the daemons, with their files in `folder`; end them with the block."""
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     assert not missing, f"{', '.join(missing)}: not installed; `make cluster-test` installs them"
@@ -53,8 +56,8 @@ def slurm(folder: Path) -> Iterator[None]:
         for command in (["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"]):
             subprocess.run(command, check=True)
             name = "-".join([command[0], *command[2:]])
-            stack.callback(_end, folder / f"{name}.pid")
-        _wait(lambda: told("sinfo", "-h", "-t", "idle", "-o", "%D") == "2")
+            stack.callback(end, folder / f"{name}.pid")
+        wait_for(lambda: told("sinfo", "-h", "-t", "idle", "-o", "%D") == "2")
         yield
         told("scancel", "--user", "root")
     del os.environ["SLURM_CONF"]
@@ -69,11 +72,11 @@ def _munge() -> Iterator[None]:
         return
     subprocess.run(["install", "-d", "-o", "munge", "-g", "munge", "/run/munge"], check=True)
     subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
-    _wait(lambda: subprocess.run(check, capture_output=True, check=False).returncode == 0)
+    wait_for(lambda: subprocess.run(check, capture_output=True, check=False).returncode == 0)
     try:
         yield
     finally:
-        _end(Path("/run/munge/munged.pid"))
+        end(Path("/run/munge/munged.pid"))
 
 
 def told(*command: str, cwd: Path | None = None) -> str:
@@ -82,18 +85,28 @@ def told(*command: str, cwd: Path | None = None) -> str:
     return done.stdout.strip()
 
 
-def jobs(states: str = "pending,running,completing") -> list[str]:
-    """List the ids of the jobs in these states."""
-    return told("squeue", "-h", "-t", states, "-o", "%A").split()
+def jobs() -> list[str]:
+    """List the ids of the jobs that have not ended, those that run first."""
+    return told("squeue", "-h", "-S", "-T", "-t", "pending,running,completing", "-o", "%A").split()
 
 
-def _end(pid_file: Path) -> None:
+def cancel(job: str) -> None:
+    told("scancel", job)
+
+
+def submit(script: Path, *arguments: str, folder: Path) -> Callable[[], Path]:
+    """Submit a job; return what finds its output."""
+    told("sbatch", str(script), *arguments, cwd=folder)
+    return lambda: next(folder.glob("slurm-*.out"))
+
+
+def end(pid_file: Path) -> None:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         os.kill(int(pid_file.read_text()), signal.SIGTERM)
 
 
-def _wait(said: object) -> None:
+def wait_for(said: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
-    while not said():  # type: ignore[operator]
+    while not said():
         assert time.monotonic() < deadline
         time.sleep(0.1)
