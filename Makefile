@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist single-cell test soak test-data test-browser check check-results dist figures
+.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist single-cell test soak test-data test-browser check check-results dist figures docs notebooks
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -78,7 +78,7 @@ check: .venv/.installed-dev  ## check format, lint, types and import contracts
 	mypy
 	lint-imports
 
-# Whether dvc.lock and the picture of the README are of this checkout; no result is needed for it.
+# Whether dvc.lock and the pictures of docs/ are of this checkout; no result is needed for it.
 check-results: .venv/.installed-dev  ## check that the committed results are of this code
 	python .ci/check_results.py
 	python docs/figures.py --check
@@ -90,8 +90,17 @@ dist: .venv/.installed-dev  ## build wheel and sdist, and use the wheel
 	twine check --strict dist/*
 	.ci/use_wheel dist/*.whl
 
-figures: .venv/.installed-dev  ## draw the picture of the README
+# The report in Chromium: see test-browser.
+figures: .venv/.installed-dev  ## draw the pictures of the README and the gallery
 	python docs/figures.py
+
+# Broken links and what would be loaded from the network are errors.
+docs: .venv/.installed-dev  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 mkdocs build
+
+# They run in clones of the last commit, with its results; the waiting threads of a busy machine sleep.
+notebooks: .venv/.installed-dev  ## run the notebooks, and write them with outputs into docs/
+	OMP_WAIT_POLICY=passive python docs/notebooks.py
 
 # What the default graph needs; .installed-dev adds the tools for tests and the optional trackers.
 .venv/.installed: pyproject.toml pdm.local.lock .venv/bin/python

@@ -1,12 +1,15 @@
-"""Draw the README's picture from the last results: `make figures`.
+"""Draw the pictures of the README and the gallery from the last results: `make figures`.
 
-With `--check`, only see whether the picture shows the results of dvc.lock.
+With `--check`, only see whether the pictures show the results of dvc.lock.
 """
 
 import hashlib
 import io
 import json
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -16,30 +19,64 @@ from PIL.PngImagePlugin import PngInfo
 
 from jemtrack.evaluation.report.pictures import reliability
 
-FOLDER = Path("nodes/EvaluateX/calibration")
-PICTURE = Path(__file__).parent / "images" / "reliability.png"
+RESULTS = Path("nodes/EvaluateX")
+REPORT = Path("nodes/Report/report.html")
+IMAGES = Path(__file__).parent / "images"
 TRAINERS = ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2")
-_DIGEST = "md5 of nodes/EvaluateX/calibration"  # the key in the picture's file
-_DPI = 130
+# Of a picture: the folder of results that it shows.
+PICTURES = {
+    "reliability": "calibration",
+    "report": "tables",
+    "report_ood": "roc",
+}
+# Of a picture of the report: its sections, and its height in pixels.
+SECTIONS = {
+    "report": (("summary", "metrics"), 768),
+    "report_ood": (("ood-detection",), 908),
+}
+_DPI, _WIDTH = 130, 1000
+_DIGEST = "md5 of the results"  # the key in a picture's file
 
 
 def draw() -> None:
-    """Set the report's diagrams in a row, and write down which tables they show."""
-    tables = {name: pd.read_csv(FOLDER / f"{name}.csv") for name in TRAINERS}
-    diagrams = []
+    """Draw each picture, and write down in it which results it shows."""
+    IMAGES.mkdir(exist_ok=True)
+    tables = {name: pd.read_csv(RESULTS / "calibration" / f"{name}.csv") for name in TRAINERS}
+    pictures = {"reliability": diagrams(tables)}
+    pictures |= {name: of_report(*chosen) for name, chosen in SECTIONS.items()}
+    for name, picture in pictures.items():
+        notes = PngInfo()
+        notes.add_text(_DIGEST, folder_digest(RESULTS / PICTURES[name]))
+        path = IMAGES / f"{name}.png"
+        picture.quantize(256).save(path, optimize=True, pnginfo=notes)
+        print(path)
+
+
+def diagrams(tables: dict[str, pd.DataFrame]) -> Image.Image:
+    """Set the reliability diagrams of the models in a row."""
+    drawn = []
     for figure in reliability(tables):
         written = io.BytesIO()
         figure.savefig(written, dpi=_DPI)
-        diagrams.append(Image.open(written))
-    width, height = diagrams[0].size
-    picture = Image.new("RGB", (width * len(diagrams), height), "white")
-    for place, diagram in enumerate(diagrams):
+        drawn.append(Image.open(written))
+    width, height = drawn[0].size
+    picture = Image.new("RGB", (width * len(drawn), height), "white")
+    for place, diagram in enumerate(drawn):
         picture.paste(diagram, (place * width, 0))
-    notes = PngInfo()
-    notes.add_text(_DIGEST, folder_digest(FOLDER))
-    PICTURE.parent.mkdir(exist_ok=True)
-    picture.quantize(64).save(PICTURE, optimize=True, pnginfo=notes)
-    print(PICTURE)
+    return picture
+
+
+def of_report(sections: Iterable[str], height: int) -> Image.Image:
+    """Take a picture of sections of the report in Chromium."""
+    kept = "".join(f":not(#{section})" for section in sections)
+    style = f"<style>body > header, nav, section{kept} {{ display: none }}</style>"
+    with tempfile.TemporaryDirectory() as folder:
+        page, picture = Path(folder, "page.html"), Path(folder, "picture.png")
+        page.write_text(REPORT.read_text().replace("</head>", f"{style}</head>"))
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += [f"--window-size={_WIDTH},{height}", f"--screenshot={picture}", page.as_uri()]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        return Image.open(picture).convert("RGB")
 
 
 def folder_digest(folder: Path) -> str:
@@ -52,13 +89,17 @@ def folder_digest(folder: Path) -> str:
 
 
 def check() -> None:
-    """Exit with a message unless the picture shows the tables that dvc.lock lists."""
+    """Exit with a message unless the pictures show the results that dvc.lock lists."""
     outs = yaml.safe_load(Path("dvc.lock").read_text())["stages"]["EvaluateX"]["outs"]
-    (expected,) = (out["md5"] for out in outs if out["path"] == str(FOLDER))
-    with Image.open(PICTURE) as picture:
-        shown = picture.info.get(_DIGEST)
-    if shown != expected:
-        sys.exit(f"{PICTURE} shows other results than those of dvc.lock: type `make figures`")
+    expected = {out["path"]: out["md5"] for out in outs}
+    stale = []
+    for name, folder in PICTURES.items():
+        path = IMAGES / f"{name}.png"
+        with Image.open(path) as picture:
+            if picture.info.get(_DIGEST) != expected[str(RESULTS / folder)]:
+                stale.append(str(path))
+    if stale:
+        sys.exit(f"{', '.join(stale)}: not the results of dvc.lock: type `make figures`")
 
 
 if __name__ == "__main__":

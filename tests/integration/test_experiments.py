@@ -57,8 +57,8 @@ def test_an_experiment_changes_what_hangs_on_its_parameter_alone(reproduced: Pro
     assert slow[1:3] == ["MaxEntropyL1.params.lr=1e-05", "MaxEntropyL1"]
     assert slow[4] == nll
 
-    readme = (ROOT / "README.md").read_text().splitlines()
-    shortened = next(line for line in readme if line.startswith("dvc exp show --drop"))
+    page = (ROOT / "docs" / "experiments.md").read_text().splitlines()
+    shortened = next(line for line in page if line.startswith("dvc exp show --drop"))
     for command in ("dvc exp show --only-changed", shortened):
         shown = reproduced.run(*shlex.split(command), "--csv").splitlines()
         (header,) = (line.split(",") for line in shown if line.startswith("Experiment,"))

@@ -1,25 +1,31 @@
-"""The README, typed in as it stands."""
+"""The README, the tutorial and the guides, typed in as they stand."""
 
 import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import yaml
+from killing import killed, start, wait_for_steps
 from project import ROOT, STAGES, TRAINERS, Project
 
-README = (ROOT / "README.md").read_text()
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("tutorial", "experiments", "resume", "own_trainer", "data")),
+]
+TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]+) -->\n\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.S)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    """Give the README's code of a language, each block with the note that stands before it."""
-    found = [m.groupdict(default="") for m in BLOCK.finditer(README)]
+    """Give the pages' code of a language, each block with the note that stands before it."""
+    found = [m.groupdict(default="") for m in BLOCK.finditer(TEXT)]
     return [(m["note"], m["text"]) for m in found if m["language"] == language]
 
 
 def add_the_trainer(project: Project) -> None:
-    files = re.findall(r"`(src/jemtrack/\S+\.py)`:\n\n```python\n(.*?)```", README, re.S)
+    files = re.findall(r"`(src/jemtrack/\S+\.py)`:\n\n```python\n(.*?)```", TEXT, re.S)
     assert len(files) == 2
     for name, text in files:
         (project.path / name).write_text(text)
@@ -44,7 +50,7 @@ def make_images(project: Project) -> None:
 
 
 def follow(note: str, project: Project) -> None:
-    """Do what the README tells in words."""
+    """Do what the pages tell in words."""
     if edit := re.fullmatch(r"edit: (\S+) = (.*)", note):
         project.set(edit[1], yaml.safe_load(edit[2]))
         if edit[2] == "mine":
@@ -54,10 +60,18 @@ def follow(note: str, project: Project) -> None:
     elif note == "make mine.npz":
         make_images(project)
     else:
-        assert not note
+        assert note in {"", "interrupt"}
 
 
-def test_every_command_of_the_readme_runs(whole_project: Project):
+def press_ctrl_c(project: Project, command: str) -> None:
+    """Interrupt a command, and its stage, once some steps of the training are saved."""
+    with killed(start(project, *command.split())) as process:
+        wait_for_steps(project, 10, process)
+        os.killpg(process.pid, signal.SIGINT)
+        assert "is saved: `dvc repro`" in process.communicate()[0]
+
+
+def test_every_command_of_the_pages_runs(whole_project: Project):
     """In order, in one project; an environment that is there already stands in for a new one."""
     project = Project(whole_project.path, warm=False)
     # The environment belongs to the checkout: whatever its age, the copy is not to renew it.
@@ -72,6 +86,9 @@ def test_every_command_of_the_readme_runs(whole_project: Project):
         if text.strip() == "make test":
             continue  # it is running
         follow(note, project)
+        if note == "interrupt":
+            press_ctrl_c(project, text.strip())
+            continue
         for command in text.strip().splitlines():
             said[command] = said.get(command, "") + project.run("bash", "-c", command)
             if command == "make repro":
@@ -80,6 +97,8 @@ def test_every_command_of_the_readme_runs(whole_project: Project):
     assert all(f"Running stage '{stage}'" in said["make repro"] for stage in STAGES)
     assert "accuracy" in said["make repro"]
     assert "metrics/MaxEntropyL2.json" in said["dvc metrics diff"]
+    assert "resumable" in said["jemtrack scratch"]
+    assert "resumes at" in said["dvc repro"]
     assert "metrics/XEntropyAugmented.json" in said["dvc metrics diff HEAD lr3"]
     assert "Running stage 'MaxEntropyHuber'" in said["dvc repro"]
     evaluated = {path.stem for path in (project.path / "nodes/EvaluateX/metrics").iterdir()}

@@ -1,4 +1,4 @@
-"""Comments in params.yaml: what each parameter means, from the docstring of its class."""
+"""What each parameter means, from the docstring of its class: the comments in params.yaml."""
 
 import inspect
 import re
@@ -13,14 +13,19 @@ _SENTENCE_END, _CLAUSE_END = re.compile(r"\.(?: |$)"), re.compile(r"[;:] ")
 _LONGEST = 90  # letters; of a longer sentence the first clause is shown
 
 
-def field_comments(cls: type) -> dict[str, str]:
-    """Read what the `Attributes:` of a class and of its bases say of each field, in one line."""
+def field_docs(cls: type) -> dict[str, str]:
+    """Read what the `Attributes:` of a class and of its bases say of each field."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         section = _SECTION.search(inspect.cleandoc(base.__doc__ or ""))
         for names, text in _ENTRY.findall(section[1]) if section else ():
-            found |= dict.fromkeys(names.split(", "), _in_a_line(" ".join(text.split())))
+            found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return found
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """Shorten `field_docs` to a line each."""
+    return {name: _in_a_line(text) for name, text in field_docs(cls).items()}
 
 
 def _in_a_line(text: str) -> str:
