@@ -23,6 +23,7 @@ Commands = Any  # argparse has no public name for the class
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 1 for wrong input, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in `jemtrack.stages`
     here = Path.cwd()
     root = find_root(here)
     if source := find_source(here):

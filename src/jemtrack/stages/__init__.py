@@ -8,6 +8,10 @@ import time
 # A stage's code and parameters are read after this moment.
 STARTED = time.time()
 
+# Threads of PyTorch that wait sleep from now on. By default they spin, and where other programs use
+# the CPUs, too, a training with two threads is many times slower for it. OpenMP reads this once.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 if "DVC_STAGE" in os.environ:
     # Ctrl-C while a stage imports its libraries ends it without a traceback; see `Stage.run`.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
