@@ -116,7 +116,7 @@ def has_library(source: Path) -> bool:
 
 
 def search_source(source: Path) -> None:
-    """Let this process, and those that it starts, import the packages in a project's `source`.
+    """Let this process import the packages in a project's `source`.
 
     They come before installed ones: an editable install of a package of one's own leads to the
     checkout, even from a copy that DVC has made of the project. jemtrack itself never does so.

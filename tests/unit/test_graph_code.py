@@ -191,7 +191,7 @@ def test_the_graph_is_of_the_one_package_or_of_the_module_that_is_named():
     [
         ("workflow = 3", r"workflow must be a module of own, such as own\.workflow, got 3"),
         ('workflow = "torch.nn"', r"such as own\.workflow, got 'torch\.nn'"),
-        ('workflows = "own.main"', r"tool\.jemtrack\.workflows: did you mean workflow\?"),
+        ('workflows = "own.main"', r"tool\.jemtrack has no 'workflows'; did you mean workflow\?"),
     ],
 )
 def test_settings_of_another_form_are_refused(line, problem):

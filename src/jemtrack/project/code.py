@@ -111,7 +111,9 @@ def workflow_module(source: Path) -> str:
     settings = _settings(path, "tool", "jemtrack")
     for name in settings:
         if name not in _SETTINGS:
-            raise InputError(f"{path}: tool.jemtrack.{name}: {suggestion(name, _SETTINGS)}")
+            raise InputError(
+                f"{path}: tool.jemtrack has no {name!r}; {suggestion(name, _SETTINGS)}"
+            )
     if not (packages := own_packages(source)):
         raise InputError(f"{source} has no package: `jemtrack init` makes a project with one")
     chosen = settings.get("workflow")

@@ -53,7 +53,8 @@ class StagePlugin(DVCPlugin):  # type: ignore[misc]
         if has_library(source_folder()):
             # ZnTrack would read dvc.lock to record the inputs, and hang while DVC has it locked.
             stage["cmd"] += " --no-save-lockfile"
-        else:  # which searches the project's own src/, too
+        else:
+            # It does not record them either, and finds the project's own packages.
             stage["cmd"] = stage["cmd"].replace("zntrack run ", "jemtrack stage ", 1)
         meta = (self.node.nwd / "node-meta.json").as_posix()
         stage["metrics"] = [entry for entry in stage["metrics"] if _path(entry) != meta]
