@@ -180,6 +180,13 @@ def test_a_file_that_git_does_not_know_is_told_before_anything_runs():
     take_snapshot(restore_and_plan())
 
 
+def test_a_repository_without_a_commit_is_told():
+    git("update-ref", "-d", "HEAD")
+
+    with pytest.raises(InputError, match=r"has no commit, .*: `git commit` first$"):
+        take_snapshot(restore_and_plan())
+
+
 def test_a_second_run_is_refused():
     plan = restore_and_plan()
     with (

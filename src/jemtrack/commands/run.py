@@ -105,14 +105,14 @@ def _coordinate(plan: Plan, work: Work, executor_of: Callable[[str], Executor]) 
 
 def _finish(plan: Plan, work: Work, runs: Sequence[StageRun], targets: Sequence[str]) -> int:
     """Restore what is done, as `dvc repro` does; say what is missing; return the exit status."""
-    after = restore_and_plan(targets)
-    remove_recorded()
-    done = [run.stage for run in runs if run.state is State.DONE]
-    print(f"restored {_stages(after.n_restored)}, ran none in the project itself")
     for failed in (run for run in runs if run.state is State.FAILED):
         _say(_failure(failed))
     if not_run := [run.stage for run in runs if run.state is State.NOT_RUN]:
         _say(f"not run, because of what failed: {', '.join(not_run)}")
+    after = restore_and_plan(targets)
+    remove_recorded()
+    print(f"restored {_stages(after.n_restored)}, ran none in the project itself")
+    done = [run.stage for run in runs if run.state is State.DONE]
     if stale := [stage for stage in done if stage in after.stages]:
         edited = ", ".join(edited_since(plan, work.snapshot)) or "an input"
         _say(

@@ -178,18 +178,18 @@ def _job_executor(
     from distributed import Client
 
     encrypted = {"security": True, "protocol": "tls://", "shared_temp_directory": str(folder)}
+    defaults = {"dashboard_address": None}  # it would need another package
     resources = ",".join(f"{name}={count}" for name, count in _STAGE.items())
     ours = {
         "job_script_prologue": [*cluster.setup, *options.get("job_script_prologue", ())],
         "worker_extra_args": ["--resources", resources, *options.get("worker_extra_args", ())],
         "processes": 1,
         "log_directory": str(job_logs(folder)),
-        "dashboard_address": None,
         **(encrypted if cluster.tls else {}),
     }
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES}),
-        getattr(dask_jobqueue, _JOBS[cluster.type])(**{**ours, **options}) as queue,
+        getattr(dask_jobqueue, _JOBS[cluster.type])(**{**defaults, **options, **ours}) as queue,
         Client(queue) as client,
     ):
         queue.adapt(minimum_jobs=0, maximum_jobs=jobs)

@@ -34,7 +34,9 @@ def take_snapshot(plan: Plan) -> str:
             f"{', '.join(unknown[:3])}{more}: stages need it, and no worker would have it, because "
             f"git does not know it: `git add {names}`"
         )
-    snapshot = _git(root, "rev-parse", "--verify", "HEAD")
+    snapshot = _git(root, "rev-parse", "--quiet", "--verify", "HEAD", may_fail=True)
+    if not snapshot:
+        raise InputError(f"{root} has no commit, which clones are made from: `git commit` first")
     if _git(root, "status", "--porcelain", "--untracked-files=no"):
         snapshot = _git(root, "stash", "create") or snapshot
     # Without a reference to it, git would remove the commit one day, while a worker is at it.
@@ -79,8 +81,8 @@ def _check_out(clone: Path, snapshot: str) -> None:
     _git(clone, "clean", "--quiet", "--force", "-d")
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    """Run git in `folder`; return what it prints.
+def _git(folder: Path, *arguments: str, may_fail: bool = False) -> str:
+    """Run git in `folder`; return what it prints; "" if it `may_fail` and does.
 
     Raises:
         InputError: with what git says, if it fails.
@@ -95,7 +97,7 @@ def _git(folder: Path, *arguments: str) -> str:
         text=True,
         check=False,
     )
-    if done.returncode:
+    if done.returncode and not may_fail:
         said = done.stderr.strip() or f"exit status {done.returncode}"
         raise InputError(f"`git {arguments[0]}` in {folder}: {said}")
     return done.stdout.strip()

@@ -1,8 +1,8 @@
 """Run one stage in a worker's clone, in a process that ends when its worker does.
 
-It leads a session of its own, and the worker holds the other end of its standard input. When that
-closes, because the worker has died or wants the stage to end, all of the session are asked to end:
-a training saves a checkpoint after its batch.
+It leads a session of its own. The worker, which asks for the stage in a line of JSON, holds the
+other end of its standard input. When that closes, because the worker has died or wants the stage
+to end, all of the session are asked to end: a training saves a checkpoint after its batch.
 """
 
 import contextlib
@@ -23,16 +23,22 @@ _END_SECONDS = 30.0  # for a batch and its checkpoint; what has not ended by the
 
 
 def main() -> int:
-    """Get the data, then reproduce the stage that the argument names; return the exit status."""
+    """Get the data, then reproduce the stage that the worker asks for; return the exit status."""
     # A handler, because processes inherit that a signal is ignored.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
-    threading.Thread(target=_end_with_worker, args=[_take_stdin()], daemon=True).start()
+    worker = _take_stdin()
+    request = b""
+    while not request.endswith(b"\n"):
+        if not (more := os.read(worker, 2**16)):
+            return ENDED
+        request += more
+    threading.Thread(target=_end_with_worker, args=[worker], daemon=True).start()
     # Imported here: it takes half a second, in which the worker may die.
     from dvc.config import Config
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    work = json.loads(sys.argv[1])
+    work = json.loads(request)
     try:
         with Config(Path(Repo.find_root(), Repo.DVC_DIR)).edit("local") as settings:
             settings.update(work["config"])

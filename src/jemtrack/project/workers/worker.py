@@ -97,20 +97,24 @@ def run_stage(work: Work, stage: str) -> Outcome:
 
 
 def _run_process(work: Work, stage: str, clone: Path, log: Any, lock: int) -> int:
-    request = {"stage": stage, "sources": work.sources, "config": work.config}
     process = subprocess.Popen(
-        [sys.executable, "-m", "jemtrack.project.workers.stage_process", json.dumps(request)],
+        [sys.executable, "-m", "jemtrack.project.workers.stage_process"],
         cwd=clone / work.folder,
         env=_environment(work, clone),
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
+        bufsize=0,
         start_new_session=True,
         pass_fds=[lock],  # nobody else takes the clone before the process has ended
     )
     assert process.stdin
     life = _Life(work.running)
+    # Not among the arguments, which all users of the machine can see: it may have passwords.
+    request = {"stage": stage, "sources": work.sources, "config": work.config}
     try:
+        with contextlib.suppress(BrokenPipeError):  # killed already, as `poll` will tell
+            process.stdin.write(json.dumps(request).encode() + b"\n")
         while (status := process.poll()) is None:
             if not life.goes_on():
                 process.stdin.close()
