@@ -25,14 +25,14 @@ def test_it_writes_a_bundle_that_answers_and_its_figures(trainer):
     folder = ran(trainer, Deploy(data=trainer.data, model=trainer.model, params=params))
 
     assert all(line.endswith("to the bit") for line in self_test(folder / "bundle"))
-    metrics = json.loads((folder / "metrics.json").read_text())
     description = Model(folder / "bundle").description
     assert description["name"] == "MaxEntropyL2"
-    for file, figures in metrics.items():
-        about = description["models"][file]
-        assert figures == {**about["figures"], "largest_difference": about["differences"]}
-        assert "auroc" not in figures  # there are no outliers
-    assert [*metrics] == ["model.onnx", "model.int8.onnx"]
+    assert [*description["models"]] == ["model.onnx", "model.int8.onnx"]
+    for file, about in description["models"].items():
+        found = json.loads((folder / "metrics" / f"{file}.json").read_text())
+        assert found.pop("largest_difference") == about["differences"]["probabilities"]
+        assert found == about["figures"]
+        assert "auroc" not in found  # there are no outliers
 
 
 def test_too_few_validation_images_end_it_in_one_line(trainer):

@@ -11,11 +11,13 @@ import pytest
 import torch
 from deployed import make, material, some_data
 
+import jemtrack
 from jemtrack.commands.main import main
 from jemtrack.deploy.bundle import INT8, Exported, write_bundle
 from jemtrack.deploy.comparison import compare_formats
 from jemtrack.deploy.formats import Source
 from jemtrack.deploy.predict import MODEL, Model, read_description
+from jemtrack.errors import InputError
 
 TESTS = Path(__file__).parents[1]
 
@@ -75,3 +77,22 @@ def test_the_command_writes_and_prints_what_was_asked_for(tmp_path, capsys, monk
     assert "tensorrt is not available here, because" in capsys.readouterr().out
     assert main([*command, "other"]) == 1
     assert "--formats must be of onnx, int8, openvino" in capsys.readouterr().err
+
+
+def test_a_model_is_exported_converted_profiled_and_asked_from_python(tmp_path):
+    """The seed's pipeline, on a path, as the docs have it."""
+    given = material(tmp_path)
+    given.data.save(tmp_path / "images.safetensors")
+    exporter = jemtrack.ModelExporter(given.path, tmp_path / "images.safetensors")
+
+    path = exporter.export(tmp_path / "exported", format="onnx")
+    assert path == tmp_path / "exported" / MODEL
+    converted = jemtrack.FormatConverter(path).convert(target_format="openvino", precision="fp32")
+    assert converted == tmp_path / "openvino.fp32.xml"
+    with pytest.raises(InputError, match="tensorrt is not available here, because"):
+        exporter.export(tmp_path / "exported", format="tensorrt", precision="fp16")
+    metrics = jemtrack.PerformanceProfiler(path.parent).profile([1, 8], num_iterations=20)
+    assert (metrics["per_second"] > 0).all()
+    images = given.data.test.images_NCHW.numpy()
+    answers = jemtrack.Predictor(path.parent).predict(images)
+    np.testing.assert_array_equal(answers["refused"], Model(path.parent)(images)["refused"])

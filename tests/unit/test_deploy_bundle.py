@@ -146,6 +146,7 @@ def test_an_int8_model_out_of_its_tolerance_is_refused_and_said_so(made, deploye
     assert [*models] == [MODEL]
     assert refused.startswith(f"Trained: {INT8} is refused: its nll must differ by at most 0, got")
 
+    (tmp_path / INT8).write_bytes(b"of an earlier bundle")
     write_bundle(made, given, tmp_path)
     assert not (tmp_path / INT8).exists()
     assert refused in (tmp_path / "card.md").read_text()

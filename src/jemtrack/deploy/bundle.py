@@ -122,7 +122,15 @@ class Exported:
 
 @dataclass(frozen=True)
 class Finished:
-    """A graph with its own temperature and threshold, and what was measured of it."""
+    """A graph with its own temperature and threshold, and what was measured of it.
+
+    Attributes:
+        content: the bytes of the ONNX file.
+        temperature: which fits the validation images best.
+        threshold: of log p~(x).
+        differences: the largest ones to PyTorch, by output.
+        figures: on the test images and outliers; see `figures`.
+    """
 
     content: bytes
     temperature: float
@@ -192,7 +200,7 @@ def finished_models(made: Exported, material: Material) -> tuple[dict[str, Finis
 
 
 def write_bundle(made: Exported, material: Material, folder: Path) -> dict[str, Any]:
-    """Write the bundle into `folder`, which is made; return its description.
+    """Write the bundle into `folder`, in the place of an earlier one; return its description.
 
     The same inputs give the same bytes.
 
@@ -209,6 +217,7 @@ def write_bundle(made: Exported, material: Material, folder: Path) -> dict[str, 
     description["sha256"] = predict.digest_of(description)
     files[predict.DESCRIPTION] = (json.dumps(description, indent=1) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / INT8).unlink(missing_ok=True)  # of an earlier bundle, if this one has none
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return description

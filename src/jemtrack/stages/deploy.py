@@ -1,6 +1,5 @@
 """The stage Deploy."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from jemtrack.data.images import DataSplits, load_outliers
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.errors import InputError
+from jemtrack.evaluation.models.results import write_metrics
 from jemtrack.project.results import ResultTracking
 from jemtrack.shared.progress import say
 from jemtrack.stages.stage import Stage
@@ -25,7 +25,8 @@ class Deploy(Stage):
         tables: those of EvaluateX, whose figures the model card shows.
         params: what the bundle promises.
         bundle: the models, their description and card, and `predict.py`, which runs them.
-        metrics: by file, its figures on the test images and its differences to PyTorch.
+        metrics: a small file for each model of the bundle, with its figures on the test images and
+            the largest difference of a probability to PyTorch.
     """
 
     data: Path = zntrack.deps_path()
@@ -34,7 +35,7 @@ class Deploy(Stage):
     tables: list[Path] = zntrack.deps_path(default_factory=list)
     params: DeployArgs = zntrack.deps(default_factory=DeployArgs)
     bundle: Path = zntrack.outs_path(zntrack.nwd / "bundle", metadata={"artifact": "model"})
-    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics.json", cache=False)
+    metrics: Path = zntrack.metrics_path(zntrack.nwd / "metrics", cache=False)
 
     def compute(self) -> None:
         """Export the model, fit and check the exports, and write the bundle."""
@@ -59,8 +60,9 @@ class Deploy(Stage):
         if description["refused"]:
             print(description["refused"], file=sys.stderr)
         metrics = {
-            file: {**about["figures"], "largest_difference": about["differences"]}
+            file: {**about["figures"], "largest_difference": about["differences"]["probabilities"]}
             for file, about in description["models"].items()
         }
-        self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
-        tracking.send({"params": self.params}, metrics, [self.metrics])
+        write_metrics(metrics, self.metrics)
+        card = self.bundle / "card.md"
+        tracking.send({"params": self.params}, metrics, [card])
