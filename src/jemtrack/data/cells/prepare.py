@@ -134,7 +134,9 @@ def prepare_cells(raw: AnnData, args: CellArgs, file: str) -> Prepared:
     for column in (BATCH, LABEL, SPLIT):
         obs[column] = pd.Categorical(obs[column])
     cells = AnnData(counts_NG[:, chosen_G], obs=obs, var=genes[chosen_G].drop(columns="chosen"))
-    cells.obsm.update({name: np.asarray(raw.obsm[name])[kept_N] for name in raw.obsm})
+    for name, embedding in raw.obsm.items():
+        if isinstance(embedding, np.ndarray):
+            cells.obsm[name] = embedding[kept_N]
     cells.uns[NOTES] = {"dataset": args.dataset, "seed": args.seed}
     facts: dict[str, Any] = {
         "cells_read": len(kept_N),

@@ -23,6 +23,8 @@ _LARGEST = 2**31 - 1
 def counts_of(data: AnnData, layer: str | None, file: str) -> sparse.csr_matrix:
     """Return the raw counts of the cells `data`, (N, G) in sparse rows of int32.
 
+    Zeros that are stored may be removed from `data`, too: there is no second copy of it.
+
     Raises:
         InputError: if the values are not counts, or names of cells or genes occur twice.
     """
@@ -54,7 +56,9 @@ def _check_counts(counts_NG: sparse.csr_matrix, data: AnnData, column: str, file
     if not np.issubdtype(values_M.dtype, np.number) or np.iscomplexobj(values_M):
         raise InputError(f"{file}: {column} must hold numbers, got {values_M.dtype}")
     with np.errstate(invalid="ignore"):
-        is_count_M = (values_M >= 0) & (values_M <= _LARGEST) & (values_M == np.floor(values_M))
+        is_count_M = (values_M >= 0) & (values_M <= _LARGEST)
+        if not np.issubdtype(values_M.dtype, np.integer):
+            is_count_M &= values_M == np.floor(values_M)
     if is_count_M.all():
         return
     first = int(np.argmin(is_count_M))

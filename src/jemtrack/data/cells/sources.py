@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,7 @@ def fetch_cells(name: str, data_root: Path, given: Path | None = None) -> list[P
     Raises:
         InputError: if a file is not found, is broken, or does not have its checksum.
     """
+    importlib.import_module("anndata")  # if it is missing, say so before a download
     if given is not None and not given.exists():
         raise InputError(f"{given}: there is no such file or folder to take {name} from")
     if name in CELL_SOURCES:
