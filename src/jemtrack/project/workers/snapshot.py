@@ -15,7 +15,11 @@ _SETTINGS = {
     "user.name": "jemtrack",
     "user.email": "jemtrack@localhost",
 }
-_GIT = ("git", *(part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")))
+_GIT = (
+    "git",
+    "--literal-pathspecs",
+    *(part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")),
+)
 
 
 def take_snapshot(plan: Plan) -> str:
