@@ -7,6 +7,7 @@ from deployed import material, some_data
 from torch import nn
 
 import jemtrack
+from jemtrack.commands.main import main
 from jemtrack.deploy import formats
 from jemtrack.deploy.bundle import Exported
 from jemtrack.deploy.comparison import compare_formats
@@ -117,3 +118,18 @@ def test_optimising_for_inference_keeps_the_outputs():
     for size in (1, 5, 64):
         batch = torch.randn(size, 1, 8, 8)
         torch.testing.assert_close(optimized(batch), module(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_a_command_that_cannot_be_followed_says_why(deployed_once, tmp_path, capsys):
+    some_data().save(tmp_path / "images.safetensors")
+    model = str(deployed_once / "Trained" / "model.safetensors")
+    for arguments, message in [
+        ([model, "--formats", "other"], "--formats must be of onnx, int8, openvino"),
+        ([model, "--data", "absent", "--out", str(tmp_path)], "absent"),
+        (
+            [model, "--data", str(tmp_path / "images.safetensors"), "--threads", "0"],
+            "deploy.threads must be >= 1, got 0",
+        ),
+    ]:
+        assert main(["deploy", *arguments]) == 1
+        assert capsys.readouterr().err.startswith(f"jemtrack: {message}")

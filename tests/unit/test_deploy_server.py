@@ -116,7 +116,8 @@ def test_another_threshold_can_be_asked_for(client, bundle):
     assert answer["threshold"] == 1e9
     assert all(each["refused"] for each in answer["predictions"])
     assert post(client, IMAGES.tobytes(), RAW).json()["threshold"] == Model(bundle).threshold
-    assert post(client, IMAGES.tobytes(), RAW, threshold="much").status_code == 422
+    for wrong in ("much", "inf", "nan"):
+        assert post(client, IMAGES.tobytes(), RAW, threshold=wrong).status_code == 422
 
 
 def test_it_tells_its_health_its_model_and_its_interface(client, bundle):

@@ -1,7 +1,6 @@
 """Export a model into a bundle and other formats, and print them in one table."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -15,6 +14,7 @@ from jemtrack.deploy.bundle import Exported, Material, write_bundle
 from jemtrack.deploy.comparison import Row, compare_formats
 from jemtrack.deploy.formats import FORMATS, Source
 from jemtrack.errors import InputError
+from jemtrack.parameters import build
 from jemtrack.shared.hardware import cpu_threads
 from jemtrack.shared.progress import say
 
@@ -35,13 +35,16 @@ def deploy(
 
     Returns:
         1 if a format was refused, or one that was named is not available; else 0.
+
+    Raises:
+        InputError: if the model, the images or an argument cannot be used.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise InputError(f"--formats must be of {', '.join(FORMATS)}, got {', '.join(unknown)}")
     others: dict[str, Tensor] = {}
     if outliers or OUTLIERS.exists():
         others = load_outliers(outliers or OUTLIERS)
-    args = replace(DeployArgs(), threads=threads)
+    args = build(DeployArgs, {"threads": threads}, "deploy")
     material = Material(model, DataSplits.load(data or DATA), others, args)
     with cpu_threads(threads):
         say(f"Exporting {model}")

@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import UploadFile
@@ -135,6 +135,7 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
 
 
 router = APIRouter()
+Threshold = Annotated[float | None, Query(allow_inf_nan=False)]
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "array", "items": _BINARY["schema"]}
 _FORM = {"schema": {"type": "object", "properties": {"images": _FILES}}}
@@ -144,7 +145,7 @@ _FORM = {"schema": {"type": "object", "properties": {"images": _FILES}}}
     "/predict",
     openapi_extra={"requestBody": {"content": {**dict.fromkeys(KINDS, _BINARY), MULTIPART: _FORM}}},
 )
-async def predict(request: Request, threshold: float | None = None) -> JSONResponse:
+async def predict(request: Request, threshold: Threshold = None) -> JSONResponse:
     """Answer for one image or several: a PNG, an npy, raw pixels, or a form with several files.
 
     `threshold` of log p~(x) takes the place of the model's.
