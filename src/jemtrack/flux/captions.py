@@ -11,8 +11,7 @@ from torch import Tensor
 
 from jemtrack.flux.networks.shape import MAX_TOKENS, PAD, UNKNOWN
 
-# `{}` is the name of the class. The words of the last two occur in the others as well, but their
-# order does not: they are for tests of what was learned.
+# `{}` is the name of the class.
 TEMPLATES = (
     "{}",
     "an image of {}",
@@ -21,6 +20,7 @@ TEMPLATES = (
     "this is {}",
     "this picture is {}",
 )
+# For tests of what was learned: words that a training has seen, in an order that it has not.
 HELD_OUT_TEMPLATES = ("this is a small picture of {}", "an image, small: {}")
 
 _WORD = re.compile(r"\w+")

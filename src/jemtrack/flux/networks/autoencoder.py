@@ -136,9 +136,9 @@ class Expander(nn.Module):
         modulated = self.has_spade if spade is None else spade
         map_BCHW = z_BCHW if modulated else None
         h_BCHW = self.first(self.stem(z_BCHW), map_BCHW)
+        h_BCHW = self.blocks[0](h_BCHW, map_BCHW)
         # From the latent's size to half the image's, which the last layer shuffles out.
         sizes = [*reversed(self.levels[1:-1])]
-        h_BCHW = self.blocks[0](h_BCHW, map_BCHW)
         for block, step, size in zip(self.blocks[1:], self.convs, sizes, strict=True):
             enlarged_BCHW = functional.interpolate(h_BCHW, size=size, mode="nearest")
             h_BCHW = block(step(enlarged_BCHW), map_BCHW)

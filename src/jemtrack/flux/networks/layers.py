@@ -35,7 +35,7 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a skip; `norm1` and `norm2` are asked for by their channels."""
+    """Two convolutions beside a skip, each after a norm; a condition may modulate the second."""
 
     def __init__(self, n_in: int, n_out: int, n_condition: int = 0) -> None:
         super().__init__()
