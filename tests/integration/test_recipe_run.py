@@ -239,6 +239,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_trained(capsys):
     assert "training.callbacks[0].metric: must be a metric of an epoch, got 'valid_nll'" in said
     assert said.endswith("; data.n_valid is 0")
 
+    steps = {"steps": [{"name": "a", "n_epochs": 1}]}
+    save({"model": {"family": "invae"}, "training": {"pipeline": steps}})
+    assert refused(capsys).startswith("mine.yaml: invae cannot be trained: its data are cells")
     assert not Path("runs").exists()
 
 

@@ -47,7 +47,7 @@ def train(path: Path, out: Path | None = None) -> Path:
         KeyboardInterrupt: when a signal asked for the end.
     """
     out = out or RUNS / path.stem
-    file = load_recipe(path)
+    file = _sound_file(path)
     data = _prepared(file)
     _check_data(file, data)
     _make_folder(out)
@@ -55,6 +55,13 @@ def train(path: Path, out: Path | None = None) -> Path:
     with _explained(path, out, inputs.folder):
         launch(file.training, _train, PickleByFactory((file, data), _with_data, path), out, inputs)
     return out
+
+
+def _sound_file(path: Path) -> RecipeFile:
+    file = load_recipe(path)
+    if file.family.note:
+        raise InputError(f"{path}: {file.family.name} cannot be trained: {file.family.note}")
+    return file
 
 
 def _prepared(file: RecipeFile) -> DataSplits:
@@ -121,7 +128,7 @@ def _chosen(file: RecipeFile) -> dict[str, object]:
 
 
 def _with_data(path: Path) -> tuple[RecipeFile, DataSplits]:
-    file = load_recipe(path)
+    file = _sound_file(path)
     return file, _prepared(file)
 
 

@@ -34,7 +34,7 @@ def summary(file: RecipeFile) -> Iterator[str]:
         yield f"Step {number}: {step.name} ({_plural(step.n_epochs, 'epoch')})"
         yield from (f"  {name}: {text}" for name, text in _step_lines(step) if text)
     unused = "training.workers has no effect: images are in memory"
-    notes = [*file.family.notes(recipe, file.model)]
+    notes = [*filter(None, [file.family.note]), *file.family.notes(recipe, file.model)]
     notes += [unused] if file.training.workers is not None else []
     yield from [""] if notes else []
     yield from (f"Note: {note}" for note in notes)

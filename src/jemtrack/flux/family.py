@@ -25,6 +25,7 @@ class FluxFamily:
     """Latent flow models; see `jemtrack.train.run.Family`."""
 
     name: str = "flux"
+    note: str = ""
     step: type[Step] = FluxStep
     shape: type = FluxShape
     settings: type = FluxSettings

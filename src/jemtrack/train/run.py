@@ -132,6 +132,7 @@ class Family(Protocol):
     """
 
     name: str  # how a file calls it
+    note: str  # why recipe files of it cannot be trained; empty if they can
     step: type[Step]  # the form of its steps
     shape: type  # the parameters class of the section `model`
     settings: type  # that of the section `training`, the recipe left out

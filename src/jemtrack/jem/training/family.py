@@ -36,6 +36,7 @@ class JemFamily:
     """Joint energy-based models; see `jemtrack.train.run.Family`."""
 
     name: str = "jem"
+    note: str = ""
     step: type[Step] = JemStep
     shape: type = NetworkShape
     settings: type = JemSettings
