@@ -164,6 +164,7 @@ def test_components_are_chosen_by_a_word_and_wrapped_between_words(capsys, monke
 def test_each_command_has_a_description_and_examples(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     names = "data graph check show compare exps notebook validate train components scratch replay"
+    names += " sample"
     for command in [*([name] for name in [*names.split(), "bench"]), ["scratch", "prune"]]:
         with pytest.raises(SystemExit):
             main([*command, "--help"])

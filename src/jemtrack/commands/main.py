@@ -336,7 +336,7 @@ def _add_recipes(commands: Commands) -> None:
         "draw images by captions",
         "Draw images by captions, of a model of the family flux, and write them as a grid with a "
         "row for each caption.",
-        'jemtrack sample --model runs/flux/model.safetensors --caption "an ankle boot" --n 16',
+        'jemtrack sample --model model.safetensors --caption "an ankle boot" --n 4',
     )
     sample.add_argument(
         "--model", type=_path, required=True, metavar="FILE", help="the model's file"
