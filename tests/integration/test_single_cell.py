@@ -1,6 +1,7 @@
 """The graph of single cells: real commands, a training that is killed, and what makes it stale."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def test_the_graph_runs_and_reruns_what_a_parameter_changes(cells: Project, tmp_
     embedded = anndata.read_h5ad(cells.path / "nodes/EvaluateCells/embedded.h5ad")
     found = mapped[embedded.obs_names].obsm["X_inVAE"]
     np.testing.assert_allclose(found, embedded.obsm["X_inVAE"], rtol=1e-4, atol=1e-5)
+    # A supplied file and a supplied model serve as those of the graph do (S7).
+    for supplied in ("nodes/PrepareCells/cells.h5ad", MODEL):
+        shutil.copy(cells.path / supplied, cells.path / Path(supplied).name)
+    own = "from pathlib import Path; from jemtrack.stages.evaluate_cells import *; p = CellEvalArgs"
+    params = "p(projection='pca', iwae_samples=3, threads=1)"
+    node = f"EvaluateCells(name='Own', data=Path('cells.h5ad'), model=Path('{Path(MODEL).name}'),"
+    cells.run("python", "-c", f"{own}; {node} params={params}).write_graph()")
+    assert cells.repro("Own") == ["Own"]
+    scores = [cells.path / "nodes" / name / "scores.csv" for name in ("Own", "EvaluateCells")]
+    assert scores[0].read_text() == scores[1].read_text()
 
 
 def test_a_killed_training_ends_with_the_same_bytes(cells: Project):

@@ -13,7 +13,8 @@ from jemtrack.parameters import build, parameter_names
 from jemtrack.recipe.check import checked_recipe, step_names
 from jemtrack.recipe.read import DataSettings
 from jemtrack.shared.components import CALLBACK, load_components
-from jemtrack.stages.train_args import TrainArgs, trainer_recipe
+from jemtrack.stages.train_args import TrainArgs
+from jemtrack.stages.training_args import trainer_recipe
 from jemtrack.train.optimizers import OPTIMIZERS, SCHEDULERS
 from jemtrack.train.recipe import Divergence, Transition
 
