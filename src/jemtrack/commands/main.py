@@ -195,9 +195,10 @@ def _add_graph(commands: Commands) -> None:
     graph.add_argument(
         "--workflow",
         choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell"),
-        help="write another graph into workflows/: the four trainers on this data set, or the "
-        "default graph over several seeds, or over the folds of a cross-validation; or inVAE on "
-        "single cells",
+        metavar="NAME",
+        help="write another graph into workflows/: the four trainers on fashion-mnist or mnist, "
+        "or the default graph over several seeds, or over the folds of a cross-validation; or "
+        "inVAE on single cells: single-cell",
     )
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(
