@@ -23,6 +23,7 @@ SMALL = {
     "TrainInVAE.params.hidden": 16,
     "TrainInVAE.params.n_epochs": 2,
     "TrainInVAE.params.threads": 1,
+    "EvaluateCells.params.compare": ["X_true"],
     "EvaluateCells.params.projection": "pca",
     "EvaluateCells.params.iwae_samples": 3,
     "EvaluateCells.params.threads": 1,
@@ -51,7 +52,12 @@ def test_the_graph_runs_and_reruns_what_a_parameter_changes(cells: Project, tmp_
     assert cells.repro() == []
 
     metrics = json.loads((cells.path / "nodes/EvaluateCells/metrics.json").read_text())
-    assert {"X_inVAE", "X_pca", "nll", "nll_given_label"} <= {*metrics["held_out"]}
+    assert {"X_inVAE", "X_pca", "X_true", "nll", "nll_given_label"} == {*metrics["held_out"]} - {
+        "elbo",
+        "elbo_given_label",
+    }
+    # The state that the cells were drawn by has no batch effect.
+    assert metrics["all"]["X_true"]["ilisi"] > metrics["all"]["X_pca"]["ilisi"]
     assert metrics["held_out"]["nll"] < -metrics["held_out"]["elbo"]
     embedded = anndata.read_h5ad(cells.path / "nodes/EvaluateCells/embedded.h5ad")
     assert embedded.obsm["X_inVAE"].shape == (embedded.n_obs, 30)
@@ -75,7 +81,7 @@ def test_the_graph_runs_and_reruns_what_a_parameter_changes(cells: Project, tmp_
     for supplied in ("nodes/PrepareCells/cells.h5ad", MODEL):
         shutil.copy(cells.path / supplied, cells.path / Path(supplied).name)
     own = "from pathlib import Path; from jemtrack.stages.evaluate_cells import *; p = CellEvalArgs"
-    params = "p(projection='pca', iwae_samples=3, threads=1)"
+    params = "p(compare=('X_true',), projection='pca', iwae_samples=3, threads=1)"
     node = f"EvaluateCells(name='Own', data=Path('cells.h5ad'), model=Path('{Path(MODEL).name}'),"
     cells.run("python", "-c", f"{own}; {node} params={params}).write_graph()")
     assert cells.repro("Own") == ["Own"]

@@ -111,7 +111,14 @@ class EvaluateCells(Stage):
                     f"{suggestion(name, prepared.obsm)}"
                 )
         train_N = (prepared.obs[SPLIT] == TRAIN).to_numpy()
-        own = {name: np.asarray(prepared.obsm[name]) for name in self.params.compare}
+        own = {name: np.asarray(prepared.obsm[name], dtype=float) for name in self.params.compare}
+        for name, embedding in own.items():
+            if not np.isfinite(embedding).all():
+                row = int(np.argmin(np.isfinite(embedding).all(axis=1)))
+                raise InputError(
+                    f"{self.data}: obsm[{name!r}] must hold finite numbers; that of cell "
+                    f"{prepared.obs_names[row]} are not: leave it out of params.compare"
+                )
         return {PCA: principal_components(cells, train_N, self.params.n_components), **own}
 
     def _measured(

@@ -138,17 +138,22 @@ def prepare_cells(raw: AnnData, args: CellArgs, file: str) -> Prepared:
         if isinstance(embedding, np.ndarray):
             cells.obsm[name] = embedding[kept_N]
     cells.uns[NOTES] = {"dataset": args.dataset, "seed": args.seed}
-    facts: dict[str, Any] = {
-        "cells_read": len(kept_N),
+    facts = _facts(passed, cells, genes)
+    return Prepared(cells, genes, quality, facts, [*_warnings(cells, args)])
+
+
+def _facts(passed: dict[str, np.ndarray], cells: AnnData, genes: pd.DataFrame) -> dict[str, Any]:
+    """Count the cells and genes that each step left."""
+    return {
+        "cells_read": len(passed["empty"]),
         "left_out": {name: int((~each).sum()) for name, each in passed.items()},
-        "cells": {part: int((obs[SPLIT] == part).sum()) for part in PARTS},
+        "cells": {part: int((cells.obs[SPLIT] == part).sum()) for part in PARTS},
         "genes": {
-            "read": raw.n_vars,
+            "read": len(genes),
             "expressed": int(genes["expressed"].sum()),
-            "chosen": int(chosen_G.sum()),
+            "chosen": int(genes["chosen"].sum()),
         },
     }
-    return Prepared(cells, genes, quality, facts, [*_warnings(cells, args)])
 
 
 def _labels(raw: AnnData, args: CellArgs, file: str) -> Any:
