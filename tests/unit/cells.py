@@ -18,7 +18,15 @@ from jemtrack.train.run import Training
 ARGS = CellArgs(
     dataset="synthetic", min_genes=5, min_cells=3, n_top_genes=40, hvg_by_batch=False, span=1.0
 )
-SMALL = {"hidden": 8, "z_i_dim": 3, "z_s_dim": 2, "n_epochs": 2, "batch_size": 32, "threads": 1}
+SMALL = {
+    "hidden": 8,
+    "z_i_dim": 3,
+    "z_s_dim": 2,
+    "n_epochs": 2,
+    "batch_size": 32,
+    "valid_samples": 1,
+    "threads": 1,
+}
 
 
 def raw_cells(**options):
