@@ -164,7 +164,7 @@ def test_a_module_that_fails_is_named_with_what_it_raised(written, tmp_path, mon
     assert "'broken_loops.Loop' cannot be imported: ZeroDivisionError" in str(problem)
 
 
-def test_what_only_building_shows_has_its_line_too(written):
+def test_problems_of_own_components_have_their_lines(written):
     text = """\
 pipeline: {type: countdown, n_epochs: 1}
 callbacks:
@@ -177,7 +177,6 @@ trackers:
         load_pipeline(path)
 
     assert str(caught.value).splitlines() == [
-        f"{path}:3: callbacks[0]: test_pipelines.Below.limit is missing: "
-        "the training loss to stop at",
+        f"{path}:3: callbacks[0].limit: is missing: the training loss to stop at",
         f"{path}:5: trackers[0]: test_pipelines.Told.colour is not an option of it; it has none",
     ]
