@@ -178,5 +178,5 @@ trackers:
 
     assert str(caught.value).splitlines() == [
         f"{path}:3: callbacks[0].limit: is missing: the training loss to stop at",
-        f"{path}:5: trackers[0]: test_pipelines.Told.colour is not an option of it; it has none",
+        f"{path}:5: trackers[0].colour: is not an option of it; it has none",
     ]

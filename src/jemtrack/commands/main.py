@@ -419,7 +419,7 @@ def _add_deployment(commands: Commands) -> None:
         "misses its tolerance is refused. In the graph, the stage Deploy writes the bundle: "
         "`jemtrack graph --deploy`.",
         "jemtrack deploy nodes/MaxEntropyL2/model.safetensors\n"
-        "jemtrack deploy nodes/MaxEntropyL2/model.safetensors --formats onnx int8 openvino",
+        "jemtrack deploy nodes/MaxEntropyL2/model.safetensors --formats onnx int8",
     )
     deploy.add_argument("model", type=_path, metavar="MODEL", help="a model.safetensors")
     deploy.add_argument(
