@@ -102,18 +102,18 @@ def test_all_faults_of_params_yaml_stop_the_first_stage(whole_project: Project):
         "MaxEntropyL1.params is missing: `jemtrack graph` writes it",
         "EvaluateX.operation must hold names and values, got null",
         "PrepareData.params.seed must be < 4294967296, got 4294967296",
+        "XEntropyAugmented.params.experiment must be text, got 7; put it into quotes",
+        "XEntropyAugmented.params.lr must be a number, got '0.1'; leave out the quotes",
         "XEntropyAugmented.params.batch_size must be a whole number, got 2.5",
         "XEntropyAugmented.params.width must be a whole number, got null",
         "XEntropyAugmented.params.norm must be one of 'none', 'batch', 'instance', 'layer' or "
         "'act', got 'bacth'",
-        "XEntropyAugmented.params.experiment must be text, got 7; put it into quotes",
-        "XEntropyAugmented.params.lr must be a number, got '0.1'; leave out the quotes",
         "XEntropyAugmented.params.learning_rate is not a parameter of TrainArgs; it has ... lr,...",
         "XEntropyAugmented.objective.entropy_weight is not a parameter of CrossEntropy; "
         "it has none",
-        "MaxEntropyL2.params.clf_only must be true or false, got 1",
         "MaxEntropyL2.params.lr must be > 0, got -0.1",
         "MaxEntropyL2.params.n_epochs must be a whole number, got true",
+        "MaxEntropyL2.params.clf_only must be true or false, got 1",
         "MaxEntropyL2.objective._cls must be jemtrack....MaxEntropyL2Objective, got 'jemtrack.Mine'"
         "; another class is given in Python...",
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from project import ROOT
 from stage_runs import SMALL, are_equal, history_in, model_in, prepared_file, ran, weights_in
 
 from jemtrack.commands.check import check
@@ -53,6 +54,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "src").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def library(project: Path) -> None:
+    """The project is that of jemtrack itself, whose stages depend on its files."""
+    (project / "src").rmdir()
+    (project / "src").symlink_to(ROOT / "src")
 
 
 def trainer(recipe: Any = (), cls: type[Trainer] = MaxEntropyL1, **changed: Any) -> Trainer:
@@ -189,6 +197,7 @@ def test_a_file_is_the_same_recipe_and_one_of_the_stage_s_deps():
         check()
 
 
+@pytest.mark.usefixtures("library")
 def test_a_stage_depends_on_the_code_of_the_objectives_that_its_recipe_names():
     path = "src/jemtrack/jem/objectives/max_entropy_l2.py"
     step = {**ALL, "objective": {"type": "max_entropy_l2"}}
@@ -298,6 +307,7 @@ def test_an_unfinished_training_serves_until_its_recipe_changes():
     ]
 
 
+@pytest.mark.usefixtures("library")
 def test_callbacks_have_their_say_and_their_code_is_a_dep():
     path = "src/jemtrack/callbacks/ema.py"
     plain = weights_in(ran(node := trainer(n_epochs=2)))
