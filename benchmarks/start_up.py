@@ -96,7 +96,9 @@ class Project:
         self.path = path
         # An installed jemtrack may belong to another checkout.
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        (path / "src").mkdir()
+        for name in ("src", "pyproject.toml"):
+            (path / name).symlink_to(ROOT / name)
+        self.python("-m", "dvc", "init", "--no-scm", "--quiet")
         self.python(
             "-c",
             "from jemtrack.commands.main import main; main(['data', 'digits']); main(['graph'])",
