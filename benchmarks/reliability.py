@@ -377,7 +377,7 @@ def results(project: Project) -> Digests:
     return {
         stage: {
             out["path"]: out["md5"]
-            for out in found[stage]["outs"]
+            for out in found[stage].get("outs", ())  # none, if DVC was killed while it wrote them
             if Path(out["path"]).name not in VOLATILE
         }
         for stage in STAGES

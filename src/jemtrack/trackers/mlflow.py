@@ -22,6 +22,7 @@ from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label, ru
 _TAG = "jemtrack.run_id"
 _MODEL_CODE = Path(__file__).parents[1] / "jem" / "mlflow_model.py"
 _VALUE_LIMIT = 6000  # characters of a parameter
+_DIGEST_LIMIT = 36  # of a data set's digest
 _BATCH_LIMITS = {"params": 100, "metrics": 1000}  # entries a request
 _BY_STEP = ("batch/", "measured/", "system/")  # prefixes of what counts optimization steps
 _ENDS = {
@@ -151,7 +152,8 @@ class Mlflow(CurveTracker):
     def _log_data(self, data: Mapping[str, Any]) -> None:
         """Log what is trained on: the name and the digest of the data set."""
         entities = self._tool.entities
-        found = entities.Dataset(data["dataset"], data.get("digest", ""), "local", "{}")
+        digest = data.get("digest", "")[:_DIGEST_LIMIT]
+        found = entities.Dataset(data["dataset"], digest, "local", "{}")
         tag = entities.InputTag("mlflow.data.context", "training")
         self._client.log_inputs(self._run, [entities.DatasetInput(found, [tag])])
 
