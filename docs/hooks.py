@@ -16,7 +16,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-from jemtrack.commands.main import _parser
+from jemtrack.commands.parser import build_parser
 from jemtrack.project.comments import field_docs
 from jemtrack.shared.components import imported
 
@@ -63,7 +63,7 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 def command_sections() -> Iterator[str]:
     """Write a section for each command, with its help."""
     os.environ["COLUMNS"] = "80"  # argparse folds its help there
-    yield from _sections(_parser())
+    yield from _sections(build_parser())
 
 
 def _sections(parser: argparse.ArgumentParser) -> Iterator[str]:

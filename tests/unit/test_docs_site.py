@@ -11,7 +11,7 @@ import yaml
 from docs.hooks import command_sections, on_page_content, on_page_markdown, on_post_page
 from mkdocs.config import load_config
 
-from jemtrack.commands.main import _parser
+from jemtrack.commands.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -33,7 +33,7 @@ def test_the_navigation_lists_each_page_once():
 
 
 def test_each_command_is_in_the_reference():
-    listed = re.findall(r"^    (\w+) ", _parser().format_help(), re.M)
+    listed = re.findall(r"^    (\w+) ", build_parser().format_help(), re.M)
     reference = "\n".join(command_sections())
 
     assert len(listed) > 10

@@ -15,8 +15,8 @@ from jemtrack.errors import InputError
 def get_data(name: str, root: Path, given: Path | None = None) -> list[str]:
     """Put a data set into `root`, and its digest into `data.dvc`, which git tracks.
 
-    Return the paths of its files, and a line on what they contain. `given` is a file or folder
-    that has it already.
+    Return the paths of its files, and a line on the images that they contain. `given` is a file or
+    folder that has it already.
 
     Raises:
         InputError: if there is no such data set, its files are not as they must be, the working

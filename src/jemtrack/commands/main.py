@@ -6,23 +6,20 @@ import importlib
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jemtrack
+from jemtrack.commands.parser import build_parser
 from jemtrack.errors import InputError, exit_status, problem_text
-from jemtrack.files import find_root, find_source, path_problem, search_source
-
-Commands = Any  # argparse has no public name for the class
+from jemtrack.files import find_root, find_source, search_source
 
 # Each command imports what it needs when it runs: importing torch would delay `jemtrack --help`.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 1 for wrong input, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in `jemtrack.stages`
     here = Path.cwd()
     root = find_root(here)
@@ -32,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _rebase(options, here, root)
     try:
         with contextlib.chdir(root):
-            status: int = options.command(options) or 0
+            status: int = _COMMANDS[options.command](options) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # as in `jemtrack show | head -1`
@@ -73,438 +70,6 @@ def _rebase(options: argparse.Namespace, here: Path, root: Path) -> None:
         return Path(os.path.relpath(here / value, root)) if isinstance(value, Path) else value
 
     vars(options).update({name: rebased(value) for name, value in vars(options).items()})
-
-
-def _path(text: str) -> Path:
-    if problem := path_problem(text):
-        raise argparse.ArgumentTypeError(problem)
-    return Path(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
-    return int(text)
-
-
-def _revision(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("must be the name of a revision, got ''")
-    return text
-
-
-class _Version(argparse.Action):
-    """Print the version, which takes a while to look up, and exit."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(f"jemtrack {jemtrack.__version__}")
-        parser.exit()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jemtrack", description="Joint energy-based models as reproducible DVC stages."
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    for add in (
-        _add_project,
-        _add_graph,
-        _add_evaluation,
-        _add_recipes,
-        _add_trainings,
-        _add_deployment,
-        _add_bench,
-    ):
-        add(commands)
-    return parser
-
-
-def _add(
-    commands: Commands, name: str, summary: str, description: str, examples: str
-) -> argparse.ArgumentParser:
-    """Add a command, with `examples` at the end of its help."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description="\n".join(textwrap.wrap(description, 78)),
-        epilog="examples:\n" + textwrap.indent(examples, "  "),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
-
-
-def _add_project(commands: Commands) -> None:
-    """Add the commands to make a project, and to run its stages."""
-    init = _add(
-        commands,
-        "init",
-        "make a new project, which uses jemtrack as a library",
-        "Make a project with a package for your own penalties, stages and graph: a git and DVC "
-        "repository with the default data, in a folder that does not exist or is empty.",
-        "jemtrack init my-study",
-    )
-    init.add_argument("folder", type=_path, metavar="FOLDER", help="its name is the project's")
-    init.set_defaults(command=_init)
-
-    stage = _add(
-        commands,
-        "stage",
-        "run a stage, as dvc.yaml has it",
-        "Run a stage, whose class and objective may be in the project's own src/. `dvc repro` "
-        "calls this for each stage that is stale.",
-        "jemtrack stage my_study.stages.MaxEntropyHuber --name MaxEntropyHuber",
-    )
-    stage.add_argument("node", metavar="CLASS", help="the dotted path of the stage's class")
-    stage.add_argument("--name", required=True, help="the stage's name in dvc.yaml")
-    stage.set_defaults(command=_stage)
-
-
-def _add_graph(commands: Commands) -> None:
-    """Add the commands for data, stages and the graph."""
-    data = _add(
-        commands,
-        "data",
-        "get a data set and pin it in data.dvc",
-        "Download a data set, or copy it from files that you have; check it, and pin it in "
-        "data.dvc.",
-        "jemtrack data digits\njemtrack data mine --from images.npz\n"
-        "jemtrack data cells --from cells.h5ad",
-    )
-    data.add_argument("name", metavar="NAME", help="digits, baron, ..., or a name of your own")
-    data.add_argument(
-        "--from",
-        dest="given",
-        type=_path,
-        metavar="PATH",
-        help="the file or folder that has it already",
-    )
-    data.add_argument("--root", type=_path, metavar="FOLDER", help="where to put it (data)")
-    data.set_defaults(command=_data)
-
-    graph = _add(
-        commands,
-        "graph",
-        "write the graph into dvc.yaml and params.yaml",
-        "Write the stages into dvc.yaml, params.yaml, zntrack.json and versions.yaml. What was "
-        "changed there by hand is kept.",
-        "jemtrack graph\njemtrack graph --workflow seeds --runs 3",
-    )
-    graph.add_argument("--run", action="store_true", help="also reproduce the stages")
-    graph.add_argument(
-        "--workflow",
-        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell"),
-        metavar="NAME",
-        help="write another graph into workflows/: the four trainers on fashion-mnist or mnist, "
-        "or the default graph over several seeds, or over the folds of a cross-validation; or "
-        "inVAE on single cells: single-cell",
-    )
-    graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
-    graph.add_argument(
-        "--scale", choices=("cpu", "gpu"), default="cpu", help="hardware of the four trainers (cpu)"
-    )
-    graph.add_argument(
-        "--deploy",
-        nargs="?",
-        const="MaxEntropyL2",
-        metavar="TRAINER",
-        help="add the stage Deploy, which bundles this trainer's model (MaxEntropyL2)",
-    )
-    graph.set_defaults(command=_graph)
-
-    run = _add(
-        commands,
-        "run",
-        "run what is stale on several workers",
-        "Run the stages that are stale, and what follows from them, side by side: each in a clone "
-        "of the project as it is now, edits included. What `dvc repro` would restore is restored; "
-        "in the end the project has every result, as after `dvc repro`.",
-        "jemtrack run\njemtrack run EvaluateX --workers 3\njemtrack run --on slurm",
-    )
-    run.add_argument(
-        "stages", nargs="*", metavar="STAGE", help="with those before it (all of this folder)"
-    )
-    where = run.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workers",
-        type=_count,
-        metavar="N",
-        help="stages at a time (as many as have the threads of their parameters on this machine)",
-    )
-    where.add_argument(
-        "--on", dest="cluster", metavar="NAME", help="run them on this cluster of jemtrack.yaml"
-    )
-    run.set_defaults(command=_run)
-
-    check = _add(
-        commands,
-        "check",
-        "check the parameters and the graph's files",
-        "Check params.yaml and the data that it names, dvc.yaml, versions.yaml and jemtrack.yaml, "
-        "without running anything. The exit status is 1 if there are problems.",
-        "jemtrack check && dvc repro",
-    )
-    check.set_defaults(command=_check)
-
-    notebook = _add(
-        commands,
-        "notebook",
-        "export a notebook's cells to modules",
-        "Write the cells that a notebook marks for export into modules, so that stages can be made "
-        "of their classes.",
-        "jemtrack notebook notebooks/01_author_a_trainer.ipynb",
-    )
-    notebook.add_argument("paths", nargs="+", type=_path, metavar="NOTEBOOK")
-    notebook.set_defaults(command=_notebook)
-
-
-def _add_evaluation(commands: Commands) -> None:
-    """Add the commands that show and compare results."""
-    show = _add(
-        commands,
-        "show",
-        "show the models side by side",
-        "Show the main measures of each evaluation, a row for each model.",
-        "jemtrack show --md >> RESULTS.md",
-    )
-    form = show.add_mutually_exclusive_group()
-    form.add_argument(
-        "--all", dest="every", action="store_true", help="all measures, and each stage's costs"
-    )
-    form.add_argument("--json", dest="as_json", action="store_true", help="everything, as JSON")
-    form.add_argument("--md", action="store_true", help="the main measures, as Markdown")
-    show.set_defaults(command=_show)
-
-    compare = _add(
-        commands,
-        "compare",
-        "compare the evaluations of revisions",
-        "Compare the evaluations of commits, branches, tags or experiments.",
-        "jemtrack compare HEAD~1",
-    )
-    compare.add_argument(
-        "revisions",
-        nargs="+",
-        type=_revision,
-        metavar="REV",
-        help="the baseline first; a single one is compared with the workspace",
-    )
-    compare.set_defaults(command=_compare)
-
-    exps = _add(
-        commands,
-        "exps",
-        "list the experiments of a commit in five columns",
-        "List the last commit and its experiments: what they changed, in which models.",
-        "dvc exp run -S XEntropyAugmented.params.lr=0.002 && jemtrack exps",
-    )
-    exps.set_defaults(command=_exps)
-
-
-def _add_recipes(commands: Commands) -> None:
-    """Add the commands for recipe files."""
-    validate = _add(
-        commands,
-        "validate",
-        "check recipe files and summarise them",
-        "Check recipe files, and print each problem with its line, or what the recipe will train.",
-        "jemtrack validate recipes/two_phase.yaml",
-    )
-    validate.add_argument("paths", nargs="+", type=_path, metavar="FILE")
-    validate.set_defaults(command=_validate)
-
-    train = _add(
-        commands,
-        "train",
-        "train a recipe file outside of DVC, or resume it",
-        "Train by a recipe file, outside of DVC. If the training is interrupted, the same command "
-        "resumes it.",
-        "jemtrack train --config recipes/two_phase.yaml",
-    )
-    train.add_argument(
-        "--config", type=_path, required=True, metavar="FILE", help="the recipe file"
-    )
-    train.add_argument("--out", type=_path, metavar="FOLDER", help="for the results (runs/<name>)")
-    train.add_argument(
-        "--validate-pipeline", action="store_true", help="check the file without training"
-    )
-    train.set_defaults(command=_train)
-
-    sample = _add(
-        commands,
-        "sample",
-        "draw images by captions",
-        "Draw images by captions, of a model of the family flux, and write them as a grid with a "
-        "row for each caption.",
-        'jemtrack sample --model model.safetensors --caption "an ankle boot" --n 4',
-    )
-    sample.add_argument(
-        "--model", type=_path, required=True, metavar="FILE", help="the model's file"
-    )
-    sample.add_argument(
-        "--caption", dest="captions", action="append", required=True, metavar="TEXT",
-        help="what to draw; may be given several times",
-    )  # fmt: skip
-    sample.add_argument("--n", type=int, default=16, metavar="N", help="images of each (16)")
-    sample.add_argument("--out", type=_path, metavar="FILE", help="the picture (samples.png)")
-    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
-    sample.add_argument("--solver", metavar="euler|midpoint|heun", help="of the flow (euler)")
-    sample.add_argument("--steps", dest="n_steps", type=int, metavar="N", help="of the solver (8)")
-    sample.add_argument("--guidance", type=float, metavar="W", help="strength of captions (2)")
-    sample.set_defaults(command=_sample)
-
-    components = _add(
-        commands,
-        "components",
-        "list what a recipe can name, with its options",
-        "List the callbacks, trackers, objectives, optimizers and schedulers that a recipe can "
-        "name by their `type`, each with its options.",
-        "jemtrack components ema\njemtrack components optimizer",
-    )
-    components.add_argument(
-        "word", nargs="?", default="", metavar="WORD", help="list only those with this in the name"
-    )
-    components.set_defaults(command=_components)
-
-
-def _add_trainings(commands: Commands) -> None:
-    """Add the commands for unfinished and for recorded trainings."""
-    scratch = _add(
-        commands,
-        "scratch",
-        "list unfinished trainings, or remove some",
-        "List the trainings that were interrupted: how far they have come, and "
-        "whether `dvc repro` resumes them.",
-        "jemtrack scratch\njemtrack scratch prune",
-    )
-    scratch.add_argument("--keys", action="store_true", help="also list the trainings' keys")
-    scratch.set_defaults(command=_scratch)
-    prune = _add(
-        scratch.add_subparsers(metavar="[COMMAND]"),
-        "prune",
-        "remove those that are not resumable",
-        "Remove the unfinished trainings that are not resumable. One that is running is left.",
-        "jemtrack scratch prune\njemtrack scratch prune MaxEntropyL1",
-    )
-    chosen = prune.add_mutually_exclusive_group()
-    chosen.add_argument("--all", dest="every", action="store_true", help="remove all of them")
-    chosen.add_argument(
-        "stages", nargs="*", default=[], metavar="STAGE", help="remove all of these stages"
-    )
-    prune.set_defaults(command=_prune)
-
-    replay = _add(
-        commands,
-        "replay",
-        "send a record to the trackers of jemtrack.yaml",
-        "Send the recorded events of a finished run to trackers, as if it ran again.",
-        "jemtrack replay nodes/MaxEntropyL1/record",
-    )
-    replay.add_argument("records", nargs="+", type=_path, metavar="RECORD")
-    replay.add_argument(
-        "--config", type=_path, metavar="FILE", help="send it to the trackers of this recipe file"
-    )
-    replay.set_defaults(command=_replay)
-
-
-def _add_deployment(commands: Commands) -> None:
-    """Add the commands that export, profile and serve a model."""
-    deploy = _add(
-        commands,
-        "deploy",
-        "export a model to a bundle and other formats",
-        "Export a trained model to a bundle, which needs neither PyTorch nor jemtrack, and to "
-        "other formats; check each against PyTorch and print them in one table. A format that "
-        "misses its tolerance is refused. In the graph, the stage Deploy writes the bundle: "
-        "`jemtrack graph --deploy`.",
-        "jemtrack deploy nodes/MaxEntropyL2/model.safetensors\n"
-        "jemtrack deploy nodes/MaxEntropyL2/model.safetensors --formats onnx int8",
-    )
-    deploy.add_argument("model", type=_path, metavar="MODEL", help="a model.safetensors")
-    deploy.add_argument(
-        "--data", type=_path, metavar="FILE", help="the prepared images (those of PrepareData)"
-    )
-    deploy.add_argument(
-        "--outliers", type=_path, metavar="FILE", help="images unlike them (of PrepareOutliers)"
-    )
-    deploy.add_argument(
-        "--out", type=_path, default=Path("deployed"), metavar="FOLDER", help="(deployed)"
-    )
-    deploy.add_argument(
-        "--formats", nargs="+", default=[], metavar="NAME", help="onnx, int8, openvino, ... (all)"
-    )
-    deploy.set_defaults(command=_deploy)
-
-    profile = _add(
-        commands,
-        "profile",
-        "time a bundle by batch size",
-        "Time a bundle's model in a process of its own: latency with intervals, throughput and "
-        "memory.",
-        "jemtrack profile nodes/Deploy/bundle --batch-sizes 1 8 64",
-    )
-    profile.add_argument(
-        "--batch-sizes", type=int, nargs="+", default=[1, 8, 64], metavar="N", help="(1 8 64)"
-    )
-    profile.add_argument("--iterations", type=int, default=100, metavar="N", help="(100)")
-    profile.set_defaults(command=_profile)
-
-    serve = _add(
-        commands,
-        "serve",
-        "serve a bundle over HTTP",
-        "Serve a bundle's model: POST a PNG, an npy or raw pixels to /predict; /health, /ready, "
-        "/metadata, /metrics and /docs; and a page to drop an image on.",
-        "jemtrack serve nodes/Deploy/bundle --port 8000",
-    )
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    serve.add_argument(
-        "--port", type=int, default=8000, metavar="N", help="0 for a free one (8000)"
-    )
-    serve.add_argument(
-        "--max-body", type=int, default=2**24, metavar="BYTES", help="of a request (16777216)"
-    )
-    serve.add_argument(
-        "--max-waiting", type=int, default=1024, metavar="N", help="images that wait (1024)"
-    )
-    serve.set_defaults(command=_serve)
-    for command in (profile, serve):
-        command.add_argument("bundle", type=_path, metavar="BUNDLE", help="the folder")
-        command.add_argument(
-            "--model", default="model.onnx", metavar="FILE", help="of the bundle (model.onnx)"
-        )
-    for command in (deploy, profile, serve):
-        command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (1)")
-
-
-def _add_bench(commands: Commands) -> None:
-    """Add the benchmarks, which only a checkout of the project has."""
-    bench = _add(
-        commands,
-        "bench",
-        "time jemtrack against plain reference loops",
-        "Time jemtrack and plain PyTorch loops in turns: a benchmark per row of the printed table.",
-        "jemtrack bench --row stage --images 2000 --epochs 2",
-    )
-    bench.add_argument(
-        "--row",
-        dest="rows",
-        nargs="+",
-        action="extend",
-        metavar="NAME",
-        help="run only the benchmarks with these names in the table's first column (all)",
-    )
-    bench.add_argument("--precision", metavar="fp32|bf16-mixed|both", help="of jemtrack's side")
-    bench.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (2)")
-    bench.add_argument("--turns", type=int, metavar="N", help="timed turns of each side")
-    bench.add_argument(
-        "--images", type=int, metavar="N", help="training images of the benchmark `stage`"
-    )
-    bench.add_argument("--epochs", type=int, metavar="N", help="epochs of the benchmark `stage`")
-    bench.add_argument("--profile", action="store_true", help="print the top costs of a step")
-    bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # for tests
-    bench.set_defaults(command=_bench)
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -702,3 +267,28 @@ def _bench(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path.cwd()))
     chosen = importlib.import_module("benchmarks.options").bench_options(vars(options))
     importlib.import_module("benchmarks.bench").bench(chosen)
+
+
+_COMMANDS = {
+    "init": _init,
+    "stage": _stage,
+    "data": _data,
+    "graph": _graph,
+    "run": _run,
+    "check": _check,
+    "compare": _compare,
+    "exps": _exps,
+    "show": _show,
+    "validate": _validate,
+    "train": _train,
+    "sample": _sample,
+    "components": _components,
+    "scratch": _scratch,
+    "prune": _prune,
+    "replay": _replay,
+    "notebook": _notebook,
+    "deploy": _deploy,
+    "profile": _profile,
+    "serve": _serve,
+    "bench": _bench,
+}

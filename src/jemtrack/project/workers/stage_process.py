@@ -43,7 +43,7 @@ def main() -> int:
         with Config(Path(Repo.find_root(), Repo.DVC_DIR)).edit("local") as settings:
             settings.update(work["config"])
         with Repo() as repo:
-            repo.scm_context.quiet = True  # what git lacks here is nobody's matter
+            repo.scm_context.quiet = True  # no hints to `git add` in a clone
             if work["sources"]:
                 repo.checkout(work["sources"], force=True)
             repo.reproduce(work["stage"])

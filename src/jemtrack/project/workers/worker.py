@@ -19,7 +19,7 @@ from jemtrack.project.workers.snapshot import put_clone
 from jemtrack.project.workers.stage_process import ENDED, KILLED, end_group
 
 _LOOK_SECONDS = 0.2
-# The coordinator touches its sign of life every few seconds; on a shared disk that is seen late.
+# The coordinator touches its heartbeat file twice a second; a shared disk shows that late.
 _SILENT_SECONDS = 180.0
 
 
@@ -51,7 +51,7 @@ class Work:
 
     @property
     def running(self) -> Path:
-        """The coordinator's sign of life, which it touches; removed, it makes stages end."""
+        """The coordinator's heartbeat, a file that it touches; once it is removed, stages end."""
         return self.workers / "running"
 
     def log(self, stage: str) -> Path:
@@ -109,14 +109,14 @@ def _run_process(work: Work, stage: str, clone: Path, log: Any, lock: int) -> in
         pass_fds=[lock],  # nobody else takes the clone before the process has ended
     )
     assert process.stdin
-    life = _Life(work.running)
+    heartbeat = _Heartbeat(work.running)
     # Not among the arguments, which all users of the machine can see: it may have passwords.
     request = {"stage": stage, "sources": work.sources, "config": work.config}
     try:
         with contextlib.suppress(BrokenPipeError):  # killed already, as `poll` will tell
             process.stdin.write(json.dumps(request).encode() + b"\n")
         while (status := process.poll()) is None:
-            if not life.goes_on():
+            if not heartbeat.is_alive():
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK_SECONDS)
@@ -125,7 +125,7 @@ def _run_process(work: Work, stage: str, clone: Path, log: Any, lock: int) -> in
         # If the process itself was killed, what it had started runs on.
         end_group(process.pid)
         process.wait()
-    if not life.goes_on():
+    if not heartbeat.is_alive():
         return ENDED
     return 128 - status if status < 0 else status
 
@@ -161,15 +161,15 @@ def _free_clone(work: Work) -> Iterator[tuple[Path, int]]:
             return
 
 
-class _Life:
-    """Tells whether the coordinator lives, by the changes of its file seen from here."""
+class _Heartbeat:
+    """Tells whether the coordinator runs, by the changes of its file as they are seen from here."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: float | None = None
         self._seen = time.monotonic()
 
-    def goes_on(self) -> bool:
+    def is_alive(self) -> bool:
         try:
             touched = self._path.stat().st_mtime
         except OSError:
