@@ -25,7 +25,6 @@ from jemtrack.evaluation.measures.feature_distance import squared_mmd
 from jemtrack.flux.captions import HELD_OUT_TEMPLATES
 from jemtrack.flux.networks.model_file import FluxFile, load_models
 from jemtrack.flux.sampling.generate import FlowSampler
-from jemtrack.flux.sampling.ode import evaluations
 from jemtrack.flux.training import psnr
 from jemtrack.shared.random_streams import EpochSampler
 
@@ -116,9 +115,8 @@ def rows(file: FluxFile, data: DataSplits, judge: Judge, n: int) -> list[tuple[s
         start = time.process_time()
         images_NCHW = sampler(file.models, captions, file.sizes.vocabulary, seed=1)
         milliseconds = 1000 * (time.process_time() - start) / len(captions)
-        count = evaluations(sampler.solver, sampler.n_steps) * (1 + (sampler.guidance != 1))
         name = f"{sampler.solver}, {sampler.n_steps} steps, guidance {sampler.guidance:g}"
-        note = f"{count} evaluations, {milliseconds:.1f} ms an image"
+        note = f"{sampler.n_evaluations} evaluations, {milliseconds:.1f} ms an image"
         found.append(row(name, images_NCHW, test.labels_N, note))
     return found
 

@@ -2,31 +2,18 @@
 
 from pathlib import Path
 
+from recipe_files import FLUX_SHORT
+
 from jemtrack.commands.main import main
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.flux.networks.model_file import load_models
 from jemtrack.record.jsonl import read_record
 
-QUICK_START = """\
-training:
-  pipeline:
-    steps:
-      - name: "vae_warmup"
-        n_epochs: 10
-        train_vae: true
-        gan_training: false
-
-      - name: "vae_gan"
-        n_epochs: 20
-        train_vae: true
-        gan_training: true
-"""
-
 
 def test_the_quick_start_trains_and_its_images_get_better(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fetch("digits", Path("data"))
-    Path("quick.yaml").write_text(QUICK_START)
+    Path("quick.yaml").write_text(FLUX_SHORT)
 
     assert main(["train", "--config", "quick.yaml"]) == 0
 

@@ -49,7 +49,7 @@ class FluxFamily:
             yield (
                 "sizes that the file leaves open: vae_dim 4, text_embedding_dim 64, "
                 "feature_maps_dim 48 (a U-Net) for latents of less than 64 pixels, else 128 (a "
-                "transformer); images are halved once below 14 pixels, twice below 64, three "
+                "transformer); images are halved once below 13 pixels, twice below 64, three "
                 "times below 256"
             )
 

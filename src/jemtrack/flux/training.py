@@ -16,7 +16,7 @@ from torch import Tensor
 from jemtrack.callbacks.ema import Ema
 from jemtrack.data.class_names import class_names
 from jemtrack.data.images import DataSplits, LabelledImages, to_unit_range
-from jemtrack.events.handlers import Callback
+from jemtrack.events.handlers import Callback, build_callback
 from jemtrack.flux.batches import CaptionedBatch, CaptionedImages
 from jemtrack.flux.captions import class_captions, tokenise_classes, vocabulary_of
 from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps, spade_after
@@ -43,21 +43,14 @@ declare_metric("psnr")
 
 @dataclasses.dataclass(frozen=True)
 class FluxObjective:
-    """The turns of a step: the autoencoder's, then the flow's.
-
-    A turn leaves out what is frozen whole, which has no optimizer in the step.
-    """
+    """The turns of a step: the autoencoder's, then the flow's."""
 
     parts: tuple[Objective, ...]
-    optimizers: frozenset[str]
 
     def __call__(self, models: Models, batch: CaptionedBatch) -> Iterator[Turn]:
         """Yield the turns of all parts."""
         for part in self.parts:
-            for turn in cast(Iterator[Turn], part(models, batch)):
-                trained = tuple(name for name in turn.optimizers if name in self.optimizers)
-                assert trained  # a form refuses a mode of which all is frozen
-                yield Turn(turn.losses, trained)
+            yield from cast(Iterator[Turn], part(models, batch))
 
 
 def sizes_for(
@@ -150,7 +143,7 @@ def objective_of(step: FluxStep, steps_before: Mapping[str, int]) -> FluxObjecti
         path = FlowPath(time=step.flow_time, caption_dropout=step.cfg_dropout_prob)
         text = "text_encoder" in step.optimizers
         parts.append(FlowObjective(path, text, steps_before.get("flow", 0)))
-    return FluxObjective(tuple(parts), frozenset(step.optimizers))
+    return FluxObjective(tuple(parts))
 
 
 def _validation(data: DataSplits, device: torch.device, spade: bool) -> Validation | None:
@@ -178,9 +171,9 @@ def psnr(squared_error_N: Tensor) -> float:
 def usual_callbacks(steps: tuple[FluxStep, ...], training: Training) -> list[Callback]:
     """Make the callbacks that every training has, unless its settings or recipe say otherwise."""
     settings: FluxSettings = training.settings
-    chosen = {each["type"] for each in training.recipe.callbacks}
+    averages = any(isinstance(build_callback(each), Ema) for each in training.recipe.callbacks)
     callbacks: list[Callback] = [CreatedModels(first_steps(steps))]
-    if settings.use_ema and "ema" not in chosen:
+    if settings.use_ema and not averages:
         callbacks.append(Ema(decay=settings.ema_decay, warm_up=True, adopt=True))
     if settings.n_samples:
         callbacks.append(Samples(_sample_plan(steps, training)))

@@ -24,8 +24,10 @@ _CLASSES: Mapping[str, Callable[[FluxSizes], nn.Module]] = {
 }
 # The parameter by which each network grows.
 _GROWS_BY = {
-    **{"compressor": "vae_dim", "expander": "vae_dim"},
-    **{"flow_processor": "feature_maps_dim", "text_encoder": "text_embedding_dim"},
+    "compressor": "vae_dim",
+    "expander": "vae_dim",
+    "flow_processor": "feature_maps_dim",
+    "text_encoder": "text_embedding_dim",
 }
 
 

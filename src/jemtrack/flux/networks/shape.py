@@ -16,6 +16,7 @@ MODELS = ("compressor", "expander", "flow_processor", "text_encoder", "discrimin
 
 _LEAST_LATENT_SIDE = 4
 _U_NET_TOKENS = 64  # pixels of the latent below which the flow processor is a U-Net
+_LARGE_SIDE = 64  # of an image, from which on the autoencoder is wider and halves it more often
 
 Side = Annotated[int, Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -75,16 +76,12 @@ class FluxSizes:
     @property
     def base_channels(self) -> int:
         """The channels of the autoencoder after its first halving."""
-        return 24 if max(self.height, self.width) < _U_NET_TOKENS else 32
+        return 24 if max(self.height, self.width) < _LARGE_SIDE else 32
 
     @property
     def levels(self) -> tuple[tuple[int, int], ...]:
         """Height and width of the image, and after each halving of the compressor."""
-        n_halvings = halvings(self.height, self.width)
-        sides = [(self.height, self.width)]
-        for _ in range(n_halvings):
-            sides.append(((sides[-1][0] + 1) // 2, (sides[-1][1] + 1) // 2))
-        return tuple(sides)
+        return halved_sides(self.height, self.width)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -100,18 +97,25 @@ class FluxSizes:
 def halvings(height: int, width: int) -> int:
     """Return how often the compressor halves an image: 1 for 8 pixels, 2 for 28, 4 for 256."""
     side = min(height, width)
-    most = 2 if side < 64 else 3 if side < 256 else 4
+    most = 2 if side < _LARGE_SIDE else 3 if side < 256 else 4
     count = 0
     while count < most and (side := (side + 1) // 2) >= _LEAST_LATENT_SIDE:
         count += 1
     return count
 
 
+def halved_sides(height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Return height and width of an image, and after each halving of the compressor."""
+    sides = [(height, width)]
+    for _ in range(halvings(height, width)):
+        sides.append(((sides[-1][0] + 1) // 2, (sides[-1][1] + 1) // 2))
+    return tuple(sides)
+
+
 def is_small(height: int, width: int) -> bool:
     """Return whether the latent of such images has less than 64 pixels."""
-    for _ in range(halvings(height, width)):
-        height, width = (height + 1) // 2, (width + 1) // 2
-    return height * width < _U_NET_TOKENS
+    latent_height, latent_width = halved_sides(height, width)[-1]
+    return latent_height * latent_width < _U_NET_TOKENS
 
 
 def chosen_sizes(

@@ -107,7 +107,7 @@ class AutoencoderObjective:
     def _discriminator_turn(self, models: Models, batch: CaptionedBatch, fake_BCHW: Tensor) -> Turn:
         assert self.adversary
         discriminator, penalty = models["discriminator"], self.adversary.penalty
-        both = discriminator(torch.cat([batch.images_BCHW, fake_BCHW.to(batch.images_BCHW.dtype)]))
+        both = discriminator(torch.cat([batch.images_BCHW, fake_BCHW]))
         real, fake = both.chunk(2)
         loss = hinge = discriminator_hinge(real, fake, batch.mean)
         if penalty.due(batch.step + self.adversary.steps_before):

@@ -7,7 +7,7 @@ Letters: B batch, C channels, H height, N images, W width.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, count, islice
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torch.nn import functional
 from jemtrack.data.images import LabelledImages, to_unit_range
 from jemtrack.shared.random_streams import EpochSampler
 
-FEATURES = "a small classifier of the training images"
 _WIDTHS = (16, 32, 64)
 _N_STEPS, _BATCH_SIZE, _RATE = 300, 64, 2e-3
 _SMALL = 1e-10
@@ -74,17 +73,12 @@ def trained_features(images: LabelledImages, n_classes: int, seed: int) -> Featu
     """
     network = FeatureNetwork(images.images_NCHW.shape[1], n_classes)
     optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
-    for indices_B in islice(_passes(len(images), seed), _N_STEPS):
+    sampler = EpochSampler(len(images), _BATCH_SIZE, seed)
+    batches = chain.from_iterable(map(sampler.epoch, count()))
+    for indices_B in islice(batches, _N_STEPS):
         batch = images[indices_B]
         logits_BC = network(to_unit_range(batch.images_NCHW))
         optimizer.zero_grad()
         functional.cross_entropy(logits_BC, batch.labels_N).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return network.requires_grad_(False)
-
-
-def _passes(n_images: int, seed: int) -> Iterator[Tensor]:
-    sampler, epoch = EpochSampler(n_images, _BATCH_SIZE, seed), 0
-    while True:
-        yield from sampler.epoch(epoch)
-        epoch += 1

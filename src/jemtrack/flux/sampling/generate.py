@@ -15,7 +15,7 @@ from jemtrack.flux.networks.autoencoder import Expander
 from jemtrack.flux.networks.flow_processor import FlowProcessor
 from jemtrack.flux.networks.shape import PAD
 from jemtrack.flux.networks.text_encoder import TextEncoder
-from jemtrack.flux.sampling.ode import Solver, Velocity, integrate
+from jemtrack.flux.sampling.ode import Solver, Velocity, evaluations, integrate
 from jemtrack.parameters import AtLeastOne, parameters
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.phase import Models
@@ -37,6 +37,11 @@ class FlowSampler:
     solver: Solver = "euler"
     n_steps: AtLeastOne = 8
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+
+    @property
+    def n_evaluations(self) -> int:
+        """How often the flow processor is evaluated for an image."""
+        return evaluations(self.solver, self.n_steps) * (1 if self.guidance in {0, 1} else 2)
 
     @torch.inference_mode()
     def __call__(

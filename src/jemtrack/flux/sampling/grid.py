@@ -9,7 +9,6 @@ from jemtrack.errors import InputError
 from jemtrack.flux.captions import unknown_words
 from jemtrack.flux.networks.model_file import load_models
 from jemtrack.flux.sampling.generate import FlowSampler
-from jemtrack.flux.sampling.ode import evaluations
 from jemtrack.flux.sampling.pictures import as_pixels, grid, write_picture
 from jemtrack.parameters import build
 
@@ -21,7 +20,7 @@ def draw_grid(
 ) -> list[str]:
     """Draw an image for each caption into a grid at `out`, equal captions in a row.
 
-    Returned is what to tell: words that the model does not know, and the rows.
+    Returned is what to tell: words that the model does not know, and what was drawn.
 
     Raises:
         InputError: if the file has no flow, or an option does not fit.
@@ -39,8 +38,7 @@ def draw_grid(
     write_picture(out, grid(as_pixels(images_NCHW), max(rows)), scale)
     unknown = unknown_words(captions, sizes.vocabulary)
     known = f"unknown to the model: {', '.join(unknown)}; it knows {', '.join(sizes.vocabulary)}"
-    count = evaluations(sampler.solver, sampler.n_steps) * (1 if sampler.guidance in {0, 1} else 2)
     return [
         *([known] if unknown else []),
-        f"{out}: {len(captions)} images, {count} evaluations each",
+        f"{out}: {len(captions)} images, {sampler.n_evaluations} evaluations each",
     ]

@@ -50,7 +50,7 @@ def write_picture(path: Path, pixels_CHW: Tensor, scale: int = 1) -> None:
     colours_HWC = pixels_CHW.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     picture = library.fromarray(colours_HWC)
     size = picture.width * scale, picture.height * scale
-    written, options = io.BytesIO(), {"lossless": True} if path.suffix == ".webp" else {}
+    written, options = io.BytesIO(), {"lossless": True} if path.suffix.lower() == ".webp" else {}
     picture.resize(size, library.Resampling.NEAREST).save(written, path.suffix[1:], **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda unfinished: unfinished.write_bytes(written.getvalue()))
