@@ -4,55 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from recipe_files import FLUX_COMPLETE
 
 from jemtrack.commands.main import main
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.flux.networks.model_file import load_models
 from jemtrack.record.jsonl import read_lines
-
-# The published complete example.
-COMPLETE = """\
-training:
-  batch_size: 2
-  workers: 1
-
-  pipeline:
-    steps:
-      - name: "vae_only"
-        n_epochs: 2
-        max_steps: 2              # Quick test: 2 batches only
-        train_vae: true
-        gan_training: false
-        freeze:
-          - flow_processor
-          - text_encoder
-        optimization:
-          optimizers:
-            vae:
-              type: "AdamW"
-              lr: 0.0001
-        transition_on:
-          mode: "epoch"
-
-      - name: "vae_gan"
-        n_epochs: 2
-        max_steps: 2
-        train_vae: true
-        gan_training: true
-        freeze:
-          - flow_processor
-          - text_encoder
-        optimization:
-          optimizers:
-            vae:
-              type: "AdamW"
-              lr: 0.00005
-            discriminator:
-              type: "AdamW"
-              lr: 0.00005
-        transition_on:
-          mode: "epoch"
-"""
 
 FLOW = """\
 training:
@@ -84,7 +41,7 @@ def train(text: str) -> Path:
 
 
 def test_the_published_example_trains_as_it_stands(capsys):
-    out = train(COMPLETE)
+    out = train(FLUX_COMPLETE)
 
     assert {*load_models(out / "model.safetensors").models} == {
         "compressor", "expander", "discriminator",

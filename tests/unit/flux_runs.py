@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import BreakOff, PowerCutError
 from torch import nn
 
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.events.events import BatchEnd, Event, PhaseEnd
+from jemtrack.events.events import Event, PhaseEnd
 from jemtrack.events.handlers import Callback
 from jemtrack.flux.family import FAMILY
 from jemtrack.flux.forms import FluxSettings, FluxStep
@@ -43,19 +44,6 @@ def splits(n=N_IMAGES, side=8) -> DataSplits:
         return LabelledImages(images, torch.arange(count) % 10)
 
     return DataSplits("digits", 10, False, 1, part(n), part(4), part(4))
-
-
-class PowerCutError(Exception):
-    pass
-
-
-class BreakOff(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __call__(self, event: Event, state: TrainState) -> None:
-        if isinstance(event, BatchEnd) and event.step == self.step:
-            raise PowerCutError
 
 
 class AtPhaseEnds(Callback):

@@ -46,7 +46,7 @@ trackers:
   - {type: history, path: history.csv}
 """
 
-# In the form of the published pipelines: the shortest one, and one that says all it can.
+# The published pipelines, the shortest and the complete one, and one that says all it can.
 FLUX_SHORT = """\
 training:
   pipeline:
@@ -62,7 +62,7 @@ training:
         gan_training: true
 """
 
-FLUX_TWO_STEPS = """\
+FLUX_COMPLETE = """\
 training:
   batch_size: 2
   workers: 1
@@ -101,6 +101,18 @@ training:
             discriminator:
               type: "AdamW"
               lr: 0.00005
+        transition_on:
+          mode: "epoch"
+"""
+
+_BY_EPOCH = """\
+        transition_on:
+          mode: "epoch"
+"""
+
+FLUX_TWO_STEPS = (
+    FLUX_COMPLETE.removesuffix(_BY_EPOCH)
+    + """\
           schedulers:
             vae: {type: "CosineAnnealingLR", eta_min_factor: 0.1}
             discriminator: {type: "StepLR", step_size: 10, gamma: 0.5}
@@ -110,6 +122,7 @@ training:
           threshold: 0.05
           max_epochs: 50
 """
+)
 
 TEN_FAULTS = """\
 data:

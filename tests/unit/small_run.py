@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +74,23 @@ class Record(Recorder):
 
     def of(self, *kinds: type[Event]) -> list:
         return [event for event in self.events if isinstance(event, kinds)]
+
+
+class Seen(Recorder):
+    """Keeps the metrics of batches, also in checkpoints."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchEnd) and event.metrics:
+            self.metrics.append({**event.metrics})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"metrics": self.metrics}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.metrics = state["metrics"]
 
 
 class PowerCutError(Exception):

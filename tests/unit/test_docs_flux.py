@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jemtrack.flux.forms import FluxSettings, FluxStep
-from jemtrack.flux.networks.shape import MODELS, FluxShape
+from jemtrack.flux.networks.model_file import make_network
+from jemtrack.flux.networks.shape import MODELS, FluxShape, chosen_sizes
 from jemtrack.parameters import parameter_names
 from jemtrack.recipe.check import checked_recipe
 from jemtrack.train.recipe import Step, TrainingSettings
@@ -57,3 +58,18 @@ def rows():
                                   "adv_weight", "flow_time", "cfg_dropout_prob"])  # fmt: skip
 def test_defaults_are_those_of_the_form(name):
     assert rows()[name] == str(FluxStep(name="a", n_epochs=1).as_mapping()[name])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_weights_of_the_networks_are_those_that_are_told(name):
+    (line,) = (
+        each for each in TEXT.splitlines() if each.startswith(f"| {name.replace('_', ' ')} |")
+    )
+    words = tuple(f"w{number}" for number in range(40))
+    told = [float(found) * {"k": 1e3, "M": 1e6}[unit]
+            for found, unit in re.findall(r"([\d.]+) (k|M)\b", line.split("|")[-2])]  # fmt: skip
+
+    for spade, count in zip((False, True), told, strict=False):
+        sizes = chosen_sizes(FluxShape(), (1, 28, 28), words, MODELS, spade)
+        weights = sum(each.numel() for each in make_network(name, sizes).parameters())
+        assert weights == pytest.approx(count, rel=0.05 if count == 1e5 else 0.005)

@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from small_run import BreakOff, PowerCutError, Seen
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
 from jemtrack.errors import InputError
-from jemtrack.events.events import BatchEnd, Event
-from jemtrack.events.handlers import Callback, Recorder
 from jemtrack.shared.hardware import Hardware
 from jemtrack.shared.metrics import declare_metric
 from jemtrack.shared.random_streams import generator
@@ -91,34 +89,6 @@ def make_phases() -> list[Phase]:
         Phase(step, objective, Pairs(number))
         for number, (step, objective) in enumerate(zip(steps, objectives, strict=True))
     ]
-
-
-class Seen(Recorder):
-    def __init__(self) -> None:
-        self.metrics: list[dict[str, float]] = []
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, BatchEnd) and event.metrics:
-            self.metrics.append({**event.metrics})
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"metrics": self.metrics}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.metrics = state["metrics"]
-
-
-class PowerCutError(Exception):
-    pass
-
-
-class BreakOff(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __call__(self, event: Event, state: TrainState) -> None:
-        if isinstance(event, BatchEnd) and event.step == self.step:
-            raise PowerCutError
 
 
 def train(folder: Path | None = None, cut: int = 0, runtime: Runtime = CPU) -> Run:

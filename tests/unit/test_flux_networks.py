@@ -14,7 +14,7 @@ from jemtrack.flux.captions import tokenise, unknown_words
 from jemtrack.flux.networks.autoencoder import Expander, Posterior, SpadeNorm
 from jemtrack.flux.networks.flow_processor import LatentScale
 from jemtrack.flux.networks.model_file import load_models, make_network, save_models
-from jemtrack.flux.networks.shape import MAX_TOKENS, FluxShape, chosen_sizes
+from jemtrack.flux.networks.shape import MAX_TOKENS, FluxShape, chosen_sizes, halved_sides, halvings
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,14 @@ def test_every_size_of_image_has_networks_that_take_it(shape, latent, u_net):
     assert models["flow_processor"](z, torch.rand(2), text).shape == z.shape
     assert models["discriminator"](batch.images_BCHW).shape[:2] == (2, 1)
     assert models["discriminator"](batch.images_BCHW).shape[2] >= 2
+
+
+@pytest.mark.parametrize(
+    ("side", "count"), [(8, 1), (12, 1), (13, 2), (63, 2), (64, 3), (255, 3), (256, 4)]
+)
+def test_larger_images_are_halved_more_often(side, count):
+    assert halvings(side, side) == count
+    assert len(halved_sides(side, side)) == count + 1
 
 
 def test_sizes_that_a_file_gives_are_taken_and_others_follow_the_images():

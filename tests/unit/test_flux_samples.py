@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from flux_models import WORDS, networks, sizes_of
@@ -181,3 +182,14 @@ def test_a_grid_has_its_images_in_rows(tmp_path):
         0, 1, 2, 128, 128,
     ]  # fmt: skip
     assert Image.open(tmp_path / "new" / "a.webp").size == (14, 14)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.WEBP"])
+def test_a_picture_is_written_without_loss(tmp_path, name):
+    stream = torch.Generator().manual_seed(0)
+    pixels_CHW = torch.randint(256, (3, 9, 9), generator=stream).to(torch.uint8)
+
+    write_picture(tmp_path / name, pixels_CHW)
+
+    found_HWC = torch.from_numpy(np.array(Image.open(tmp_path / name).convert("RGB")))
+    assert torch.equal(found_HWC.permute(2, 0, 1), pixels_CHW)

@@ -1,5 +1,6 @@
 """The family flux trains by its recipes: who learns in which mode, averages, kills, processes."""
 
+import dataclasses
 import logging
 from itertools import pairwise
 from pathlib import Path
@@ -18,18 +19,19 @@ from flux_runs import (
     training,
     weights,
 )
+from small_run import Seen
 from torch import nn
 from torch.nn.functional import relu
 
+from jemtrack.callbacks.ema import Ema
 from jemtrack.data.images import to_unit_range
 from jemtrack.errors import InputError
-from jemtrack.events.events import BatchEnd
-from jemtrack.events.handlers import Recorder
 from jemtrack.flux.family import FAMILY
 from jemtrack.flux.forms import FluxStep
 from jemtrack.flux.networks.model_file import load_models
 from jemtrack.flux.networks.shape import FluxShape
 from jemtrack.flux.training import psnr
+from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.shared.hardware import Hardware
 from jemtrack.shared.metrics import check_metrics
 from jemtrack.train.distributed import is_rank_zero
@@ -37,21 +39,6 @@ from jemtrack.train.launch import Runtime, launch
 
 N_STEPS = len(STEPS) * N_BATCHES
 SGD = {"type": "SGD", "lr": 0.05}
-
-
-class Seen(Recorder):
-    def __init__(self):
-        self.metrics = []
-
-    def __call__(self, event):
-        if isinstance(event, BatchEnd) and event.metrics:
-            self.metrics.append({**event.metrics})
-
-    def state_dict(self):
-        return {"metrics": self.metrics}
-
-    def load_state_dict(self, state):
-        self.metrics = state["metrics"]
 
 
 def changed(before, after):
@@ -97,6 +84,16 @@ def test_there_are_averages_in_every_mode_and_the_next_step_trains_on_them(mode)
 
 def test_without_averages_there_are_none():
     assert train(training(STEPS[:1], use_ema=False)).state.averages == {}
+
+
+@pytest.mark.parametrize("kind", ["ema", "jemtrack.callbacks.ema.Ema"])
+def test_averages_of_the_recipe_take_the_place_of_the_usual_ones(kind):
+    load_components(CALLBACK)
+    made = training(STEPS[:1])
+    assert sum(isinstance(each, Ema) for each in FAMILY.callbacks(made)) == 1
+
+    made.recipe = dataclasses.replace(made.recipe, callbacks=({"type": kind, "decay": 0.5},))
+    assert not any(isinstance(each, Ema) for each in FAMILY.callbacks(made))
 
 
 def test_a_model_s_first_weights_do_not_depend_on_the_other_steps():

@@ -56,7 +56,7 @@ def test_a_sound_file_is_summed_up(files, capsys):
         "",
         "Note: sizes that the file leaves open: vae_dim 4, text_embedding_dim 64, "
         "feature_maps_dim 48 (a U-Net) for latents of less than 64 pixels, else 128 (a "
-        "transformer); images are halved once below 14 pixels, twice below 64, three times below "
+        "transformer); images are halved once below 13 pixels, twice below 64, three times below "
         "256",
         "Note: training.workers has no effect: images are in memory",
     ]

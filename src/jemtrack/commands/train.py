@@ -151,6 +151,7 @@ def _train(
         checkpoints = Checkpoints(inputs.folder, every_seconds=checkpoint_seconds())
         metrics = training.train(_trackers(file, out), checkpoints, out / _MODEL)
         if changed := inputs.changes():
+            # Trackers have it already; their run says by which parameters it was trained.
             (out / _MODEL).unlink()
             raise InputError(
                 f"{', '.join(changed)} changed during the training, which is kept: undo the "
