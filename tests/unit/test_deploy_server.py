@@ -1,5 +1,6 @@
 """The server, over real sockets."""
 
+import asyncio
 import io
 import os
 import re
@@ -129,22 +130,25 @@ def test_it_tells_its_health_its_model_and_its_interface(client, bundle):
     assert "Drop a PNG" in client.get("/").text
 
 
-def test_prometheus_reads_what_it_did(client):
-    def counted(name: str) -> float:
-        line = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
-        return float(line[1]) if line else 0.0
+def counted(client: httpx.Client, name: str) -> float:
+    line = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(line[1]) if line else 0.0
 
+
+def test_prometheus_reads_what_it_did(client):
     names = ['jemtrack_requests_total{status="200"}', "jemtrack_images_total"]
     names += ["jemtrack_images_refused_total", 'jemtrack_requests_total{status="400"}']
-    before = [counted(name) for name in names]
+    names += ['jemtrack_requests_total{status="422"}']
+    before = [counted(client, name) for name in names]
     refused = sum(
         each["refused"] for each in post(client, IMAGES.tobytes(), RAW).json()["predictions"]
     )
     post(client, b"", RAW)
+    post(client, b"", RAW, threshold="much")
 
-    changes = [counted(name) - old for name, old in zip(names, before, strict=True)]
-    assert changes == [1, len(IMAGES), refused, 1]
-    assert counted("jemtrack_images_waiting") == 0
+    changes = [counted(client, name) - old for name, old in zip(names, before, strict=True)]
+    assert changes == [1, len(IMAGES), refused, 1, 1]
+    assert counted(client, "jemtrack_images_waiting") == 0
 
 
 BOMB = io.BytesIO()
@@ -225,20 +229,33 @@ class BlockedModel(Model):
         return super().__call__(images)
 
 
-def test_a_full_queue_answers_503_at_once_and_then_serves_again(bundle):
-    model = BlockedModel(bundle)
-    model.free.set()
-    config = uvicorn.Config(make_app(model, Limits(waiting=3)), port=0, log_level="critical")
+@contextmanager
+def serving_here(model: Model, limits: Limits) -> Iterator[httpx.Client]:
+    """Serve in a thread of this process, so that the test has the model in its hands."""
+    config = uvicorn.Config(make_app(model, limits), port=0, log_level="critical")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
+        assert thread.is_alive()
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    model.free.clear()
-    while model.entered.acquire(blocking=False):
-        pass
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_full_queue_answers_503_at_once_and_then_serves_again(bundle):
+    model = BlockedModel(bundle)
+    model.free.set()
+    with serving_here(model, Limits(waiting=3)) as client:
+        model.free.clear()
+        while model.entered.acquire(blocking=False):
+            pass
         with ThreadPoolExecutor(1) as pool:
             held = pool.submit(post, client, IMAGES[:3].tobytes(), RAW)
             assert model.entered.acquire(timeout=PATIENCE)
@@ -250,9 +267,44 @@ def test_a_full_queue_answers_503_at_once_and_then_serves_again(bundle):
             assert held.result().status_code == 200
         assert client.get("/ready").status_code == 200
         assert post(client, IMAGES[:3].tobytes(), RAW).status_code == 200
-    server.should_exit = True
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+
+
+class FailingModel(Model):
+    """A model that raises while it is told to."""
+
+    failing = False
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        if self.failing:
+            raise RuntimeError("no memory is left")
+        return super().__call__(images)
+
+
+def test_a_model_that_fails_ends_its_request_alone(bundle, expected):
+    model = FailingModel(bundle)
+    with serving_here(model, Limits()) as client:
+        client.timeout = 10
+        client.headers["Connection"] = "close"  # as the server does after a 500
+        model.failing = True
+        assert post(client, IMAGES[:1].tobytes(), RAW).status_code == 500
+        assert counted(client, 'jemtrack_requests_total{status="500"}') == 1
+        assert counted(client, "jemtrack_images_waiting") == 0
+        model.failing = False
+        answer = post(client, IMAGES[:1].tobytes(), RAW)
+        assert answer.json()["predictions"] == expected[:1]
+
+
+def test_a_model_that_fails_at_once_ends_the_server(bundle):
+    model = FailingModel(bundle)
+    model.failing = True
+    app = make_app(model)
+
+    async def start() -> None:
+        async with asyncio.timeout(10), app.router.lifespan_context(app):
+            raise AssertionError("it started")
+
+    with pytest.raises(RuntimeError, match="no memory is left"):
+        asyncio.run(start())
 
 
 @pytest.mark.parametrize(

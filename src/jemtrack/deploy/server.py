@@ -7,7 +7,7 @@ CPU a larger batch is hardly faster. A request that finds the queue full is refu
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
@@ -15,7 +15,9 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -24,7 +26,8 @@ from jemtrack.deploy.predict import BundleError, Model, read_images, rows
 
 KINDS = {"image/png": "png", "application/x-npy": "npy", "application/octet-stream": "raw"}
 MULTIPART = "multipart/form-data"
-Outputs = dict[str, np.ndarray]
+OutputArrays = dict[str, np.ndarray]
+Waiting = tuple[np.ndarray, asyncio.Future[OutputArrays]]
 
 
 class Limits(NamedTuple):
@@ -44,15 +47,20 @@ class Batcher:
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self._model, self._limits = model, limits
-        self._waiting: deque[tuple[np.ndarray, asyncio.Future[Outputs]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()
         self.n_waiting = 0
 
-    async def __call__(self, images_NCHW: np.ndarray) -> Outputs:
-        """Compute the outputs, when it is their turn; raise QueueFullError if too many wait."""
+    async def __call__(self, images_NCHW: np.ndarray) -> OutputArrays:
+        """Compute the outputs, when it is their turn.
+
+        Raises:
+            QueueFullError: if too many wait.
+            Exception: whatever the model raised.
+        """
         if self.n_waiting + len(images_NCHW) > self._limits.waiting:
             raise QueueFullError
-        future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[OutputArrays] = asyncio.get_running_loop().create_future()
         self._waiting.append((images_NCHW, future))
         self.n_waiting += len(images_NCHW)
         self._wake.set()
@@ -69,16 +77,16 @@ class Batcher:
                 await self._wake.wait()
                 self._wake.clear()
                 while taken := self._take():
-                    images_NCHW = np.concatenate([images for images, _ in taken])
-                    found = await loop.run_in_executor(thread, self._model, images_NCHW)
-                    start = 0
-                    for images, future in taken:
-                        part = slice(start, start := start + len(images))
-                        if not future.done():  # as one is whose client has gone
-                            future.set_result({name: found[name][part] for name in found})
+                    try:
+                        images_NCHW = np.concatenate([images for images, _ in taken])
+                        found = await loop.run_in_executor(thread, self._model, images_NCHW)
+                    except Exception as error:  # of whatever the runtime raises: theirs alone
+                        _fail(taken, error)
+                    else:
+                        _answer(taken, found)
 
-    def _take(self) -> list[tuple[np.ndarray, asyncio.Future[Outputs]]]:
-        taken: list[tuple[np.ndarray, asyncio.Future[Outputs]]] = []
+    def _take(self) -> list[Waiting]:
+        taken: list[Waiting] = []
         count = 0
         while self._waiting and (
             not taken or count + len(self._waiting[0][0]) <= self._limits.batch
@@ -86,6 +94,20 @@ class Batcher:
             taken.append(self._waiting.popleft())
             count += len(taken[-1][0])
         return taken
+
+
+def _answer(taken: list[Waiting], found: OutputArrays) -> None:
+    start = 0
+    for images, future in taken:
+        part = slice(start, start := start + len(images))
+        if not future.done():  # as one that was cancelled, when the server would wait no longer
+            future.set_result({name: found[name][part] for name in found})
+
+
+def _fail(taken: list[Waiting], error: Exception) -> None:
+    for _, future in taken:
+        if not future.done():
+            future.set_exception(error)
 
 
 class Meters:
@@ -122,26 +144,54 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
         batcher, meters = Batcher(model, limits), Meters()
         meters.waiting.set_function(lambda: batcher.n_waiting)
         worker = asyncio.create_task(batcher.work())
-        await batcher(np.zeros((1, *model.shape), np.uint8))  # the first pass allocates
-        app.state.service = Service(model, limits, batcher, meters)
-        yield
-        worker.cancel()
-        with suppress(asyncio.CancelledError):
-            await worker
+        try:
+            await batcher(np.zeros((1, *model.shape), np.uint8))  # the first pass allocates
+            app.state.service = Service(model, limits, batcher, meters)
+            yield
+        finally:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker
 
     app = FastAPI(title=f"jemtrack: {model.description['name']}", lifespan=lifespan)
     app.include_router(router)
+    app.include_router(counted_router)
     return app
 
 
-router = APIRouter()
+class CountedRoute(APIRoute):
+    """Counts its requests by the status that they are answered with."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the handler, and what FastAPI checks before it."""
+        handle = super().get_route_handler()
+
+        async def counted(request: Request) -> Response:
+            status = 500
+            try:
+                response = await handle(request)
+                status = response.status_code
+                return response
+            except RequestValidationError:
+                status = 422
+                raise
+            except HTTPException as error:
+                status = error.status_code
+                raise
+            finally:
+                request.app.state.service.meters.requests.labels(status).inc()
+
+        return counted
+
+
+router, counted_router = APIRouter(), APIRouter(route_class=CountedRoute)
 Threshold = Annotated[float | None, Query(allow_inf_nan=False)]
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "array", "items": _BINARY["schema"]}
 _FORM = {"schema": {"type": "object", "properties": {"images": _FILES}}}
 
 
-@router.post(
+@counted_router.post(
     "/predict",
     openapi_extra={"requestBody": {"content": {**dict.fromkeys(KINDS, _BINARY), MULTIPART: _FORM}}},
 )
@@ -152,16 +202,11 @@ async def predict(request: Request, threshold: Threshold = None) -> JSONResponse
     """
     service: Service = request.app.state.service
     started = time.perf_counter()
-    try:
-        answers = await _answers(request, service)
-    except HTTPException as error:
-        service.meters.requests.labels(error.status_code).inc()
-        raise
+    answers = await _answers(request, service)
     if threshold is None:
         threshold = service.model.threshold
     else:
         answers["refused"] = ~(answers["log_density"] >= np.float32(threshold))
-    service.meters.requests.labels(200).inc()
     service.meters.images.inc(len(answers["refused"]))
     service.meters.refused.inc(int(answers["refused"].sum()))
     service.meters.seconds.observe(time.perf_counter() - started)
@@ -169,7 +214,7 @@ async def predict(request: Request, threshold: Threshold = None) -> JSONResponse
     return JSONResponse({"threshold": threshold, "predictions": predictions})
 
 
-async def _answers(request: Request, service: Service) -> Outputs:
+async def _answers(request: Request, service: Service) -> OutputArrays:
     body = await _body(request, service.limits.body)
     try:
         images_NCHW = await _images(request, body, service.model.shape)
