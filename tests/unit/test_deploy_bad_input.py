@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +178,7 @@ LIE = npy(np.zeros((1, 1, 8, 8), np.uint8)).replace(b"(1, 1, 8, 8)", b"(99999999
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
+        ("jpg", b"", "images must be of raw, npy, png, got 'jpg'"),
         ("raw", b"", "raw images must be 64 bytes each, got 0 bytes"),
         ("raw", bytes(65), "got 65 bytes"),
         ("npy", b"", "not readable as npy"),
@@ -214,3 +217,21 @@ def test_all_that_can_be_read_is_read_alike():
     colour = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     found = read_images(png(colour), "png", (3, 4, 5))
     np.testing.assert_array_equal(found[0].transpose(1, 2, 0), colour)
+
+
+def test_a_png_without_pillow_is_refused(monkeypatch):
+    content = png(np.zeros((8, 8), np.uint8))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+
+    refused(lambda: read_images(content, "png", SHAPE), "^reading png needs PIL, not installed")
+
+
+def test_the_command_names_the_file_that_it_cannot_use(bundle, tmp_path):
+    np.save(tmp_path / "good.npy", np.zeros(SHAPE, np.uint8))
+    np.save(tmp_path / "bad.npy", np.zeros(SHAPE))
+    command = [sys.executable, "predict.py", str(tmp_path / "good.npy"), str(tmp_path / "bad.npy")]
+    ran = subprocess.run(command, cwd=bundle, capture_output=True, text=True)
+
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"predict.py: {tmp_path}/bad.npy: images must be uint8")
+    assert ran.stderr.count("\n") == 1

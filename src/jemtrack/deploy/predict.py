@@ -140,10 +140,14 @@ def read_images(content: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray
     Raises:
         BundleError: if the content is of another kind or size.
     """
+    if kind not in _READERS:
+        raise BundleError(f"images must be of {', '.join(_READERS)}, got {kind!r}")
     try:
         return _READERS[kind](content, shape)
-    except (BundleError, ModuleNotFoundError):
+    except BundleError:
         raise
+    except ModuleNotFoundError as error:
+        raise BundleError(f"reading {kind} needs {error.name}, not installed here") from error
     except Exception as error:  # of whatever a broken file makes numpy and Pillow raise
         raise BundleError(f"not readable as {kind}: {error}") from error
 
@@ -222,11 +226,17 @@ def main() -> None:
             print(*self_test(folder), sep="\n")
         model = Model(folder, options.model, threshold=options.threshold)
         for path in options.images:
-            images_NCHW = read_images(path.read_bytes(), path.suffix[1:].lower(), model.shape)
-            for row in rows(model(images_NCHW), model.description["classes"]):
+            for row in rows(model(_read(path, model.shape)), model.description["classes"]):
                 print(json.dumps({"image": str(path), **row}))
     except (BundleError, OSError) as error:
         sys.exit(f"predict.py: {error}")
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return read_images(path.read_bytes(), path.suffix[1:].lower(), shape)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 def rows(answers: dict[str, np.ndarray], classes: list[str]) -> list[dict[str, Any]]:
