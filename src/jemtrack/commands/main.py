@@ -233,7 +233,7 @@ def _deploy(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> None:
-    from jemtrack.commands.profile import profile
+    from jemtrack.commands.bundle import profile
 
     profile(
         options.bundle,
@@ -245,7 +245,7 @@ def _profile(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from jemtrack.commands.serve import serve
+    from jemtrack.commands.bundle import serve
     from jemtrack.deploy.server import Limits
 
     serve(

@@ -1,13 +1,41 @@
-"""Print latency, throughput and memory of a bundle's model, by batch size."""
+"""Serve a bundle over HTTP, or print how fast it is."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from jemtrack.commands.tables import table_console
+from jemtrack.deploy.predictor import opened
 from jemtrack.deploy.profiler import PerformanceProfiler
+from jemtrack.errors import InputError
+
+if TYPE_CHECKING:
+    from jemtrack.deploy.server import Limits
+
+_DRAIN = 30  # seconds for the requests that are in work when the server is told to end
+
+
+def serve(
+    bundle: Path, *, model: str, host: str, port: int, threads: int, limits: "Limits"
+) -> None:
+    """Serve the bundle's model; requests in work are answered before the server ends.
+
+    Raises:
+        InputError: if the bundle cannot be used, or a number is out of its bounds.
+    """
+    import uvicorn  # of the extra `serve`, which profiling does without
+
+    from jemtrack.deploy.server import make_app
+
+    if not 0 <= port < 2**16:
+        raise InputError(f"--port must be 0 to 65535, got {port}")
+    if min(limits) < 1 or threads < 0:
+        raise InputError(f"limits must be >= 1 and --threads >= 0, got {[*limits]} and {threads}")
+    app = make_app(opened(bundle, model, threads=threads), limits)
+    uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=_DRAIN)
 
 
 def profile(
