@@ -95,7 +95,7 @@ def ratio(slow: Run, fast: Run, images: np.ndarray, turns: int) -> float:
 
 def speed(source: Source, turns: int) -> Iterator[Bar]:
     """Time both models of the bundle against PyTorch."""
-    assert source.made is not None
+    assert source.pytorch_export is not None
     torch.set_num_threads(1)
     eager = torch_run(source.module())
     shape = source.description["input"]["shape"]
@@ -202,8 +202,8 @@ def main() -> None:
             material = Material(options.model, data, {}, DeployArgs(threads=1))
         else:
             material = some_material(Path(folder))
-        made = Exported.of(material)
-        source = Source(bundle, write_bundle(made, material, bundle), made)
+        exported = Exported.of(material)
+        source = Source(bundle, write_bundle(exported, material, bundle), exported)
         for bars in (
             speed(source, options.turns),
             clean_process(bundle),

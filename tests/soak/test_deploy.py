@@ -52,8 +52,8 @@ def test_two_processes_write_the_same_bytes(tmp_path):
 
 def test_the_compiled_formats_answer_as_pytorch_does(tmp_path):
     make(tmp_path)
-    made = torch.load(tmp_path / "exported.pt", weights_only=False)
-    source = Source(tmp_path / "bundle", read_description(tmp_path / "bundle"), made)
+    exported = torch.load(tmp_path / "exported.pt", weights_only=False)
+    source = Source(tmp_path / "bundle", read_description(tmp_path / "bundle"), exported)
     names = ["aotinductor", "torch.export"]
     rows = compare_formats(source, material(tmp_path, threads=1), names, tmp_path / "out", turns=2)
 

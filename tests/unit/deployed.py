@@ -1,4 +1,4 @@
-"""A small trained model and what a bundle is made of, for tests of the deployment."""
+"""A small trained model and what a bundle is exported of, for tests of the deployment."""
 
 from pathlib import Path
 
@@ -52,6 +52,6 @@ def material(folder: Path, norm: NormName = "none", **args) -> Material:
 def make(folder: Path) -> None:
     """Write the model, and its bundle into `bundle`; the export takes most of the time."""
     given = material(folder)
-    made = Exported.of(given)
-    torch.save(made, folder / "exported.pt")
-    write_bundle(made, given, folder / "bundle")
+    exported = Exported.of(given)
+    torch.save(exported, folder / "exported.pt")
+    write_bundle(exported, given, folder / "bundle")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from deployed import material, outliers, some_data
 
 import jemtrack
-from jemtrack.deploy.bundle import INT8, Exported, finished_models, write_bundle
+from jemtrack.deploy.bundle import INT8, Exported, fitted_models, write_bundle
 from jemtrack.deploy.predict import MODEL, Model, open_session, rows
 from jemtrack.errors import InputError
 
@@ -29,7 +30,7 @@ def bundle(deployed_once) -> Path:
 
 
 @pytest.fixture
-def made(deployed_once) -> Exported:
+def exported(deployed_once) -> Exported:
     found: Exported = torch.load(deployed_once / "exported.pt", weights_only=False)
     return found
 
@@ -121,8 +122,8 @@ def test_no_local_path_is_in_a_graph(bundle):
             assert path.encode() not in content
 
 
-def test_the_same_inputs_give_the_same_bytes(made, deployed_once, bundle, tmp_path):
-    write_bundle(made, material(deployed_once), tmp_path)
+def test_the_same_inputs_give_the_same_bytes(exported, deployed_once, bundle, tmp_path):
+    write_bundle(exported, material(deployed_once), tmp_path)
 
     names = sorted(path.name for path in bundle.iterdir())
     assert names == sorted(path.name for path in tmp_path.iterdir())
@@ -130,26 +131,70 @@ def test_the_same_inputs_give_the_same_bytes(made, deployed_once, bundle, tmp_pa
         assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes(), name
 
 
-def test_a_graph_that_does_not_agree_with_pytorch_is_refused(made, deployed_once, tmp_path):
-    weight = next(each for each in made.graph.graph.initializer if len(each.dims) == 4)
+def test_a_graph_that_does_not_agree_with_pytorch_is_refused(exported, deployed_once, tmp_path):
+    weight = next(each for each in exported.graph.graph.initializer if len(each.dims) == 4)
     values = onnx.numpy_helper.to_array(weight) * 1.001
     weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weight.name))
 
     with pytest.raises(InputError, match=r"^Trained: model.onnx is refused: its \w+ must differ"):
-        write_bundle(made, material(deployed_once), tmp_path / "bundle")
+        write_bundle(exported, material(deployed_once), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_int8_model_out_of_its_tolerance_is_refused_and_said_so(made, deployed_once, tmp_path):
+def test_an_int8_model_out_of_its_tolerance_is_refused_and_said_so(
+    exported, deployed_once, tmp_path
+):
     given = material(deployed_once, nll_within=0.0)
-    models, refused = finished_models(made, given)
+    models, refused = fitted_models(exported, given)
     assert [*models] == [MODEL]
     assert refused.startswith(f"Trained: {INT8} is refused: its nll must differ by at most 0, got")
 
     (tmp_path / INT8).write_bytes(b"of an earlier bundle")
-    write_bundle(made, given, tmp_path)
+    write_bundle(exported, given, tmp_path)
     assert not (tmp_path / INT8).exists()
     assert refused in (tmp_path / "card.md").read_text()
+
+
+def test_what_links_to_a_file_of_an_earlier_bundle_keeps_its_content(
+    exported, deployed_once, bundle, tmp_path
+):
+    """As DVC's cache does, by either kind of link."""
+    folder, cache = tmp_path / "bundle", tmp_path / "cache"
+    shutil.copytree(bundle, cache)
+    folder.mkdir()
+    (folder / MODEL).symlink_to(cache / MODEL)
+    for name in ("card.md", "bundle.json", INT8):
+        (folder / name).hardlink_to(cache / name)
+    write_bundle(exported, material(deployed_once, alpha=0.1, int8=False), folder)
+
+    for name in (MODEL, "card.md", "bundle.json", INT8):
+        assert (cache / name).read_bytes() == (bundle / name).read_bytes(), name
+    assert Model(folder).description["alpha"] == 0.1
+    assert not (folder / INT8).exists()
+
+
+def test_a_model_in_the_folder_that_one_is_in_has_its_name(deployed_once, monkeypatch):
+    given = material(deployed_once)
+    monkeypatch.chdir(deployed_once / "Trained")
+
+    assert replace(given, path=Path("model.safetensors")).name == "Trained"
+
+
+def test_outliers_of_another_shape_are_told(deployed_once):
+    coloured = {"coloured": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}
+    with pytest.raises(
+        InputError, match=r"outliers 'coloured' must be images of \(1, 8, 8\), .* 8\)"
+    ):
+        replace(material(deployed_once), outliers=coloured)
+
+
+def test_the_card_has_alpha_and_the_largest_differences(exported, deployed_once, tmp_path):
+    given = material(deployed_once, alpha=0.0225, int8=False)
+    found = write_bundle(exported, given, tmp_path)["models"][MODEL]["differences"]
+
+    text = (tmp_path / "card.md").read_text()
+    assert "at most 2.25% are refused" in text
+    assert f"Mahalanobis score, as a share of it | {found['mahalanobis']:.4g} |" in text
 
 
 def test_too_few_validation_images_are_told(deployed_once):

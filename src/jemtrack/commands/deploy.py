@@ -12,7 +12,7 @@ from jemtrack.data.images import DataSplits, load_outliers
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.bundle import Exported, Material, write_bundle
 from jemtrack.deploy.comparison import Row, compare_formats
-from jemtrack.deploy.formats import FORMATS, Source
+from jemtrack.deploy.formats import NAMES, Source
 from jemtrack.errors import InputError
 from jemtrack.parameters import build
 from jemtrack.shared.hardware import cpu_threads
@@ -20,6 +20,7 @@ from jemtrack.shared.progress import say
 
 DATA = Path("nodes/PrepareData/images.safetensors")
 OUTLIERS = Path("nodes/PrepareOutliers/outliers.safetensors")
+_FIGURES = ("accuracy", "nll", "auroc", "refused")
 
 
 def deploy(
@@ -34,13 +35,13 @@ def deploy(
     """Write the bundle and the formats (all, if none is named) into `out`; print the table.
 
     Returns:
-        1 if a format was refused, or one that was named is not available; else 0.
+        1 if a format failed or was refused, or one that was named is not available; else 0.
 
     Raises:
         InputError: if the model, the images or an argument cannot be used.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise InputError(f"--formats must be of {', '.join(FORMATS)}, got {', '.join(unknown)}")
+    if unknown := [name for name in formats if name not in NAMES]:
+        raise InputError(f"--formats must be of {', '.join(NAMES)}, got {', '.join(unknown)}")
     others: dict[str, Tensor] = {}
     if outliers or OUTLIERS.exists():
         others = load_outliers(outliers or OUTLIERS)
@@ -48,10 +49,10 @@ def deploy(
     material = Material(model, DataSplits.load(data or DATA), others, args)
     with cpu_threads(threads):
         say(f"Exporting {model}")
-        made = Exported.of(material)
-        description = write_bundle(made, material, out / "bundle")
-        source = Source(out / "bundle", description, made)
-        rows = compare_formats(source, material, formats or [*FORMATS], out)
+        exported = Exported.of(material)
+        description = write_bundle(exported, material, out / "bundle")
+        source = Source(out / "bundle", description, exported)
+        rows = compare_formats(source, material, formats or [*NAMES], out)
     _print(rows, threads)
     print(f"{out / 'bundle'}: try `jemtrack serve {out / 'bundle'}`")
     return int(any(row.refused or (row.problem and formats) for row in rows))
@@ -80,6 +81,5 @@ def _cells(row: Row) -> list[str]:
         f"{row.ms:.2f}",
         f"{row.per_second:.0f}",
         "" if apart is None else f"{apart:.1e}",
-        *(f"{figures[name]:.4f}" if name in figures else "" for name in ("accuracy", "nll")),
-        *(f"{figures[name]:.4f}" if name in figures else "" for name in ("auroc", "refused")),
+        *(f"{figures[name]:.4f}" if name in figures else "" for name in _FIGURES),
     ]

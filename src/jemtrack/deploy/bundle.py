@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,29 +23,33 @@ from jemtrack.deploy import predict
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.card import card
 from jemtrack.deploy.conformal import conformal_rank, conformal_threshold
-from jemtrack.deploy.exported import Answers, DeployedModel, WhitenedMahalanobis
+from jemtrack.deploy.exported import DeployedModel, Outputs, WhitenedMahalanobis
 from jemtrack.deploy.figures import (
+    Measurement,
+    Measuring,
     Run,
     answers,
-    largest_differences,
-    measured,
-    reference,
+    evaluated,
     refuse_beyond,
+    refuse_fp32,
 )
 from jemtrack.deploy.int8 import quantised
-from jemtrack.deploy.onnx_file import exported, with_defaults
+from jemtrack.deploy.onnx_file import export_model, with_defaults
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.measures.temperature import fit_temperature
-from jemtrack.files import file_digest
+from jemtrack.files import atomic_write_all, file_digest
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model
 from jemtrack.shared.random_streams import generator
 
 INT8 = "model.int8.onnx"
-# How far float32 may lead two orders of the same sums apart.
-FP32_BOUNDS = {"probabilities": 1e-5, "log_density": 1e-4, "mahalanobis": 1e-4}
 _VERSIONS = ("jemtrack", "torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def model_name(path: Path) -> str:
+    """Name a model by the folder of its file."""
+    return path.absolute().parent.name
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Material:
         evaluation: the section of the card with the evaluation's figures, if there is one.
 
     Raises:
-        InputError: if there are too few validation images.
+        InputError: if there are too few validation images, or outliers of another shape.
     """
 
     path: Path
@@ -71,11 +76,17 @@ class Material:
     @property
     def name(self) -> str:
         """The model's name."""
-        return self.path.parent.name
+        return model_name(self.path)
 
     def __post_init__(self) -> None:
-        """Check that there are enough validation images, before the model is exported."""
+        """Check the images, before the model is exported."""
         conformal_rank(len(self.data.valid), self.args.alpha)
+        for kind, images_NCHW in self.outliers.items():
+            if (found := tuple(images_NCHW.shape[1:])) != self.image_shape:
+                raise InputError(
+                    f"outliers {kind!r} must be images of {self.image_shape}, as those of "
+                    f"{self.data.dataset}, got {found}"
+                )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,7 +94,7 @@ class Material:
         channels, height, width = self.data.train.images_NCHW.shape[1:]
         return channels, height, width
 
-    def seen(self) -> LabelledImages:
+    def training_images(self) -> LabelledImages:
         """Draw training images, by the data's seed."""
         train, stream = self.data.train, generator(self.data.seed, "training images of a bundle")
         return train[torch.randperm(len(train), generator=stream)[: self.args.n_train_images]]
@@ -94,7 +105,7 @@ class Exported:
     """A model as PyTorch has it, what it must agree with, and its graph.
 
     Attributes:
-        module: computes the `Answers`.
+        module: computes the `Outputs`.
         mahalanobis: the score as the evaluation computes it.
         graph: of the module, without temperature and threshold.
     """
@@ -113,35 +124,42 @@ class Exported:
                 f"{material.path} is for {shape.n_classes} classes and {shape.channels} channels, "
                 f"the images have {found[0]} and {found[1]}: pass those that it was trained on"
             )
-        seen = material.seen()
-        features_NF = trunk_features(network, noisy_batches(seen.images_NCHW, 0.0, 0))
-        mahalanobis = WhitenedMahalanobis(features_NF, seen.labels_N)
+        train = material.training_images()
+        features_NF = trunk_features(network, noisy_batches(train.images_NCHW, 0.0, 0))
+        mahalanobis = WhitenedMahalanobis(features_NF, train.labels_N)
         module = DeployedModel(network, mahalanobis)
-        return cls(module, mahalanobis, exported(module, material.image_shape))
+        return cls(module, mahalanobis, export_model(module, material.image_shape))
+
+    def measuring(self, material: Material) -> Measuring:
+        """Make what measures exports of the model."""
+        pytorch = evaluated(self.module.network, self.mahalanobis)
+        return Measuring(pytorch, material.data.test, material.outliers)
 
 
 @dataclass(frozen=True)
-class Finished:
+class FittedModel:
     """A graph with its own temperature and threshold, and what was measured of it.
 
     Attributes:
         content: the bytes of the ONNX file.
         temperature: which fits the validation images best.
         threshold: of log p~(x).
-        differences: the largest ones to PyTorch, by output.
-        figures: on the test images and outliers; see `figures`.
+        measured: on the test images and outliers.
     """
 
     content: bytes
     temperature: float
     threshold: float
-    differences: dict[str, float]
-    figures: dict[str, float]
+    measured: Measurement
 
     def about(self) -> dict[str, Any]:
         """Describe it, for bundle.json."""
-        return {name: value for name, value in vars(self).items() if name != "content"} | {
-            "bytes": len(self.content)
+        return {
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "differences": self.measured.differences,
+            "figures": self.measured.figures,
+            "bytes": len(self.content),
         }
 
 
@@ -149,11 +167,13 @@ def onnx_run(content: bytes, threads: int = 0) -> Run:
     """Make what runs a graph in onnxruntime, at its own temperature and threshold."""
     session = predict.open_session(content, threads)
     return lambda images: dict(
-        zip(Answers._fields, session.run([*Answers._fields], {predict.INPUT: images}), strict=True)
+        zip(Outputs._fields, session.run([*Outputs._fields], {predict.INPUT: images}), strict=True)
     )
 
 
-def finished(graph: onnx.ModelProto, name: str, made: Exported, material: Material) -> Finished:
+def fit_and_measure(
+    graph: onnx.ModelProto, material: Material, measuring: Measuring
+) -> FittedModel:
     """Fit temperature and threshold of a graph on its own outputs, and measure it."""
     valid = material.data.valid
     threads = material.args.threads
@@ -162,44 +182,40 @@ def finished(graph: onnx.ModelProto, name: str, made: Exported, material: Materi
     temperature = fit_temperature(labelled.logits_NC, labelled.labels_N)
     threshold = conformal_threshold(found["log_density"], material.args.alpha)
     notes = {
-        "model": name,
+        "model": material.name,
         "alpha": repr(material.args.alpha),
         predict.TEMPERATURE: repr(temperature),
         predict.THRESHOLD: repr(threshold),
         "classes": json.dumps(_classes(material)),
     }
     content = with_defaults(graph, temperature, threshold, notes)
-    test = material.data.test
-    found, figures = measured(onnx_run(content, threads), test, material.outliers, temperature)
-    plain = reference(made.module.network, made.mahalanobis, temperature)
-    differences = largest_differences(found, answers(plain, test.images_NCHW))
-    return Finished(content, temperature, threshold, differences, figures)
+    measured = measuring(onnx_run(content, threads), temperature)
+    return FittedModel(content, temperature, threshold, measured)
 
 
-def finished_models(made: Exported, material: Material) -> tuple[dict[str, Finished], str]:
+def fitted_models(exported: Exported, material: Material) -> tuple[dict[str, FittedModel], str]:
     """Make the models of a bundle, by file; and say why the int8 one is refused, else "".
 
     Raises:
         InputError: if the float32 one does not agree with PyTorch.
     """
-    name = material.name
-    plain = finished(made.graph, name, made, material)
-    none = dict.fromkeys(FP32_BOUNDS, 0.0)
-    refuse_beyond(f"{name}: {predict.MODEL}", plain.differences, none, FP32_BOUNDS)
+    measuring = exported.measuring(material)
+    plain = fit_and_measure(exported.graph, material, measuring)
+    refuse_fp32(f"{material.name}: {predict.MODEL}", plain.measured)
     models = {predict.MODEL: plain}
     if not material.args.int8:
         return models, ""
-    graph = quantised(made.graph, material.seen().images_NCHW.numpy())
-    small = finished(graph, name, made, material)
+    graph = quantised(exported.graph, material.training_images().images_NCHW.numpy())
+    small = fit_and_measure(graph, material, measuring)
     try:
-        bounds = material.args.int8_bounds
-        refuse_beyond(f"{name}: {INT8}", small.figures, plain.figures, bounds)
+        what, bounds = f"{material.name}: {INT8}", material.args.int8_bounds
+        refuse_beyond(what, small.measured.figures, plain.measured.figures, bounds)
     except InputError as error:
         return models, str(error)
     return {**models, INT8: small}, ""
 
 
-def write_bundle(made: Exported, material: Material, folder: Path) -> dict[str, Any]:
+def write_bundle(exported: Exported, material: Material, folder: Path) -> dict[str, Any]:
     """Write the bundle into `folder`, in the place of an earlier one; return its description.
 
     The same inputs give the same bytes.
@@ -207,7 +223,7 @@ def write_bundle(made: Exported, material: Material, folder: Path) -> dict[str, 
     Raises:
         InputError: if the float32 model does not agree with PyTorch; then nothing is written.
     """
-    models, refused = finished_models(made, material)
+    models, refused = fitted_models(exported, material)
     files = {name: each.content for name, each in models.items()}
     files[predict.SAMPLES] = _samples(files, material)
     files["predict.py"] = Path(predict.__file__).read_bytes()
@@ -216,11 +232,17 @@ def write_bundle(made: Exported, material: Material, folder: Path) -> dict[str, 
     description["files"] = {name: hashlib.sha256(each).hexdigest() for name, each in files.items()}
     description["sha256"] = predict.digest_of(description)
     files[predict.DESCRIPTION] = (json.dumps(description, indent=1) + "\n").encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / INT8).unlink(missing_ok=True)  # of an earlier bundle, if this one has none
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    _write(files, folder)
     return description
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    for old in (folder / name for name in (*files, INT8)):
+        if old.is_symlink() or old.name not in files:  # into DVC's cache; of an earlier bundle
+            old.unlink(missing_ok=True)
+    atomic_write_all(
+        {folder / name: partial(Path.write_bytes, data=each) for name, each in files.items()}
+    )
 
 
 def _classes(material: Material) -> list[str]:
@@ -228,7 +250,7 @@ def _classes(material: Material) -> list[str]:
 
 
 def _description(
-    material: Material, models: Mapping[str, Finished], refused: str
+    material: Material, models: Mapping[str, FittedModel], refused: str
 ) -> dict[str, Any]:
     data, path = material.data, material.path
     return {

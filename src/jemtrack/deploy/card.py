@@ -64,6 +64,7 @@ def _figures(description: Mapping[str, Any]) -> str:
         "threshold": "threshold of log p~(x)",
         "probabilities": "largest difference to PyTorch of a probability",
         "log_density": "and of log p~(x)",
+        "mahalanobis": "and of the Mahalanobis score, as a share of it",
         "bytes": "bytes",
     }
     for name, label in rows.items():
@@ -104,7 +105,7 @@ def _limits(description: Mapping[str, Any]) -> str:
 ## What the threshold promises
 
 It is the split-conformal one of the {on["n_valid"]} validation images: of images of the same kind,
-at most {alpha:.1%} are refused, on average over draws of validation images and of new ones. It
+at most {100 * alpha:g}% are refused, on average over draws of validation images and of new ones. It
 promises nothing about the share of other images that is caught: the table says what was measured.
 The promise needs validation images that chose neither the weights nor the epoch: with the callback
 `best_weights` it is an estimate. A caller may pass another threshold.

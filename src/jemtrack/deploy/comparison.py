@@ -12,15 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jemtrack.deploy.bundle import FP32_BOUNDS, INT8, Material
-from jemtrack.deploy.figures import (
-    Run,
-    answers,
-    largest_differences,
-    measured,
-    reference,
-    refuse_beyond,
-)
+from jemtrack.deploy.bundle import INT8, Material
+from jemtrack.deploy.figures import Measuring, Run, refuse_beyond, refuse_fp32
 from jemtrack.deploy.formats import FORMATS, Source, UnavailableError, torch_run, written
 from jemtrack.deploy.predict import MODEL
 from jemtrack.errors import InputError
@@ -28,6 +21,7 @@ from jemtrack.shared.progress import say
 
 PYTORCH = "pytorch"  # the row that all others are compared with
 _LARGE = 64
+_LONGEST_PROBLEM = 300
 
 
 @dataclass
@@ -36,8 +30,8 @@ class Row:
 
     Attributes:
         name: of the format.
-        problem: why it is not available or refused; "" if neither.
-        refused: whether it missed its tolerance.
+        problem: why it is not available, failed or is refused; "" if none of these.
+        refused: whether it failed or missed its tolerance.
         path: its file.
         size: bytes.
         figures: on the test images, as `figures` has them.
@@ -62,54 +56,58 @@ def compare_formats(
 ) -> list[Row]:
     """Write each format into `folder`, check it against PyTorch, and time all of them by turns.
 
-    A format that misses its tolerance is removed again. `folder` is not that of the bundle.
+    A format that fails or misses its tolerance is removed, and so are the files of an earlier call.
+    `folder` is not that of the bundle.
     """
-    assert source.made is not None
-    about = source.description["models"][MODEL]
+    assert source.pytorch_export is not None
     rows, runs = [], {PYTORCH: torch_run(source.module())}
-    expected = reference(source.made.module.network, source.made.mahalanobis, about["temperature"])
-    expected_test = answers(expected, material.data.test.images_NCHW)
-    _, figures = measured(
-        runs[PYTORCH], material.data.test, material.outliers, about["temperature"]
-    )
+    measuring = source.pytorch_export.measuring(material)
+    figures, _ = measuring(runs[PYTORCH], source.description["models"][MODEL]["temperature"])
     size = material.path.stat().st_size
     rows.append(Row(PYTORCH, path=material.path, size=size, figures=figures))
     for name in names:
         say(f"Making {name}")
         row = Row(name)
+        _remove(name, folder)
         try:
             row.path = written(name, source, folder)
-            row.size = _size(row.path)
-            run = FORMATS[name].open(row.path, material.args.threads, FORMATS[name].precisions[0])
-            _check(row, run, material, expected_test, source.description)
+            row.size = sum(path.stat().st_size for path in FORMATS[name].paths(folder))
+            run = FORMATS[name].open(row.path, material.args.threads)
+            _check(row, run, material, measuring, source.description)
             runs[name] = run
         except UnavailableError as error:
             row.problem = str(error)
         except InputError as error:
             row.problem, row.refused = str(error), True
-            if row.path:
-                row.path.unlink()
+        except Exception as error:  # those of compilers and runtimes have no base class but this
+            what = " ".join(str(error).split())[:_LONGEST_PROBLEM] or type(error).__name__
+            row.problem, row.refused = f"{name} failed: {what}", True
+        if row.problem:
+            _remove(name, folder)
         rows.append(row)
     _time(rows, runs, material.data.test.images_NCHW.numpy(), turns)
     return rows
 
 
+def _remove(name: str, folder: Path) -> None:
+    if name in FORMATS:
+        for path in FORMATS[name].paths(folder):
+            path.unlink(missing_ok=True)
+
+
 def _check(
-    row: Row,
-    run: Run,
-    material: Material,
-    expected: Mapping[str, np.ndarray],
-    description: Mapping[str, Any],
+    row: Row, run: Run, material: Material, measuring: Measuring, description: Mapping[str, Any]
 ) -> None:
     """Measure a format, and raise InputError if it is out of its tolerance."""
-    about = description["models"][INT8 if row.name == "int8" else MODEL]
-    found, row.figures = measured(run, material.data.test, material.outliers, about["temperature"])
-    row.differences = largest_differences(found, expected)
+    models = description["models"]
+    about = models[INT8 if row.name == "int8" else MODEL]
+    measured = measuring(run, about["temperature"])
+    row.figures, row.differences = measured
     if row.name == "int8":
-        plain = description["models"][MODEL]["figures"]
-        refuse_beyond(row.name, row.figures, plain, material.args.int8_bounds)
+        plain = models[MODEL]["figures"]
+        refuse_beyond(row.name, measured.figures, plain, material.args.int8_bounds)
     else:
-        refuse_beyond(row.name, row.differences, dict.fromkeys(FP32_BOUNDS, 0.0), FP32_BOUNDS)
+        refuse_fp32(row.name, measured)
 
 
 def _time(rows: list[Row], runs: Mapping[str, Run], images_NCHW: np.ndarray, turns: int) -> None:
@@ -128,8 +126,3 @@ def _time(rows: list[Row], runs: Mapping[str, Run], images_NCHW: np.ndarray, tur
         if row.name in runs:
             row.ms = 1e3 * statistics.median(seconds[row.name, 1])
             row.per_second = _LARGE / statistics.median(seconds[row.name, _LARGE])
-
-
-def _size(path: Path) -> int:
-    """Count the bytes of a file, and of the weights that OpenVINO puts beside it."""
-    return sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.exists())

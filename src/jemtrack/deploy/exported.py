@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jemtrack.data.images import LARGEST_PIXEL
+from jemtrack.data.images import to_unit_range
 from jemtrack.evaluation.measures.mahalanobis import Mahalanobis
 from jemtrack.jem.networks.energy_model import JointEnergyModel
 
@@ -24,7 +24,7 @@ class WhitenedMahalanobis(Mahalanobis):
         return (self._means_KF @ root_FF).float(), root_FF.float()
 
 
-class Answers(NamedTuple):
+class Outputs(NamedTuple):
     """What a bundle says about B images; the names are those of the graph's outputs.
 
     Attributes:
@@ -43,7 +43,7 @@ class Answers(NamedTuple):
 
 
 class DeployedModel(nn.Module):
-    """Computes the `Answers` for uint8 images (B, C, H, W), a temperature and a threshold."""
+    """Computes the `Outputs` for uint8 images (B, C, H, W), a temperature and a threshold."""
 
     means_KF: Tensor
     whitening_FF: Tensor
@@ -56,12 +56,12 @@ class DeployedModel(nn.Module):
         self.register_buffer("whitening_FF", whitening_FF)
         self.eval()
 
-    def forward(self, images_BCHW: Tensor, temperature: Tensor, threshold: Tensor) -> Answers:
-        """Compute the answers, all in float32."""
-        features_BF = self.network.trunk(images_BCHW.float() / (LARGEST_PIXEL / 2) - 1)
+    def forward(self, images_BCHW: Tensor, temperature: Tensor, threshold: Tensor) -> Outputs:
+        """Compute the outputs, all in float32."""
+        features_BF = self.network.trunk(to_unit_range(images_BCHW))
         logits_BC, log_density_B = self.network.heads(features_BF)
         apart_BKF = (features_BF @ self.whitening_FF)[:, None] - self.means_KF
-        return Answers(
+        return Outputs(
             logits=logits_BC,
             probabilities=(logits_BC / temperature).softmax(dim=1),
             log_density=log_density_B,

@@ -4,6 +4,7 @@ Letters: N images, C classes.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
 # Computes the outputs by name, arrays of N rows, of uint8 images (N, C, H, W).
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
-COMPARED = ("probabilities", "log_density", "mahalanobis")
+# How far float32 may lead two orders of the same sums apart.
+FP32_BOUNDS = {"probabilities": 1e-5, "log_density": 1e-4, "mahalanobis": 1e-4}
 _PER_PASS = 500
 
 
@@ -29,9 +31,7 @@ def answers(run: Run, images_NCHW: Tensor) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def reference(
-    network: JointEnergyModel, score_features: Callable[[Tensor], Tensor], temperature: float
-) -> Run:
+def evaluated(network: JointEnergyModel, score_features: Callable[[Tensor], Tensor]) -> Run:
     """Make what an exported model must agree with: the evaluation's own code, on PyTorch."""
 
     @torch.inference_mode()
@@ -41,7 +41,6 @@ def reference(
             logits_NC, log_density_N = network.heads(features_NF)
         return {
             "logits": logits_NC.numpy(),
-            "probabilities": (logits_NC.double() / temperature).softmax(dim=1).numpy(),
             "log_density": log_density_N.numpy(),
             "mahalanobis": score_features(features_NF).numpy(),
         }
@@ -54,7 +53,7 @@ def largest_differences(
 ) -> dict[str, float]:
     """Compute the largest difference of each output; of the Mahalanobis score, in units of it."""
     largest = {}
-    for name in COMPARED:
+    for name in FP32_BOUNDS:
         apart_N = np.abs(found[name].astype(np.float64) - expected[name])
         if name == "mahalanobis":
             apart_N = apart_N / np.abs(expected[name])
@@ -92,13 +91,41 @@ def figures(
     return measured
 
 
-def measured(
-    run: Run, test: LabelledImages, outliers: Mapping[str, Tensor], temperature: float
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Run a model on the test images and the outliers; return the former's outputs, and figures."""
-    found = answers(run, test.images_NCHW)
-    others = {kind: answers(run, images) for kind, images in outliers.items()}
-    return found, figures(found, test.labels_N, temperature, others)
+class Measurement(NamedTuple):
+    """What a model is worth: its `figures`, and its largest differences to PyTorch, by output."""
+
+    figures: dict[str, float]
+    differences: dict[str, float]
+
+
+class Measuring:
+    """Measures exports of a model on test images and outliers, beside PyTorch, which runs once.
+
+    Args:
+        pytorch: what they must agree with; see `evaluated`.
+        test: the test images.
+        outliers: uint8 images (N, C, H, W), by kind.
+    """
+
+    def __init__(self, pytorch: Run, test: LabelledImages, outliers: Mapping[str, Tensor]) -> None:
+        self._expected = answers(pytorch, test.images_NCHW)
+        self._test, self._outliers = test, outliers
+
+    def __call__(self, run: Run, temperature: float) -> Measurement:
+        """Measure what `run` answers at a temperature."""
+        found = answers(run, self._test.images_NCHW)
+        others = {kind: answers(run, images) for kind, images in self._outliers.items()}
+        logits_NC = torch.from_numpy(self._expected["logits"]).double()
+        probabilities = (logits_NC / temperature).softmax(dim=1).numpy()
+        return Measurement(
+            figures(found, self._test.labels_N, temperature, others),
+            largest_differences(found, {**self._expected, "probabilities": probabilities}),
+        )
+
+
+def refuse_fp32(what: str, found: Measurement) -> None:
+    """Raise InputError if a model that computes in float32 does not agree with PyTorch."""
+    refuse_beyond(what, found.differences, dict.fromkeys(FP32_BOUNDS, 0.0), FP32_BOUNDS)
 
 
 def refuse_beyond(

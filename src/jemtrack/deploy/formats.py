@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from jemtrack.deploy.bundle import INT8, Exported, onnx_run
-from jemtrack.deploy.exported import Answers, DeployedModel
+from jemtrack.deploy.exported import DeployedModel, Outputs
 from jemtrack.deploy.figures import Run
 from jemtrack.deploy.predict import INPUT, MODEL
 from jemtrack.errors import InputError
-
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-_TENSORRT = "TensorrtExecutionProvider"
 
 
 class UnavailableError(InputError):
@@ -43,9 +39,9 @@ class AtDefaults(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold))
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """Compute the `Answers`."""
-        answers: Answers = self.model(images_BCHW, self.temperature, self.threshold)
-        return tuple(answers)
+        """Compute the `Outputs`."""
+        outputs: Outputs = self.model(images_BCHW, self.temperature, self.threshold)
+        return tuple(outputs)
 
 
 @dataclass(frozen=True)
@@ -55,25 +51,18 @@ class Source:
     Attributes:
         bundle: folder of the bundle.
         description: of the bundle.
-        made: None if there is the bundle alone.
+        pytorch_export: None if there is the bundle alone.
     """
 
     bundle: Path
     description: Mapping[str, Any]
-    made: Exported | None = None
+    pytorch_export: Exported | None = None
 
     def module(self) -> AtDefaults:
-        """Return the PyTorch model at the bundle's temperature and threshold.
-
-        Raises:
-            UnavailableError: if there is the bundle alone.
-        """
-        if self.made is None:
-            raise UnavailableError(
-                "it is made of the PyTorch model, not of a bundle: `jemtrack deploy` makes it"
-            )
+        """Return the PyTorch model at the bundle's temperature and threshold."""
+        assert self.pytorch_export is not None
         about = self.description["models"][MODEL]
-        return AtDefaults(self.made.module, about["temperature"], about["threshold"])
+        return AtDefaults(self.pytorch_export.module, about["temperature"], about["threshold"])
 
     def program(self) -> torch.export.ExportedProgram:
         """Export the PyTorch model with a dynamic batch."""
@@ -84,8 +73,8 @@ class Source:
             return torch.export.export(self.module(), (example,), dynamic_shapes=({0: batch},))
 
 
-Writer = Callable[[Source, Path, str], Path]  # into a folder, at a precision; returns the file
-Opener = Callable[[Path, int, str], Run]  # with so many threads, at a precision
+Writer = Callable[[Source, Path, str], object]  # into a file, at a precision
+Opener = Callable[[Path, int], Run]  # with so many threads
 
 
 @dataclass(frozen=True)
@@ -93,16 +82,45 @@ class Format:
     """A format by name.
 
     Attributes:
+        files: their names, in which {} is the precision; the first is the one to open.
         precisions: those that it has; the first is the default.
-        write: writes the file.
-        open: makes what runs it.
+        write: writes the files.
+        open: makes what runs them.
         missing: says why it is not available here; "" if it is.
+        of_pytorch: whether it is made of the PyTorch model, not of the bundle.
     """
 
+    files: tuple[str, ...]
     precisions: tuple[str, ...]
     write: Writer
     open: Opener
     missing: Callable[[], str] = lambda: ""
+    of_pytorch: bool = False
+
+    def paths(self, folder: Path, precision: str | None = None) -> list[Path]:
+        """Return its files in a folder."""
+        return [folder / name.format(precision or self.precisions[0]) for name in self.files]
+
+
+def available(name: str, precision: str | None = None) -> Format:
+    """Return the format `name`, if it can be made here at this precision.
+
+    Raises:
+        UnavailableError: if not, with the reason.
+        InputError: if there is no such format.
+    """
+    if name not in NAMES:
+        raise InputError(f"format must be one of {', '.join(NAMES)}, got {name!r}")
+    found = FORMATS.get(name)
+    reason = found.missing() if found else UNAVAILABLE[name]
+    if found is None or reason:
+        raise UnavailableError(f"{name} is not available here, because {reason}")
+    if precision and precision not in found.precisions:
+        raise UnavailableError(
+            f"{name} is not available at {precision}, because it is made at "
+            f"{' or '.join(found.precisions)} alone"
+        )
+    return found
 
 
 def written(name: str, source: Source, folder: Path, precision: str | None = None) -> Path:
@@ -110,53 +128,43 @@ def written(name: str, source: Source, folder: Path, precision: str | None = Non
 
     Raises:
         UnavailableError: if that is not possible here, or the format has no such precision.
-        InputError: if there is no such format.
+        InputError: if there is no such format, or the bundle has no such model.
     """
-    if name not in FORMATS:
-        raise InputError(f"format must be one of {', '.join(FORMATS)}, got {name!r}")
-    found = FORMATS[name]
-    if reason := found.missing():
-        raise UnavailableError(f"{name} is not available here, because {reason}")
-    precision = precision or found.precisions[0]
-    if precision not in found.precisions:
+    found = available(name, precision)
+    if found.of_pytorch and source.pytorch_export is None:
         raise UnavailableError(
-            f"{name} is not available at {precision}, because it is made at "
-            f"{' or '.join(found.precisions)} alone"
+            f"{name} is made of the PyTorch model, not of a bundle: `jemtrack deploy` makes it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return found.write(source, folder, precision)
-
-
-def _of_bundle(file: str) -> Writer:
-    def write(source: Source, folder: Path, _precision: str) -> Path:
-        if file not in source.description["models"]:
-            raise InputError(source.description["refused"] or f"the bundle has no {file}")
-        if folder.resolve() == source.bundle.resolve():
-            return source.bundle / file
-        return Path(shutil.copy(source.bundle / file, folder))
-
-    return write
-
-
-def _open_onnx(path: Path, threads: int, _precision: str) -> Run:
-    return onnx_run(path.read_bytes(), threads)
-
-
-def _write_openvino(source: Source, folder: Path, precision: str) -> Path:
-    import openvino
-
-    path = folder / f"openvino.{precision}.xml"
-    model = openvino.convert_model(source.bundle / MODEL)
-    openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+    path = found.paths(folder, precision)[0]
+    found.write(source, path, precision or found.precisions[0])
     return path
 
 
-def _open_openvino(path: Path, threads: int, precision: str) -> Run:
+def _copy(source: Source, path: Path, _precision: str) -> None:
+    if path.name not in source.description["models"]:
+        raise InputError(source.description["refused"] or f"the bundle has no {path.name}")
+    if path.parent.resolve() != source.bundle.resolve():
+        shutil.copy(source.bundle / path.name, path)
+
+
+def _open_onnx(path: Path, threads: int) -> Run:
+    return onnx_run(path.read_bytes(), threads)
+
+
+def _write_openvino(source: Source, path: Path, precision: str) -> None:
+    import openvino
+
+    model = openvino.convert_model(source.bundle / MODEL)
+    openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+
+
+def _open_openvino(path: Path, threads: int) -> Run:
     import openvino
 
     # By itself it computes in bfloat16 where the processor has it, which here is slower, too.
     hints = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
@@ -164,30 +172,26 @@ def _open_openvino(path: Path, threads: int, precision: str) -> Run:
 
     def run(images_NCHW: np.ndarray) -> dict[str, np.ndarray]:
         found = compiled({INPUT: images_NCHW})
-        return {name: found[name].copy() for name in Answers._fields}
+        return {name: found[name].copy() for name in Outputs._fields}
 
     return run
 
 
-def _write_program(source: Source, folder: Path, _precision: str) -> Path:
-    path = folder / "torch.export.pt2"
+def _write_program(source: Source, path: Path, _precision: str) -> None:
     torch.export.save(source.program(), path)
-    return path
 
 
-def _open_program(path: Path, _threads: int, _precision: str) -> Run:
+def _open_program(path: Path, _threads: int) -> Run:
     return torch_run(torch.export.load(path).module())
 
 
-def _write_aotinductor(source: Source, folder: Path, _precision: str) -> Path:
+def _write_aotinductor(source: Source, path: Path, _precision: str) -> None:
     from torch import _inductor
 
-    program = source.program()
-    path = folder / "aotinductor.pt2"
-    return Path(_inductor.aoti_compile_and_package(program, package_path=str(path.resolve())))
+    _inductor.aoti_compile_and_package(source.program(), package_path=str(path.resolve()))
 
 
-def _open_aotinductor(path: Path, _threads: int, _precision: str) -> Run:
+def _open_aotinductor(path: Path, _threads: int) -> Run:
     from torch import _inductor
 
     return torch_run(_inductor.aoti_load_package(str(path)))
@@ -199,16 +203,9 @@ def torch_run(module: Callable[..., Any]) -> Run:
     @torch.inference_mode()
     def run(images_NCHW: np.ndarray) -> dict[str, np.ndarray]:
         found = module(torch.from_numpy(images_NCHW))
-        return {name: each.numpy() for name, each in zip(Answers._fields, found, strict=True)}
+        return {name: each.numpy() for name, each in zip(Outputs._fields, found, strict=True)}
 
     return run
-
-
-def _open_tensorrt(path: Path, _threads: int, precision: str) -> Run:
-    options = {"trt_fp16_enable": precision == "fp16"}
-    session = onnxruntime.InferenceSession(path, providers=[(_TENSORRT, options)])
-    names = [*Answers._fields]
-    return lambda images: dict(zip(names, session.run(names, {INPUT: images}), strict=True))
 
 
 def _needs(module: str) -> Callable[[], str]:
@@ -219,25 +216,26 @@ def _compiler() -> str:
     return "" if shutil.which("g++") or shutil.which("clang++") else "there is no C++ compiler"
 
 
-def _tensorrt() -> str:
-    if _TENSORRT in onnxruntime.get_available_providers():
-        return ""
-    return f"this onnxruntime has no {_TENSORRT}: it needs onnxruntime-gpu, TensorRT and a GPU"
-
-
-def _executorch() -> str:
-    # Tried with 1.5: a dynamic batch ends in error 0x10, and grey images in 0x12.
-    return "its XNNPACK backend runs neither a dynamic batch nor grey images"
-
-
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(("fp32",), _of_bundle(MODEL), _open_onnx),
-    "int8": Format(("int8",), _of_bundle(INT8), _open_onnx),
+    "onnx": Format((MODEL,), ("fp32",), _copy, _open_onnx),
+    "int8": Format((INT8,), ("int8",), _copy, _open_onnx),
     "openvino": Format(
-        ("fp32", "fp16", "bf16"), _write_openvino, _open_openvino, _needs("openvino")
+        ("openvino.{}.xml", "openvino.{}.bin"),
+        ("fp32", "fp16"),
+        _write_openvino,
+        _open_openvino,
+        _needs("openvino"),
     ),
-    "aotinductor": Format(("fp32",), _write_aotinductor, _open_aotinductor, _compiler),
-    "torch.export": Format(("fp32",), _write_program, _open_program),
-    "executorch": Format(("fp32",), _of_bundle(MODEL), _open_onnx, _executorch),
-    "tensorrt": Format(("fp32", "fp16"), _of_bundle(MODEL), _open_tensorrt, _tensorrt),
+    "aotinductor": Format(
+        ("aotinductor.pt2",), ("fp32",), _write_aotinductor, _open_aotinductor, _compiler, True
+    ),
+    "torch.export": Format(
+        ("torch.export.pt2",), ("fp32",), _write_program, _open_program, of_pytorch=True
+    ),
 }
+UNAVAILABLE = {
+    # Tried with 1.5: a dynamic batch ends in error 0x10, and grey images in 0x12.
+    "executorch": "its XNNPACK backend runs neither a dynamic batch nor grey images",
+    "tensorrt": "it needs TensorRT and a GPU, with which nothing was tried",
+}
+NAMES = (*FORMATS, *UNAVAILABLE)

@@ -20,7 +20,7 @@ from jemtrack.deploy.predict import INPUT, TEMPERATURE, THRESHOLD
 _PER_PASS = 64
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]
+class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]
     """Hands the calibration its batches, and the other inputs with each."""
 
     def __init__(self, images_NCHW: np.ndarray) -> None:
@@ -30,6 +30,7 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
         )
 
     def get_next(self) -> dict[str, Any] | None:
+        """Return the inputs of the next batch; None if there is none."""
         batch = next(self._batches, None)
         one = np.ones((), np.float32)
         return None if batch is None else {INPUT: batch, TEMPERATURE: one, THRESHOLD: one}
@@ -48,7 +49,7 @@ def quantised(proto: onnx.ModelProto, images_NCHW: np.ndarray) -> onnx.ModelProt
         quantize_static(
             prepared,
             found,
-            _Images(images_NCHW),
+            CalibrationImages(images_NCHW),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,

@@ -14,28 +14,48 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from jemtrack.deploy.exported import Answers, DeployedModel
+from jemtrack.deploy.exported import DeployedModel, Outputs
 from jemtrack.deploy.predict import INPUT, TEMPERATURE, THRESHOLD
 from jemtrack.jem.networks.energy_model import evaluation_mode
 
 _OPSET = 20
 
 
-def exported(model: DeployedModel, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def export_model(model: DeployedModel, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
     """Export the model for images of (C, H, W), as `run` by onnxruntime with three inputs."""
     # The example has two images: the exporter takes a batch of one for a constant.
     images = torch.zeros((2, *image_shape), dtype=torch.uint8)
     arguments = (images, torch.tensor(1.0), torch.tensor(0.0))
+    names = [INPUT, TEMPERATURE, THRESHOLD]
+    return _export(model, arguments, names, [*Outputs._fields])
+
+
+def exported_module(module: nn.Module, example: Tensor) -> bytes:
+    """Export any module of one tensor to one, for batches of any size of inputs like `example`."""
+    # A batch of one would be taken for a constant.
+    several = example.repeat(2, *[1] * (example.ndim - 1)) if len(example) == 1 else example
+    proto = _export(module, (several,), [INPUT])
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
+def _export(
+    module: nn.Module,
+    arguments: tuple[Tensor, ...],
+    input_names: list[str],
+    output_names: list[str] | None = None,
+) -> onnx.ModelProto:
+    """Export a module in evaluation mode; the first argument has a dynamic batch."""
     batch = torch.export.Dim("batch")
-    with _quiet(), torch.inference_mode():
+    with _quiet(), torch.inference_mode(), evaluation_mode(module):
         program = torch.onnx.export(
-            model,
+            module,
             arguments,
             dynamo=True,
             opset_version=_OPSET,
-            input_names=[INPUT, TEMPERATURE, THRESHOLD],
-            output_names=[*Answers._fields],
-            dynamic_shapes=({0: batch}, {}, {}),
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=({0: batch}, *({} for _ in arguments[1:])),
             external_data=False,
             verbose=False,
         )
@@ -43,27 +63,6 @@ def exported(model: DeployedModel, image_shape: tuple[int, int, int]) -> onnx.Mo
     proto: onnx.ModelProto = program.model_proto
     _remove_notes(proto)
     return proto
-
-
-def exported_module(module: nn.Module, example: Tensor) -> bytes:
-    """Export any module of one tensor to one, for batches of any size of inputs like `example`."""
-    # A batch of one would be taken for a constant.
-    several = example.repeat(2, *[1] * (example.ndim - 1)) if len(example) == 1 else example
-    with _quiet(), torch.inference_mode(), evaluation_mode(module):
-        program = torch.onnx.export(
-            module,
-            (several,),
-            dynamo=True,
-            opset_version=_OPSET,
-            input_names=[INPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    _remove_notes(program.model_proto)
-    content: bytes = program.model_proto.SerializeToString(deterministic=True)
-    return content
 
 
 def with_defaults(

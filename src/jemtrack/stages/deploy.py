@@ -40,7 +40,7 @@ class Deploy(Stage):
     def compute(self) -> None:
         """Export the model, fit and check the exports, and write the bundle."""
         try:
-            from jemtrack.deploy.bundle import Exported, Material, write_bundle
+            from jemtrack.deploy.bundle import Exported, Material, model_name, write_bundle
             from jemtrack.deploy.card import evaluation_section
         except ModuleNotFoundError as error:
             install = "pip install 'jemtrack[deploy]'"
@@ -49,7 +49,7 @@ class Deploy(Stage):
         outliers: dict[str, Tensor] = {}
         for path in self.outliers:
             outliers |= load_outliers(path)
-        name = self.model.parent.name
+        name = model_name(self.model)
         evaluation = "\n\n".join(evaluation_section(name, tables) for tables in self.tables)
         data = DataSplits.load(self.data)
         material = Material(self.model, data, outliers, self.params, evaluation)
