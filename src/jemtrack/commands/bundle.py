@@ -9,7 +9,6 @@ from rich.table import Table
 
 from jemtrack.commands.tables import table_console
 from jemtrack.deploy.predictor import opened
-from jemtrack.deploy.profiler import PerformanceProfiler
 from jemtrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def profile(
     Raises:
         InputError: if the bundle cannot be used, or a number is not positive.
     """
+    from jemtrack.deploy.profiler import PerformanceProfiler  # serving needs no pandas
+
     profiler = PerformanceProfiler(bundle, model=model, threads=threads)
     found = profiler.profile(batch_sizes, iterations)
     table = Table(box=SIMPLE)

@@ -14,7 +14,14 @@ import numpy as np
 
 from jemtrack.deploy.bundle import INT8, Material
 from jemtrack.deploy.figures import Measuring, Run, refuse_beyond, refuse_fp32
-from jemtrack.deploy.formats import FORMATS, Source, UnavailableError, torch_run, written
+from jemtrack.deploy.formats import (
+    FORMATS,
+    Source,
+    UnavailableError,
+    available,
+    torch_run,
+    written,
+)
 from jemtrack.deploy.predict import MODEL
 from jemtrack.errors import InputError
 from jemtrack.shared.progress import say
@@ -67,14 +74,10 @@ def compare_formats(
     rows.append(Row(PYTORCH, path=material.path, size=size, figures=figures))
     for name in names:
         say(f"Making {name}")
-        row = Row(name)
+        rows.append(row := Row(name))
         _remove(name, folder)
         try:
-            row.path = written(name, source, folder)
-            row.size = sum(path.stat().st_size for path in FORMATS[name].paths(folder))
-            run = FORMATS[name].open(row.path, material.args.threads)
-            _check(row, run, material, measuring, source.description)
-            runs[name] = run
+            runs[name] = _checked_run(row, source, material, measuring, folder)
         except UnavailableError as error:
             row.problem = str(error)
         except InputError as error:
@@ -84,9 +87,20 @@ def compare_formats(
             row.problem, row.refused = f"{name} failed: {what}", True
         if row.problem:
             _remove(name, folder)
-        rows.append(row)
     _time(rows, runs, material.data.test.images_NCHW.numpy(), turns)
     return rows
+
+
+def _checked_run(
+    row: Row, source: Source, material: Material, measuring: Measuring, folder: Path
+) -> Run:
+    """Write, open and check a format; fill its row, and return what runs it."""
+    found = available(row.name)
+    row.path = written(row.name, source, folder)
+    row.size = sum(path.stat().st_size for path in found.paths(folder))
+    run = found.open(row.path, material.args.threads)
+    _check(row, run, material, measuring, source.description)
+    return run
 
 
 def _remove(name: str, folder: Path) -> None:
