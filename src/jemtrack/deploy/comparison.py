@@ -63,8 +63,8 @@ def compare_formats(
 ) -> list[Row]:
     """Write each format into `folder`, check it against PyTorch, and time all of them by turns.
 
-    A format that fails or misses its tolerance is removed, and so are the files of an earlier call.
-    `folder` is not that of the bundle.
+    A format that is not available, fails or misses its tolerance leaves no file in `folder`, nor
+    does an earlier call's. `folder` is not that of the bundle.
     """
     assert source.pytorch_export is not None
     rows, runs = [], {PYTORCH: torch_run(source.module())}
@@ -75,7 +75,6 @@ def compare_formats(
     for name in names:
         say(f"Making {name}")
         rows.append(row := Row(name))
-        _remove(name, folder)
         try:
             runs[name] = _checked_run(row, source, material, measuring, folder)
         except UnavailableError as error:
@@ -85,8 +84,9 @@ def compare_formats(
         except Exception as error:  # those of compilers and runtimes have no base class but this
             what = " ".join(str(error).split())[:_LONGEST_PROBLEM] or type(error).__name__
             row.problem, row.refused = f"{name} failed: {what}", True
-        if row.problem:
-            _remove(name, folder)
+        if row.problem and name in FORMATS:
+            for path in FORMATS[name].paths(folder):
+                path.unlink(missing_ok=True)
     _time(rows, runs, material.data.test.images_NCHW.numpy(), turns)
     return rows
 
@@ -101,12 +101,6 @@ def _checked_run(
     run = found.open(row.path, material.args.threads)
     _check(row, run, material, measuring, source.description)
     return run
-
-
-def _remove(name: str, folder: Path) -> None:
-    if name in FORMATS:
-        for path in FORMATS[name].paths(folder):
-            path.unlink(missing_ok=True)
 
 
 def _check(
