@@ -68,13 +68,17 @@ def test_a_rotation_and_an_order_of_cells_change_no_score(seed):
         assert other[name] == pytest.approx(one[name], abs=1e-6), name
 
 
-def test_the_weights_of_neighbours_have_the_perplexity_and_are_none_of_the_cell_itself():
+@pytest.mark.parametrize(("n_neighbours", "perplexity"), [(90, 30), (31, 10), (6, 2)])
+def test_the_weights_of_neighbours_have_the_perplexity_and_are_none_of_the_cell_itself(
+    n_neighbours, perplexity
+):
     embedding, *_ = clouds(2)
-    neighbours = Neighbours.of(embedding, 90)
+    neighbours = Neighbours.of(embedding, n_neighbours)
 
-    weights = neighbours._weights()
+    weights = neighbours.weights
 
-    np.testing.assert_allclose(perplexities(weights), 30, rtol=1e-4)
+    assert neighbours.weights is weights  # both LISI take them, found once
+    np.testing.assert_allclose(perplexities(weights), perplexity, rtol=1e-4)
     assert (weights[:, 0] == 0).all()
     np.testing.assert_allclose(neighbours.inverse_simpson(np.zeros(160)), 1)
     each_alone = neighbours.inverse_simpson(np.arange(160))
@@ -97,6 +101,28 @@ def test_silhouettes_are_those_of_scikit_learn():
     batches[labels == 0] = 0
     isolated = silhouette_samples(embedding, labels)[labels == 0].mean()
     assert isolated_labels(embedding, labels, batches) == pytest.approx((isolated + 1) / 2)
+
+
+def test_isolated_labels_are_compared_with_the_nearest_label_and_not_with_all_others():
+    """As in scib-metrics: the silhouettes of all labels, averaged over those of isolated ones."""
+    random, labels = np.random.default_rng(1), np.arange(120) % 4
+    embedding = random.normal(size=(120, 2)) + np.array([[0, 0], [3, 0], [0, 30], [30, 30]])[labels]
+    batches = random.integers(2, size=120) * (labels > 1)
+
+    silhouettes = silhouette_samples(embedding, labels)
+
+    means = [silhouettes[labels == label].mean() for label in (0, 1)]
+    expected = (np.mean(means) + 1) / 2
+    assert isolated_labels(embedding, labels, batches) == pytest.approx(expected)
+
+
+def test_each_cell_of_a_label_of_its_own_has_no_silhouette():
+    embedding, _, batches = clouds(7, n_cells=20)
+
+    scores = integration_scores(embedding, embedding, np.arange(20), batches)
+
+    assert all(np.isnan(scores[name]) for name in ("silhouette_label", "isolated_labels", "clisi"))
+    assert scores["ilisi"] > 0
 
 
 def test_the_variance_between_batches_is_what_a_regression_of_components_explains():

@@ -9,13 +9,14 @@ Letters: N cells, D dimensions, K neighbours.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 _NEIGHBOURS_OF_GRAPH = 15  # the cell itself among them
-_PERPLEXITY = 30
+_NEIGHBOURS_OF_PERPLEXITY = 3  # neighbours for each unit of it
 _TOLERANCE, _HALVINGS = 1e-5, 50
 _STARTS = 10  # of k-means, whose scores otherwise jump from seed to seed
 BIO = ("isolated_labels", "kmeans_nmi", "kmeans_ari", "silhouette_label", "clisi")
@@ -46,17 +47,21 @@ class Neighbours:
     def inverse_simpson(self, codes_N: np.ndarray) -> np.ndarray:
         """Compute the effective number of codes around each cell, (N,), at least 1.
 
-        Neighbours count by a kernel whose perplexity is 30; the cell itself does not count
-        (Korsunsky et al. 2019, LISI).
+        Neighbours count by a kernel whose perplexity is a third of their number; the cell itself
+        does not count (Korsunsky et al. 2019, LISI).
         """
-        weights_NK = self._weights()
         squares_N = np.zeros(len(codes_N))
         for code in np.unique(codes_N):
-            squares_N += (weights_NK * (codes_N[self.indices_NK] == code)).sum(axis=1) ** 2
+            squares_N += (self.weights * (codes_N[self.indices_NK] == code)).sum(axis=1) ** 2
         return 1 / squares_N
 
-    def _weights(self) -> np.ndarray:
-        """Search the width of each cell's kernel by bisection, all cells at once."""
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """The weights of each cell's neighbours, (N, K), whose sum is 1.
+
+        The widths of the kernels are found by bisection, all cells at once.
+        """
+        perplexity = self.indices_NK.shape[1] // _NEIGHBOURS_OF_PERPLEXITY
         distances_NK = self.distances_NK
         others_NK = self.indices_NK != np.arange(len(distances_NK))[:, None]
         low_N, high_N = np.zeros(len(distances_NK)), np.full(len(distances_NK), np.inf)
@@ -65,7 +70,7 @@ class Neighbours:
             kernel_NK = np.exp(-distances_NK * beta_N[:, None]) * others_NK
             sums_N = np.maximum(kernel_NK.sum(axis=1), np.finfo(float).tiny)
             weighted_N = (distances_NK * kernel_NK).sum(axis=1)
-            excess_N = np.log(sums_N) + beta_N * weighted_N / sums_N - np.log(_PERPLEXITY)
+            excess_N = np.log(sums_N) + beta_N * weighted_N / sums_N - np.log(perplexity)
             if (np.abs(excess_N) < _TOLERANCE).all():
                 break
             # Entropy falls as beta rises.
@@ -138,17 +143,18 @@ def explained_by(embedding_ND: np.ndarray, batches_N: np.ndarray) -> float:
 
 
 def isolated_labels(embedding_ND: np.ndarray, labels_N: np.ndarray, batches_N: np.ndarray) -> float:
-    """Return the mean silhouette, in [0, 1], of the labels that are in the fewest batches."""
+    """Return the mean silhouette, in [0, 1], of the labels that are in the fewest batches.
+
+    A cell's silhouette compares its own label with the nearest other one.
+    """
     from sklearn.metrics import silhouette_samples
 
     names = np.unique(labels_N)
     n_batches = [len(np.unique(batches_N[labels_N == name])) for name in names]
     isolated = names[np.array(n_batches) == min(n_batches)]
-    samples = [
-        silhouette_samples(embedding_ND, labels_N == name)[labels_N == name].mean()
-        for name in isolated
-    ]
-    return float((np.mean(samples) + 1) / 2)
+    silhouettes_N = silhouette_samples(embedding_ND, labels_N)
+    means = [silhouettes_N[labels_N == name].mean() for name in isolated]
+    return float((np.mean(means) + 1) / 2)
 
 
 def kmeans(embedding_ND: np.ndarray, labels_N: np.ndarray, seed: int) -> tuple[float, float]:
@@ -173,7 +179,7 @@ def integration_scores(
 ) -> dict[str, float]:
     """Measure an embedding of labelled cells; `before_ND` is one that removes no batch effect.
 
-    With one batch, or one label, the measures that compare several are NaN.
+    With one batch or label, or a cell in each, the measures that compare several are NaN.
     """
     neighbours = Neighbours.of(embedding_ND, n_neighbours)
     n_labels, n_batches = len(np.unique(labels_N)), len(np.unique(batches_N))
@@ -181,7 +187,7 @@ def integration_scores(
     nmi, ari = kmeans(embedding_ND, labels_N, seed)
 
     def of_several(count: int, measure: Callable[[], float]) -> float:
-        return measure() if count > 1 else float("nan")
+        return measure() if 1 < count < len(labels_N) else float("nan")
 
     def lisi(codes_N: np.ndarray) -> float:
         return float(np.median(neighbours.inverse_simpson(codes_N)))
