@@ -56,7 +56,7 @@ def step(
     posterior = network.encoder(batch.counts.logs(), batch.condition)
     z_BZ = posterior.sample(torch.Generator().manual_seed(batch.seed))
     decoded = network.decoder(z_BZ, batch.condition.batches_B)
-    kl_B = network.prior.kl_i(posterior, z_BZ, batch.condition.labels_B)
+    kl_B = network.prior.kl_i(posterior, z_BZ, batch.condition)
     loss = (kl_B - likelihood(batch.counts, decoded)).mean()
     loss.backward()
     optimizer.step()

@@ -10,7 +10,7 @@ from torch import distributions
 from jemtrack.data.cells.cells import Cells
 from jemtrack.invae.batches import cell_batch
 from jemtrack.invae.inference import bound_terms, latents, log_evidence
-from jemtrack.invae.network import Gaussian, one_hot
+from jemtrack.invae.network import Condition, Gaussian, one_hot
 
 CPU = torch.device("cpu")
 
@@ -57,11 +57,43 @@ def test_labelled_cells_have_the_closed_divergence_and_others_a_draw_of_it():
     labels = torch.tensor([0, -1, 2, -1])
     z = posterior.sample(seeded())
 
-    found = priors.kl_i(posterior, z, labels)
+    found = priors.kl_i(posterior, z, Condition(labels, labels))
 
     closed = posterior.kl(priors.z_i(one_hot(labels, 3)))
     drawn = posterior.log_density(z) - priors.mixture_log_density(z)
     torch.testing.assert_close(found, torch.where(labels >= 0, closed, drawn))
+
+
+def test_whether_all_cells_are_labelled_is_decided_on_the_cpu():
+    """A tensor without values, as one that a GPU has not computed yet, would be asked for them."""
+    priors = network().prior.to("meta")
+    z, labels = torch.zeros(4, 3, device="meta"), torch.zeros(4, dtype=torch.int64, device="meta")
+
+    for all_labelled in (True, False):
+        condition = Condition(labels, labels, all_labelled)
+        assert priors.kl_i(Gaussian(z, z), z, condition).shape == (4,)
+    assert whole(some_cells(9)).condition.all_labelled
+    condition = whole(some_cells(9, unlabelled=1)).condition
+    assert not condition.all_labelled
+    assert not whole(some_cells(9)).condition.with_labels(condition.labels_B).all_labelled
+
+
+def test_divergences_and_dispersions_keep_their_precision_under_autocast():
+    of, cells = network(dispersion="gene_batch"), some_cells(40)
+    with torch.no_grad():
+        of.decoder.log_dispersion.normal_(generator=seeded())
+    batch = whole(cells)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = of.encoder(batch.counts.logs(), batch.condition)
+        decoded = of.decoder(posterior.mean_BK, batch.condition.batches_B)
+        terms = of.terms(batch.counts, batch.condition, batch.condition, seeded())
+
+    assert {part.dtype for part in (*posterior, *terms)} == {torch.float32}
+    expected = of.decoder.log_dispersion[batch.condition.batches_B]
+    assert decoded.log_dispersion_BG.equal(expected)
+    unknown = of.decoder(posterior.mean_BK, torch.full((40,), -1)).log_dispersion_BG
+    torch.testing.assert_close(unknown[7], of.decoder.log_dispersion.mean(dim=0))
 
 
 def test_of_a_decoder_that_ignores_the_latent_the_evidence_is_its_likelihood():
@@ -104,6 +136,8 @@ def test_the_published_form_has_z_s_and_is_shown_labels_only_if_asked():
     others = dataclasses.replace(cells, labels_N=(cells.labels_N + 1) % 3)
 
     assert latents(of, cells).z_s_NZ.shape == (70, 2)
+    assert [*latents(of, cells).obsm()] == ["X_inVAE", "X_inVAE_spurious"]
+    assert [*latents(network(), cells).obsm()] == ["X_inVAE"]
     assert latents(of, cells).z_i_NZ.equal(latents(of, others).z_i_NZ)
     seen = [latents(of, each, labels_seen=True).z_i_NZ for each in (cells, others)]
     assert not seen[0].equal(seen[1])

@@ -13,6 +13,7 @@ from jemtrack.data.cells.cells import Vocabulary
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.events.events import BatchEnd, EpochEnd
 from jemtrack.events.handlers import Callback
+from jemtrack.invae import model_file
 from jemtrack.invae.batches import CellBatches
 from jemtrack.invae.family import FAMILY
 from jemtrack.invae.model_file import load_model, load_weights_into
@@ -166,17 +167,18 @@ def test_a_model_file_brings_back_the_network_and_its_names(tmp_path: Path):
 def damage(path: Path, text: str) -> None:
     """Replace the shape in a model file's header by one that its weights do not have."""
     weights = load_file(path)
-    header = {
-        "family": "invae",
-        "shape": {"hidden": 9},
-        "vocabulary": some_splits().vocabulary._asdict(),
-        "metadata": {},
-    }
-    if text == "jem":
-        header["family"] = "jem"
+    names, shape = some_splits().vocabulary._asdict(), dataclasses.asdict(network().shape)
+    if text == "shape":
+        shape["hidden"] = 9
+    if text == "large":
+        shape["hidden"] = 10**7
+    if text == "nameless":
+        names.pop("genes")
+    if text == "type":
+        weights["decoder.logits.bias"] = weights["decoder.logits.bias"].double()
     if text == "nan":
-        header["shape"] = dataclasses.asdict(network().shape)
         weights["decoder.logits.bias"][0] = torch.nan
+    header = {"shape": {**shape, **names}, "metadata": {}}
     save_file(weights, path, {"jemtrack": json.dumps(header)} if text else None)
 
 
@@ -184,9 +186,11 @@ def damage(path: Path, text: str) -> None:
     ("text", "message"),
     [
         ("shape", "do not fit its own shape"),
-        ("jem", "its family is 'jem'"),
+        ("type", r"do not fit its own shape \(decoder.logits.bias\)"),
+        ("large", "shape.hidden must be smaller, got 10000000: it takes at least"),
+        ("nameless", "shape.genes"),
         ("nan", "must be finite, and decoder.logits.bias is not"),
-        ("", "is damaged, cut short or no network of cells"),
+        ("", "is a safetensors file, but not a jemtrack model"),
     ],
 )
 def test_a_model_file_that_is_none_is_refused(tmp_path: Path, text, message):
@@ -221,6 +225,31 @@ def test_what_does_not_fit_is_refused(options, message):
 
     with pytest.raises(ParameterError, match=message):
         FAMILY.check_data(settings, settings, some_splits())
+
+
+def test_cells_whose_batches_are_of_one_cell_or_that_are_none_are_refused():
+    settings = training(some_splits()).settings
+    in_twos = dataclasses.replace(settings, batch_size=2)
+    # Five cells in batches of two at most: 2, 2 and 1.
+    with pytest.raises(ParameterError, match=r"got 'batch'; there are 5 .* at most 2 \(batch_size"):
+        FAMILY.check_data(in_twos, in_twos, some_splits(5))
+    FAMILY.check_data(in_twos, in_twos, some_splits(6))
+    without = dataclasses.replace(in_twos, norm="none")
+    FAMILY.check_data(without, without, some_splits(5))
+    with pytest.raises(InputError, match="'made-up' has no training cells"):
+        FAMILY.check_data(without, without, some_splits(0))
+
+
+def test_all_weights_count_in_the_memory_that_a_network_takes(monkeypatch):
+    sizes = {}
+    for likelihood in ("nb", "zinb"):
+        of = network(likelihood=likelihood)
+        monkeypatch.setattr(model_file, "check_memory", lambda *args: sizes.update(last=args))
+        before = torch.get_rng_state()
+        model_file._without_weights(of.shape, some_splits().vocabulary)
+        n_weights = sum(weight.numel() for weight in of.parameters())
+        assert sizes["last"] == ("hidden", 8, 4 * n_weights)
+        assert torch.get_rng_state().equal(before)
 
 
 def test_a_recipe_can_be_one_of_the_family():

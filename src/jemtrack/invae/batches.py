@@ -32,7 +32,7 @@ class CellBatch:
 class CellBatches:
     """The batches of an epoch; each is a pure function of seed, epoch, number and retry.
 
-    Their sizes differ by one cell at most, so that no batch norm ever sees a single cell.
+    Their sizes differ by one cell at most, so that no batch norm sees a few that are left over.
     """
 
     cells: Cells
@@ -59,6 +59,10 @@ class CellBatches:
 def cell_batch(cells: Cells, indices_B: Tensor, device: torch.device, seed: int = 0) -> CellBatch:
     """Pick cells, in the order of `indices_B`."""
     chosen_B = indices_B.numpy()
-    codes = (cells.batches_N[chosen_B], cells.labels_N[chosen_B])
-    condition = Condition(*(torch.from_numpy(each).to(device) for each in codes))
+    batches_B, labels_B = cells.batches_N[chosen_B], cells.labels_N[chosen_B]
+    condition = Condition(
+        torch.from_numpy(batches_B).to(device),
+        torch.from_numpy(labels_B).to(device),
+        all_labelled=bool((labels_B >= 0).all()),
+    )
     return CellBatch(SparseCounts.of(cells.counts_NG[chosen_B], device), condition, seed)

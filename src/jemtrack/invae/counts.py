@@ -25,7 +25,6 @@ class SparseCounts:
     Attributes:
         values_M: float counts, by cell.
         lengths_B: how many of them each cell has.
-        cells_M: rows, ascending.
         places_M: positions in the flattened (B, G) matrix.
         totals_B: sums of the rows, at least 1, so that a cell without counts has a logarithm.
         n_genes: G.
@@ -33,7 +32,6 @@ class SparseCounts:
 
     values_M: Tensor
     lengths_B: Tensor
-    cells_M: Tensor
     places_M: Tensor
     totals_B: Tensor
     n_genes: int
@@ -52,7 +50,6 @@ class SparseCounts:
         return cls(
             values_M=tensor(rows_BG.data.astype(np.float32)),
             lengths_B=tensor(lengths_B),
-            cells_M=tensor(cells_M),
             places_M=tensor(cells_M * n_genes + rows_BG.indices),
             totals_B=tensor(np.maximum(totals_B, 1)),
             n_genes=n_genes,
@@ -128,8 +125,10 @@ def _negative_binomial(counts: SparseCounts, decoded: Decoded) -> Tensor:
 
 
 def _normal(counts: SparseCounts, decoded: Decoded) -> Tensor:
-    shares_M = counts.values_M / counts.totals_B[counts.cells_M]
-    targets_BG = counts.dense((_SCALE * shares_M).log1p())
+    # With the size of the result, the CPU need not ask the GPU for it.
+    n_counts = len(counts.values_M)
+    totals_M = counts.totals_B.repeat_interleave(counts.lengths_B, output_size=n_counts)
+    targets_BG = counts.dense((_SCALE * counts.values_M / totals_M).log1p())
     return gaussian_log_density(targets_BG, decoded.logits_BG, decoded.log_dispersion_BG)
 
 

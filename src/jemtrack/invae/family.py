@@ -21,18 +21,21 @@ if TYPE_CHECKING:
     from jemtrack.train.phase import Batches, Models, Objective, Validation
     from jemtrack.train.run import ModelMaker, Training
 
-PARTS = tuple(f"{NETWORK}.{part}" for part in ("encoder", "prior", "decoder"))
+_MODULES = tuple(f"{NETWORK}.{part}" for part in ("encoder", "prior", "decoder"))
 
 
 @parameters
 class InVAEStep(KLOptions, Step):
     """A phase of a training of inVAE: the weight of its divergence, and what is trained."""
 
-    models: ClassVar[tuple[str, ...]] = (NETWORK, *PARTS)
-    optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {n: (n,) for n in (NETWORK, *PARTS)}
+    models: ClassVar[tuple[str, ...]] = (NETWORK, *_MODULES)
+    optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {n: (n,) for n in (NETWORK, *_MODULES)}
     usual_optimizer: ClassVar[OptimizerOptions] = Adam(lr=1e-3)
     validation_metrics: ClassVar[tuple[str, ...]] = (
-        *("valid_loss", "valid_reconstruction", "valid_kl_i", "valid_kl_s"),
+        "valid_loss",
+        "valid_reconstruction",
+        "valid_kl_i",
+        "valid_kl_s",
     )
 
     @classmethod

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from jemtrack.invae.batches import CellBatch, cell_batch
 from jemtrack.invae.network import Condition, InVAE, Terms, evaluation_mode
 from jemtrack.shared.random_streams import generator
 
+INVAE, SPURIOUS = "X_inVAE", "X_inVAE_spurious"
 _AT_ONCE = 1000
 
 
@@ -25,6 +27,11 @@ class Latents(NamedTuple):
 
     z_i_NZ: Tensor
     z_s_NZ: Tensor
+
+    def obsm(self) -> dict[str, np.ndarray]:
+        """Return what the network has of them, by names for obsm of AnnData."""
+        named = {INVAE: self.z_i_NZ.numpy(), SPURIOUS: self.z_s_NZ.numpy()}
+        return {name: z_NZ for name, z_NZ in named.items() if z_NZ.shape[1]}
 
 
 @torch.inference_mode()
@@ -96,5 +103,4 @@ def _batches(network: InVAE, cells: Cells) -> Iterator[CellBatch]:
 def _seen(batch: CellBatch, labels_seen: bool) -> Condition:
     if labels_seen:
         return batch.condition
-    unknown_B = torch.full_like(batch.condition.labels_B, UNKNOWN)
-    return batch.condition._replace(labels_B=unknown_B)
+    return batch.condition.with_labels(torch.full_like(batch.condition.labels_B, UNKNOWN))

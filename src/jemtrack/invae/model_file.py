@@ -1,31 +1,34 @@
-"""Save and load a network as one safetensors file, with its shape and vocabulary as JSON metadata.
-
-A file may come from anywhere: its header is held against the network that it describes before a
-weight is read, and its weights must be finite.
-"""
+"""Save and load a network as one file, with its shape and the names of its vocabulary."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from jemtrack.data.cells.cells import Vocabulary
-from jemtrack.documents import parse_json, refused_if_broken
 from jemtrack.errors import InputError
-from jemtrack.files import atomic_write
 from jemtrack.invae.network import InVAE
 from jemtrack.invae.options import InVAEShape
-from jemtrack.parameters import build
+from jemtrack.parameters import FROM_LIST, parameter_names, parameters
 from jemtrack.shared.hardware import check_memory
+from jemtrack.shared.model_file import describe_model, read_weights, write_model
 
-_HEADER_KEY = "jemtrack"
-_FAMILY = "invae"
+
+@parameters
+class InVAEFile(InVAEShape):
+    """What a file says of its network: the shape, and the names of genes, batches and labels."""
+
+    genes: Annotated[tuple[str, ...], FROM_LIST]
+    batches: Annotated[tuple[str, ...], FROM_LIST]
+    labels: Annotated[tuple[str, ...], FROM_LIST]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The names, in the order of their codes."""
+        return Vocabulary(self.genes, self.batches, self.labels)
 
 
 class ModelFile(NamedTuple):
@@ -40,15 +43,8 @@ def save_model(
     path: Path, network: InVAE, vocabulary: Vocabulary, notes: Mapping[str, str]
 ) -> None:
     """Write the network atomically; equal content gives equal bytes. `notes` are for readers."""
-    header = {
-        "family": _FAMILY,
-        "shape": dataclasses.asdict(network.shape),
-        "vocabulary": vocabulary._asdict(),
-        "metadata": dict(notes),
-    }
-    weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
-    content = save(weights, {_HEADER_KEY: json.dumps(header, sort_keys=True)})
-    atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
+    described = InVAEFile(**dataclasses.asdict(network.shape), **vocabulary._asdict())
+    write_model(path, network.state_dict(), described, notes)
 
 
 def load_model(path: Path) -> ModelFile:
@@ -57,25 +53,9 @@ def load_model(path: Path) -> ModelFile:
     Raises:
         InputError: if the file is missing, damaged or no such network.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; expected a model.safetensors of TrainInVAE")
-    mend = "write it again with TrainInVAE"
-    with refused_if_broken(path, "is damaged, cut short or no network of cells", mend):
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = parse_json(file.metadata()[_HEADER_KEY], path)
-            if header["family"] != _FAMILY:
-                raise ValueError(f"its family is {header['family']!r}")
-            vocabulary = Vocabulary(*(tuple(header["vocabulary"][n]) for n in Vocabulary._fields))
-            shape = build(InVAEShape, dict(header["shape"]), f"{path}: shape")
-            network = _empty(shape, vocabulary)
-            expected = {name: tuple(each.shape) for name, each in network.state_dict().items()}
-            found = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
-            if expected != found:
-                raise ValueError("its weights do not fit its own shape")
-            weights = {name: file.get_tensor(name) for name in expected}
-        network.load_state_dict(weights, assign=True)
-        _check_finite(weights)
-    return ModelFile(network.eval(), vocabulary, dict(header["metadata"]))
+    network, described, notes = describe_model(path, InVAEFile, _of_file)
+    network.load_state_dict(read_weights(path), assign=True)
+    return ModelFile(network.eval(), described.vocabulary, notes)
 
 
 def load_weights_into(network: InVAE, vocabulary: Vocabulary, path: Path) -> None:
@@ -104,24 +84,31 @@ def load_weights_into(network: InVAE, vocabulary: Vocabulary, path: Path) -> Non
     network.load_state_dict(file.network.state_dict())
 
 
+def shape_of(parameters: InVAEShape) -> InVAEShape:
+    """Return the shape alone, without what a subclass adds to it."""
+    names = parameter_names(InVAEShape)
+    return InVAEShape(**{name: getattr(parameters, name) for name in names})
+
+
 def build_network(shape: InVAEShape, vocabulary: Vocabulary, label_shares_C: Tensor) -> InVAE:
     """Make a network for the vocabulary, from the global random stream.
 
     Raises:
         ParameterError: if it cannot be in memory.
     """
-    n_weights = len(vocabulary.genes) * shape.hidden * 2 + shape.n_layers * 2 * shape.hidden**2
-    check_memory("hidden", shape.hidden, 4 * n_weights)
+    _without_weights(shape, vocabulary)
     return InVAE(shape, len(vocabulary.genes), len(vocabulary.batches), label_shares_C)
 
 
-def _empty(shape: InVAEShape, vocabulary: Vocabulary) -> InVAE:
-    # On the meta device, no initial weights are drawn that would be overwritten at once.
+def _without_weights(shape: InVAEShape, vocabulary: Vocabulary) -> InVAE:
+    """Make a network that takes no memory, if one with weights can be in memory."""
     with torch.device("meta"):
         shares_C = torch.zeros(len(vocabulary.labels))
-        return build_network(shape, vocabulary, shares_C)
+        network = InVAE(shape, len(vocabulary.genes), len(vocabulary.batches), shares_C)
+    n_weights = sum(weight.numel() for weight in network.parameters())
+    check_memory("hidden", shape.hidden, 4 * n_weights)
+    return network
 
 
-def _check_finite(weights: Mapping[str, Tensor]) -> None:
-    if wrong := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        raise ValueError(f"its weights must be finite, and {wrong[0]} is not")
+def _of_file(described: InVAEFile) -> InVAE:
+    return _without_weights(shape_of(described), described.vocabulary)

@@ -53,10 +53,20 @@ class Gaussian(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """The codes of the cells' batches and labels, (B,); -1: unknown."""
+    """The codes of the cells' batches and labels, (B,); -1: unknown.
+
+    Attributes:
+        all_labelled: every label is known. It is on the CPU: a look at `labels_B` would make the
+            CPU wait for the GPU in each step. False is always right.
+    """
 
     batches_B: Tensor
     labels_B: Tensor
+    all_labelled: bool = False
+
+    def with_labels(self, labels_B: Tensor) -> Condition:
+        """Return the same batches with other labels, some of which may be unknown."""
+        return Condition(self.batches_B, labels_B)
 
 
 class Terms(NamedTuple):
@@ -116,8 +126,9 @@ class GaussianHead(nn.Module):
 
     def forward(self, hidden_BH: Tensor) -> Gaussian:
         """Compute them; a log variance is within bounds that it only approaches."""
-        raw_BK = self.log_variance(hidden_BH)
-        return Gaussian(self.mean(hidden_BH), _BOUND * torch.tanh(raw_BK / _BOUND))
+        # In the lower precision of autocast, a divergence would lose its digits.
+        raw_BK = self.log_variance(hidden_BH).float()
+        return Gaussian(self.mean(hidden_BH).float(), _BOUND * torch.tanh(raw_BK / _BOUND))
 
 
 class Prior(nn.Module):
@@ -155,15 +166,16 @@ class Priors(nn.Module):
         self.label_shares_C: Tensor
         self.register_buffer("label_shares_C", label_shares_C[:n_labels])
 
-    def kl_i(self, posterior: Gaussian, z_BK: Tensor, labels_B: Tensor) -> Tensor:
+    def kl_i(self, posterior: Gaussian, z_BK: Tensor, condition: Condition) -> Tensor:
         """Compute KL(q, p) in closed form; of unlabelled cells, log q - log p at the draw `z_BK`.
 
         The divergence from a mixture has no closed form.
         """
         if self.z_i is None:
             return posterior.kl(_standard(posterior))
+        labels_B = condition.labels_B
         closed_B = posterior.kl(self.z_i(one_hot(labels_B, self.z_i.n_codes)))
-        if bool((labels_B >= 0).all()):
+        if condition.all_labelled:
             return closed_B
         drawn_B = posterior.log_density(z_BK) - self.mixture_log_density(z_BK)
         return torch.where(labels_B >= 0, closed_B, drawn_B)
@@ -247,12 +259,12 @@ class Decoder(nn.Module):
         log_dispersion: Tensor = self.log_dispersion
         if len(log_dispersion) > 1:
             known_B1 = (batches_B >= 0)[:, None]
-            log_dispersion = torch.where(
-                known_B1, batches_BC @ log_dispersion, log_dispersion.mean(dim=0)
-            )
+            # Rows, and not a product with one-hot codes, which autocast would round.
+            of_batch_BG = log_dispersion[batches_B.clamp_min(0)]
+            log_dispersion = torch.where(known_B1, of_batch_BG, log_dispersion.mean(dim=0))
         zero_logits_BG = self.zero_logits(hidden_BH).float() if self.zero_logits else None
         # In the lower precision of autocast, a likelihood would lose its digits.
-        return Decoded(self.logits(hidden_BH).float(), log_dispersion.float(), zero_logits_BG)
+        return Decoded(self.logits(hidden_BH).float(), log_dispersion, zero_logits_BG)
 
 
 class InVAE(nn.Module):
@@ -283,7 +295,7 @@ class InVAE(nn.Module):
         of_z_i, of_z_s = self.parts()
         return Terms(
             self.log_likelihood(counts, z_BZ, condition.batches_B),
-            self.prior.kl_i(posterior.part(of_z_i), z_BZ[:, of_z_i], condition.labels_B),
+            self.prior.kl_i(posterior.part(of_z_i), z_BZ[:, of_z_i], condition),
             self.prior.kl_s(posterior.part(of_z_s), condition.batches_B),
         )
 

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from jemtrack.data.cells.cells import UNKNOWN
 from jemtrack.invae.batches import CellBatch
 from jemtrack.invae.network import Condition, InVAE
 from jemtrack.invae.options import NETWORK, KLOptions
@@ -64,5 +65,5 @@ class NegativeElbo:
         draws_B = torch.rand(
             condition.labels_B.shape, generator=stream, device=condition.labels_B.device
         )
-        labels_B = condition.labels_B.masked_fill(draws_B < self.label_dropout, -1)
-        return condition._replace(labels_B=labels_B)
+        labels_B = condition.labels_B.masked_fill(draws_B < self.label_dropout, UNKNOWN)
+        return condition.with_labels(labels_B)

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from jemtrack.data.cells.cells import CellSplits
-from jemtrack.errors import ParameterError
+from jemtrack.errors import InputError, ParameterError
 from jemtrack.invae.batches import CellBatches
 from jemtrack.invae.inference import bound_terms
-from jemtrack.invae.model_file import build_network, load_weights_into
+from jemtrack.invae.model_file import build_network, load_weights_into, shape_of
 from jemtrack.invae.network import InVAE
 from jemtrack.invae.objective import KL_I, KL_S, RECONSTRUCTION, NegativeElbo
-from jemtrack.invae.options import NETWORK, InVAEBatchArgs, InVAEShape, KLOptions
-from jemtrack.parameters import parameter_names
+from jemtrack.invae.options import NETWORK, InVAEBatchArgs, InVAEShape
 from jemtrack.shared.metrics import Metric
 from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.phase import Batches, Models, Objective, Validation
@@ -35,6 +34,7 @@ def check_data(model: InVAEShape, settings: Any, data: CellSplits) -> None:
     """Check the parameters against each other and against the cells.
 
     Raises:
+        InputError: if there are no training cells.
         ParameterError: if they do not fit.
     """
     if settings.processes > 1:
@@ -42,10 +42,13 @@ def check_data(model: InVAEShape, settings: Any, data: CellSplits) -> None:
             f"processes must be 1, for the sparse counts of a batch are not sharded, "
             f"got {settings.processes}"
         )
-    if model.norm == "batch" and min(settings.batch_size, len(data.train)) < 2:
+    if not (n_cells := len(data.train)):
+        raise InputError(f"the data set {data.dataset!r} has no training cells; check its split")
+    n_batches = -(-n_cells // settings.batch_size)
+    if model.norm == "batch" and n_cells // n_batches < 2:
         raise ParameterError(
             f"norm must be layer or none for batches of one cell, got {model.norm!r}; there are "
-            f"{len(data.train)} training cells"
+            f"{n_cells} training cells, in batches of at most {settings.batch_size} (batch_size)"
         )
     if settings.label_dropout and not model.labels_in_encoder:
         raise ParameterError(
@@ -59,8 +62,7 @@ def initial_network(model: InVAEShape, data: CellSplits, start: Path | None) -> 
     Raises:
         InputError: if the file holds no network of this shape and these cells.
     """
-    shape = InVAEShape(**{name: getattr(model, name) for name in parameter_names(InVAEShape)})
-    network = build_network(shape, data.vocabulary, label_shares(data))
+    network = build_network(shape_of(model), data.vocabulary, label_shares(data))
     if start:
         load_weights_into(network, data.vocabulary, start)
     return network
@@ -82,10 +84,9 @@ def phase_parts(
         # Each step has an order and noise of its own; the first one's is the ordinary training's.
         seed = stream_seed(data.seed, "step", step.name) if number else data.seed
         batches = CellBatches(data.train, settings.batch_size, seed, device)
-        options = KLOptions(**{name: getattr(step, name) for name in parameter_names(KLOptions)})
         n_batches = min(len(batches), step.max_steps or len(batches))
         warmup_steps = step.kl_warmup_epochs * n_batches
-        yield NegativeElbo(options, warmup_steps, settings.label_dropout), batches, validation
+        yield NegativeElbo(step, warmup_steps, settings.label_dropout), batches, validation
 
 
 def _validation(settings: InVAEBatchArgs, data: CellSplits) -> Validation | None:
