@@ -36,6 +36,11 @@ def with_values(value: float, dtype=np.float64):
     return raw
 
 
+def dense(raw):
+    raw.X = raw.X.toarray()
+    return raw
+
+
 def with_obs(column: str, value):
     raw = raw_cells()
     raw.obs[column] = raw.obs[column].astype(object)
@@ -57,6 +62,8 @@ def renamed(kind: str):
         (lambda: with_values(-1), {}, r"whole numbers from 0.* -1\.0 \(cell cell3, gene gene5\)"),
         (lambda: with_values(np.nan), {}, r"it holds nan \(cell cell3, gene gene5\)"),
         (lambda: with_values(np.inf), {}, r"it holds inf \(cell cell3, gene gene5\)"),
+        (lambda: dense(with_values(0.69)), {}, r"counts.* 0\.69 \(cell cell3, gene gene5\)"),
+        (lambda: with_values(1, bool), {}, "X must hold numbers, got bool"),
         (lambda: renamed("obs"), {}, "name of a cell must occur once, 'cell0' occurs again"),
         (lambda: renamed("var"), {}, "name of a gene must occur once, 'gene0'.*var_names_make"),
         (lambda: with_obs("batch", np.nan), {}, r"every cell must have a batch.*cell cell7"),
@@ -125,6 +132,7 @@ def test_batches_and_types_are_split_in_the_same_shares_and_small_ones_are_not()
 
 def test_unlabelled_names_stand_for_no_label(tmp_path: Path):
     raw = with_obs("cell_type", "Unassigned")
+    raw.obs.loc["cell8":"cell60", "cell_type"] = "UNKNOWN"  # so that some are in each part
     path = tmp_path / "cells.h5ad"
     prepared(raw).cells.write_h5ad(path)
 
@@ -133,7 +141,9 @@ def test_unlabelled_names_stand_for_no_label(tmp_path: Path):
     assert data.vocabulary.labels == ("type1", "type2", "type3")
     whole = read_prepared(path)
     assert whole.obs.loc["cell7", "cell_type"] is np.nan
-    assert sum((cells.labels_N == -1).sum() for cells in (data.train, data.valid)) <= 1
+    for part in ("train", "valid"):
+        labels = whole.obs["cell_type"][whole.obs["split"] == part]
+        assert (getattr(data, part).labels_N == -1).tolist() == labels.isna().to_list()
     prepared(raw, label_key=None).cells.write_h5ad(path)
     without = CellSplits.load(path)
     assert without.vocabulary.labels == ()
@@ -222,6 +232,11 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path):
     raw_cells().write_h5ad(path)
     with pytest.raises(InputError, match="no file of prepared cells: it has no split"):
         CellSplits.load(path)
+    logs = prepared().cells
+    logs.X = logs.X.astype(np.float32).log1p()
+    logs.write_h5ad(path)
+    with pytest.raises(InputError, match=r"X must hold counts.* it holds 1\.79"):
+        CellSplits.load(path)
 
 
 def test_one_s_own_cells_and_synthetic_ones_are_brought(tmp_path: Path):
@@ -237,6 +252,8 @@ def test_one_s_own_cells_and_synthetic_ones_are_brought(tmp_path: Path):
     assert are_cells("baron", root, None)
     assert not are_cells("digits", root, own)
     assert read_cells("mine", path.parent).n_obs == 200
+    with pytest.raises(InputError, match=r"synthetic cells are drawn, and not read from .*mine"):
+        fetch_cells("synthetic", root, own)
     with pytest.raises(InputError, match=r"bring it with `jemtrack data other --from FILE.h5ad`"):
         read_cells("other", root / "other")
     with pytest.raises(InputError, match=r"sc-mixology was not found[^$]*--from FILE"):

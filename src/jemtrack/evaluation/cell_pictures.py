@@ -19,18 +19,19 @@ _MOST_NAMES = 20  # that a legend has room for
 
 
 def projected(embedding_ND: np.ndarray, kind: Literal["umap", "pca"], seed: int) -> np.ndarray:
-    """Project an embedding to two dimensions, (N, 2)."""
+    """Project an embedding to two dimensions, (N, 2); one of one dimension lies on a line."""
     if kind == "pca":
         from sklearn.decomposition import PCA
 
-        found: np.ndarray = PCA(2, random_state=0).fit_transform(embedding_ND)
-        return found
+        n_components = min(2, embedding_ND.shape[1])
+        components = PCA(n_components, random_state=0).fit_transform(embedding_ND)
+        return np.pad(components, ((0, 0), (0, 2 - n_components)))
     from umap import UMAP
 
     with warnings.catch_warnings():
         # It warns that a seed allows no more than one thread, and that spectra may not converge.
         warnings.simplefilter("ignore")
-        found = UMAP(random_state=seed % 2**31, n_jobs=1).fit_transform(embedding_ND)
+        found: np.ndarray = UMAP(random_state=seed % 2**31, n_jobs=1).fit_transform(embedding_ND)
     return found
 
 

@@ -17,14 +17,17 @@ def transfer_scores(
 ) -> dict[str, float]:
     """Measure the labels that the nearest training cells vote for; codes are from 0.
 
-    Cells whose label no training cell has are wrong with certainty and are left out.
+    Cells whose label no training cell has are wrong with certainty and are left out. Nothing is
+    measured if none is left, or if the training cells have fewer than two labels.
     """
     from sklearn.metrics import f1_score
     from sklearn.neighbors import KNeighborsClassifier
 
+    known_N = np.isin(labels_N, train_labels_N)
+    if len(np.unique(train_labels_N)) < 2 or not known_N.any():
+        return {}
     votes = KNeighborsClassifier(min(_NEIGHBOURS, len(train_ND))).fit(train_ND, train_labels_N)
     place = {label: number for number, label in enumerate(votes.classes_)}
-    known_N = np.isin(labels_N, votes.classes_)
     labels_N = np.array([place[label] for label in labels_N[known_N]])
     shares_NC = votes.predict_proba(test_ND[known_N])
     logits_NC = torch.from_numpy(np.log(np.maximum(shares_NC, _LEAST)))

@@ -8,15 +8,26 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 import zntrack
+from pydantic import Field
 from scipy import sparse
 
-from jemtrack.data.cells.cells import BATCH, LABEL, NOTES, SPLIT, TEST, TRAIN, Cells, read_prepared
+from jemtrack.data.cells.cells import (
+    BATCH,
+    LABEL,
+    NOTES,
+    SPLIT,
+    TEST,
+    TRAIN,
+    UNKNOWN,
+    Cells,
+    read_prepared,
+)
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.evaluation.cell_pictures import write_grid
 from jemtrack.evaluation.cell_transfer import transfer_scores
 from jemtrack.evaluation.integration import integration_scores
 from jemtrack.files import atomic_write
-from jemtrack.invae.inference import bound_terms, latents, log_evidence
+from jemtrack.invae.inference import INVAE, SPURIOUS, bound_terms, latents, log_evidence
 from jemtrack.invae.model_file import load_model
 from jemtrack.parameters import FROM_LIST, AtLeastOne, parameters, suggestion
 from jemtrack.project.results import ResultTracking
@@ -25,7 +36,8 @@ from jemtrack.shared.progress import say, track
 from jemtrack.stages.stage import Stage, plot
 
 HELD_OUT, ALL = "held_out", "all"
-INVAE, SPURIOUS, PCA = "X_inVAE", "X_inVAE_spurious", "X_pca"
+PCA = "X_pca"
+_OWN = (INVAE, SPURIOUS, PCA)  # what this stage writes into obsm
 _SCALE = 1e4  # counts of a cell, before their logarithm and principal components
 _FEWEST = 10  # labelled cells that measures are taken of
 
@@ -46,7 +58,7 @@ class CellEvalArgs:
 
     compare: Annotated[tuple[str, ...], FROM_LIST] = ()
     n_components: AtLeastOne = 30
-    neighbours: AtLeastOne = 90
+    neighbours: Annotated[int, Field(ge=6)] = 90  # for a perplexity of two and more
     iwae_samples: AtLeastOne = 50
     projection: Literal["umap", "pca"] = "umap"
     device: DeviceName = "auto"
@@ -84,8 +96,8 @@ class EvaluateCells(Stage):
         network.to(chosen_device(self.params.device))
         cells = Cells.of(prepared, vocabulary)
         seed = int(prepared.uns[NOTES]["seed"])
-        found = latents(network, cells)
-        embeddings = {INVAE: found.z_i_NZ.numpy(), **self._beside(prepared, cells)}
+        found = latents(network, cells).obsm()
+        embeddings = {INVAE: found[INVAE], **self._beside(prepared, cells)}
         held_out_N = (prepared.obs[SPLIT] == TEST).to_numpy()
         table = self._measured(prepared.obs, embeddings, held_out_N, seed)
         metrics = {name: _nested(table[table["cells"] == name]) for name in (HELD_OUT, ALL)}
@@ -93,9 +105,7 @@ class EvaluateCells(Stage):
             metrics[HELD_OUT] |= self._likelihood(network, _picked(cells, held_out_N), seed)
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         table.to_csv(self.scores, index=False)
-        prepared.obsm.update(embeddings)
-        if found.z_s_NZ.shape[1]:
-            prepared.obsm[SPURIOUS] = found.z_s_NZ.numpy()
+        prepared.obsm.update(found | embeddings)
         say(f"Drawing the embeddings, by {self.params.projection}")
         drawn = write_grid(embeddings, prepared.obs, self.pictures, self.params.projection, seed)
         prepared.obsm.update(drawn)
@@ -105,6 +115,11 @@ class EvaluateCells(Stage):
     def _beside(self, prepared: Any, cells: Cells) -> dict[str, np.ndarray]:
         """Return the principal components, and the embeddings of the user's own."""
         for name in self.params.compare:
+            if name in _OWN:
+                raise ParameterError(
+                    f"compare must hold no name that {self.name} writes ({', '.join(_OWN)}), got "
+                    f"{name!r}: give the embedding another name in obsm of the raw file"
+                )
             if name not in prepared.obsm:
                 raise ParameterError(
                     f"compare must hold names of obsm in {self.data}, got {name!r}; "
@@ -153,11 +168,15 @@ class EvaluateCells(Stage):
     def _likelihood(self, network: Any, cells: Cells, seed: int) -> dict[str, float]:
         """Measure the likelihood of held-out cells, in nats a cell, with their label and without.
 
-        Without a label, the prior of z is the mixture of the labels' priors.
+        Without a label, the prior of z is the mixture of the labels' priors. If no cell has a
+        label, or no prior depends on it, there is nothing to measure given the label.
         """
         n_samples = self.params.iwae_samples
         measured = {}
-        for name, each in (("", _unlabelled(cells)), ("_given_label", cells)):
+        given = {"": _unlabelled(cells)}
+        if network.prior.z_i is not None and (cells.labels_N >= 0).any():
+            given["_given_label"] = cells
+        for name, each in given.items():
             bound_N = bound_terms(network, each, n_samples, seed).bound
             evidence_N = log_evidence(network, each, n_samples, seed)
             measured[f"elbo{name}"] = float(bound_N.double().mean())
@@ -189,7 +208,7 @@ def _picked(cells: Cells, chosen_N: np.ndarray) -> Cells:
 
 
 def _unlabelled(cells: Cells) -> Cells:
-    return Cells(cells.counts_NG, cells.batches_N, np.full_like(cells.labels_N, -1))
+    return Cells(cells.counts_NG, cells.batches_N, np.full_like(cells.labels_N, UNKNOWN))
 
 
 def _nested(rows: pd.DataFrame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import zntrack
 from pydantic import Field
 
-from jemtrack.data.cells.cells import Cells, read_h5ad, with_genes
+from jemtrack.data.cells.cells import UNKNOWN, Cells, read_h5ad, with_genes
 from jemtrack.data.cells.raw import counts_of
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write
@@ -59,22 +59,20 @@ class MapCells(Stage):
         network.to(chosen_device(params.device))
         new = read_h5ad(Path(params.path))
         counts_NG = counts_of(new, params.layer, params.path)
-        counts_NG, missing = with_genes(counts_NG, [*map(str, new.var_names)], vocabulary)
+        counts_NG, missing = with_genes(counts_NG, [*map(str, new.var_names)], vocabulary.genes)
         n_genes = len(vocabulary.genes)
         share = 1 - len(missing) / n_genes
         if share < params.min_share:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise InputError(
                 f"{params.path}: has {share:.0%} of the model's {n_genes} genes, and must have "
-                f"{params.min_share:.0%} (min_share); it lacks {', '.join(missing[:5])}, ...; "
+                f"{params.min_share:.0%} (min_share); it lacks {', '.join(missing[:5])}{more}; "
                 "name the genes as the training file does"
             )
         if missing:
             say(f"{self.name}: {len(missing)} of {n_genes} genes are missing, and count as 0")
-        unknown_N = np.full(new.n_obs, -1, dtype=np.int64)
-        found = latents(network, Cells(counts_NG, unknown_N, unknown_N))
-        new.obsm["X_inVAE"] = found.z_i_NZ.numpy()
-        if found.z_s_NZ.shape[1]:
-            new.obsm["X_inVAE_spurious"] = found.z_s_NZ.numpy()
+        unknown_N = np.full(new.n_obs, UNKNOWN, dtype=np.int64)
+        new.obsm.update(latents(network, Cells(counts_NG, unknown_N, unknown_N)).obsm())
         atomic_write(self.embedded, new.write_h5ad)
 
     @classmethod

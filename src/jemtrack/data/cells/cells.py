@@ -5,6 +5,7 @@ Letters: N cells, G genes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from jemtrack.data.cells.raw import counts_of
 from jemtrack.documents import refused_if_broken
 from jemtrack.errors import InputError
 
@@ -45,9 +47,11 @@ class Cells:
 
     @classmethod
     def of(cls, data: AnnData, vocabulary: Vocabulary) -> Cells:
-        """Take the counts of the vocabulary's genes, and code the names of batches and labels."""
-        counts_NG = sparse.csr_matrix(data.X, dtype=np.int32)
-        counts_NG, _ = with_genes(counts_NG, [*map(str, data.var_names)], vocabulary)
+        """Take the counts of the vocabulary's genes, and code the names of batches and labels.
+
+        `data` are prepared cells that were read by `read_prepared`.
+        """
+        counts_NG, _ = with_genes(data.X, [*map(str, data.var_names)], vocabulary.genes)
         batches_N = _codes(data, BATCH, vocabulary.batches)
         return cls(counts_NG, batches_N, _codes(data, LABEL, vocabulary.labels))
 
@@ -88,10 +92,10 @@ class CellSplits:
 
 
 def read_prepared(path: Path) -> AnnData:
-    """Read a prepared file whole.
+    """Read a prepared file whole; X is in sparse rows of int32.
 
     Raises:
-        InputError: if it is missing, broken or not a prepared one.
+        InputError: if it is missing, broken or not a prepared one, or X does not hold counts.
     """
     data = read_h5ad(path)
     missing = [name for name in (BATCH, LABEL, SPLIT) if name not in data.obs]
@@ -100,6 +104,7 @@ def read_prepared(path: Path) -> AnnData:
             f"{path} is no file of prepared cells: it has no {', '.join(missing) or NOTES}; "
             "give the raw file to PrepareCells, and take its cells.h5ad"
         )
+    data.X = counts_of(data, None, str(path))
     return data
 
 
@@ -124,14 +129,16 @@ def part_of(prepared: AnnData, name: str) -> AnnData:
     return prepared[(prepared.obs[SPLIT] == name).to_numpy()]
 
 
-def with_genes(counts_NG: sparse.csr_matrix, names: list[str], vocabulary: Vocabulary) -> Any:
-    """Pick the vocabulary's genes, in its order; a gene that the cells lack has no counts.
+def with_genes(
+    counts_NG: sparse.csr_matrix, names: Sequence[str], genes: Sequence[str]
+) -> tuple[sparse.csr_matrix, list[str]]:
+    """Pick `genes` by the `names` of the columns; a gene that the cells lack has no counts.
 
     Return the counts, and the names of the genes that are lacking.
     """
     columns = {name: column for column, name in enumerate(names)}
-    found = [columns.get(gene, UNKNOWN) for gene in vocabulary.genes]
-    missing = [gene for gene, column in zip(vocabulary.genes, found, strict=True) if column < 0]
+    found = [columns.get(gene, UNKNOWN) for gene in genes]
+    missing = [gene for gene, column in zip(genes, found, strict=True) if column < 0]
     empty_N1 = sparse.csr_matrix((counts_NG.shape[0], 1), dtype=counts_NG.dtype)
     padded = sparse.hstack([counts_NG, empty_N1], format="csr")
     picked = padded[:, found]  # -1 is the column of zeros

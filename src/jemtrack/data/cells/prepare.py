@@ -69,7 +69,12 @@ class CellArgs:
     label_key: str | None = LABEL
     split_key: str | None = None
     unlabelled: Annotated[tuple[str, ...], FROM_LIST] = (
-        *("unknown", "unassigned", "not applicable", "dropped", "unclear", "unclassified"),
+        "unknown",
+        "unassigned",
+        "not applicable",
+        "dropped",
+        "unclear",
+        "unclassified",
     )
     min_genes: Count = 200
     min_counts: Count = 0

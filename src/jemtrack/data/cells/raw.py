@@ -68,7 +68,8 @@ def _check_counts(counts_NG: sparse.csr_matrix, data: AnnData, column: str, file
     raise InputError(
         f"{file}: {column} must hold counts, whole numbers from 0 to {_LARGEST}; it holds "
         f"{values_M[first]} (cell {cell}, gene {gene}). Logs and normalised values are no counts: "
-        f"name the layer of the raw counts in params.layer (layers: {others})"
+        f"name the layer of the raw counts, which PrepareCells and MapCells have a parameter for "
+        f"(params.layer; layers: {others})"
     )
 
 

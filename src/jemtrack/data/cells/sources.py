@@ -51,8 +51,10 @@ _SC_MIXOLOGY = Form(
     },
     as_packed=True,
     read=read_one,
-    how_to_bring="jemtrack data sc-mixology --from FILE, the CEL-seq2 and Drop-seq experiments of "
-    "https://github.com/LuyiTian/sc_mixology as one .h5ad",
+    how_to_bring="jemtrack data sc-mixology --from FILE, the one .h5ad of docs/single_cell.md (the "
+    "CEL-seq2 and Drop-seq experiments of "
+    "https://github.com/LuyiTian/sc_mixology); it has no public address, and another file goes by "
+    "another name: jemtrack data NAME --from FILE",
 )
 _BARON = Form(
     files={
@@ -84,7 +86,8 @@ def fetch_cells(name: str, data_root: Path, given: Path | None = None) -> list[P
     Known ones are found as images are; synthetic ones are drawn; `given` is one's own .h5ad file.
 
     Raises:
-        InputError: if a file is not found, is broken, or does not have its checksum.
+        InputError: if a file is not found, is broken, or does not have its checksum, or one is
+            given for synthetic cells.
     """
     importlib.import_module("anndata")  # if it is missing, say so before a download
     if given is not None and not given.exists():
@@ -93,6 +96,11 @@ def fetch_cells(name: str, data_root: Path, given: Path | None = None) -> list[P
         return fetch_source(CELL_SOURCES[name], data_root, given)
     target = data_root / name / OWN_FILE
     if name == SYNTHETIC:
+        if given:
+            raise InputError(
+                f"{SYNTHETIC} cells are drawn, and not read from {given}: leave out --from, or "
+                "give your cells another name"
+            )
         cells = SyntheticCells().draw()
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, cells.write_h5ad)
