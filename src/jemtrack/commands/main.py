@@ -258,6 +258,12 @@ def _serve(options: argparse.Namespace) -> None:
     )
 
 
+def _release(options: argparse.Namespace) -> None:
+    from jemtrack.commands.release import release
+
+    print(*release(options.name, options.version), sep="\n")
+
+
 def _bench(options: argparse.Namespace) -> None:
     if not Path("benchmarks/reference").is_dir():
         raise InputError(
@@ -290,5 +296,6 @@ _COMMANDS = {
     "deploy": _deploy,
     "profile": _profile,
     "serve": _serve,
+    "release": _release,
     "bench": _bench,
 }
