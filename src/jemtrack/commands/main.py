@@ -246,7 +246,7 @@ def _profile(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from jemtrack.commands.bundle import serve
-    from jemtrack.deploy.server import Limits
+    from jemtrack.deploy.batcher import Limits
 
     serve(
         options.bundle,
@@ -254,6 +254,7 @@ def _serve(options: argparse.Namespace) -> None:
         host=options.host,
         port=options.port,
         threads=options.threads,
+        workers=options.workers,
         limits=Limits(body=options.max_body, waiting=options.max_waiting),
     )
 
