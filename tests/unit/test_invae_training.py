@@ -24,7 +24,6 @@ from jemtrack.shared.serialization import to_bytes
 from jemtrack.stages.train_invae import InVAEArgs
 from jemtrack.stages.training_args import trainer_recipe
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.run import Family
 
 CPU = torch.device("cpu")
 
@@ -150,7 +149,6 @@ def test_a_training_that_was_broken_off_ends_with_the_same_bytes(tmp_path: Path,
 
 
 def test_a_model_file_brings_back_the_network_and_its_names(tmp_path: Path):
-    family: Family = FAMILY
     made = training(some_splits(), likelihood="zinb", dispersion="gene_batch")
     made.save(path := tmp_path / "model.safetensors")
 
@@ -161,7 +159,7 @@ def test_a_model_file_brings_back_the_network_and_its_names(tmp_path: Path):
     own = made.state.models["network"]
     assert to_bytes(network.state_dict()) == to_bytes(own.state_dict())
     assert not network.training
-    assert [*family.load(path)] == ["network"]
+    assert [*FAMILY.load(path)] == ["network"]
 
 
 def damage(path: Path, text: str) -> None:

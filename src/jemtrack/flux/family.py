@@ -9,27 +9,26 @@ from typing import TYPE_CHECKING, Any
 from jemtrack.errors import InputError
 from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps
 from jemtrack.flux.networks.shape import LARGEST_SIDE, SMALLEST_SIDE, FluxShape
-from jemtrack.parameters import ValueProblem
-from jemtrack.train.recipe import Recipe, Step
+from jemtrack.train.family import Family
+from jemtrack.train.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
     from jemtrack.data.images import DataSplits
     from jemtrack.events.handlers import Callback
+    from jemtrack.train.family import ModelMaker
     from jemtrack.train.phase import Batches, Models, Objective, Validation
-    from jemtrack.train.run import ModelMaker, Training
+    from jemtrack.train.run import Training
 
 
-class FluxFamily:
-    """Latent flow models; see `jemtrack.train.run.Family`."""
+class FluxFamily(Family):
+    """Latent flow models; see `jemtrack.train.family.Family`."""
 
-    name: str = "flux"
-    note: str = ""
-    step: type[Step] = FluxStep
-    shape: type = FluxShape
-    settings: type = FluxSettings
-    objectives: Mapping[str, type] = {}
+    name = "flux"
+    step = FluxStep
+    shape = FluxShape
+    settings = FluxSettings
 
     def notes(self, recipe: Recipe, model: FluxShape) -> Iterator[str]:
         """Yield what the modes mean where their names tell too little, and the open sizes."""
@@ -53,16 +52,6 @@ class FluxFamily:
                 "times below 256"
             )
 
-    def usual_values(self, objective: Any) -> dict[str, Any]:
-        """Return nothing: a step's modes have defaults."""
-        return {}
-
-    def recipe_problems(
-        self, recipe: Recipe, model: FluxShape, objective: Any
-    ) -> Iterator[ValueProblem]:
-        """Yield nothing: `own_problems` says it all."""
-        yield from ()
-
     def check_data(self, model: FluxShape, settings: FluxSettings, data: DataSplits) -> None:
         """Check that the networks take images of this size, and can be in memory."""
         from jemtrack.flux.networks.model_file import check_sizes
@@ -75,12 +64,6 @@ class FluxFamily:
                 f"for the family flux, got {sides[0]}x{sides[1]}"
             )
         check_sizes(sizes_for(model, data, (), ("compressor",)))
-
-    def objective_problems(
-        self, recipe: Recipe, objective: Any, settings: Any, data: Any, *, run_own: bool
-    ) -> Iterator[str]:
-        """Yield nothing: a step's modes demand nothing of the data."""
-        yield from ()
 
     def networks(
         self, recipe: Recipe, model: FluxShape, data: DataSplits, start: Path | None
@@ -108,10 +91,6 @@ class FluxFamily:
         from jemtrack.flux.training import usual_callbacks
 
         return usual_callbacks(_steps(training.recipe), training)
-
-    def final_metrics(self, models: Models, settings: Any, data: Any) -> dict[str, float]:
-        """Return nothing: the last epoch's validation says it all."""
-        return {}
 
     def save(self, path: Path, models: Models, training: Training) -> None:
         """Write the networks, with all that is needed to sample from them."""

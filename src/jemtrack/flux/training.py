@@ -34,7 +34,8 @@ from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.phase import Batches, Models, Objective, Turn, Validation
 
 if TYPE_CHECKING:
-    from jemtrack.train.run import ModelMaker, Training
+    from jemtrack.train.family import ModelMaker
+    from jemtrack.train.run import Training
 
 FEATURES = "features"  # the model of the perceptual loss
 _AT_ONCE = 256

@@ -25,7 +25,7 @@ from jemtrack.train.recipe import (
 )
 
 if TYPE_CHECKING:  # it imports PyTorch
-    from jemtrack.train.run import Family
+    from jemtrack.train.family import Family
 
 # Where each family's FAMILY is; a file that does not tell its family is of the first.
 _FAMILIES = {
