@@ -269,6 +269,12 @@ def _bench(options: argparse.Namespace) -> None:
     importlib.import_module("benchmarks.bench").bench(chosen)
 
 
+def _completion(options: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(build_parser(), options.shell))
+
+
 _COMMANDS = {
     "init": _init,
     "stage": _stage,
@@ -291,4 +297,5 @@ _COMMANDS = {
     "profile": _profile,
     "serve": _serve,
     "bench": _bench,
+    "completion": _completion,
 }

@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_trainings,
         _add_deployment,
         _add_bench,
+        _add_completion,
     ):
         add(commands)
     return parser
@@ -434,3 +435,14 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument("--epochs", type=int, metavar="N", help="epochs of the benchmark `stage`")
     bench.add_argument("--profile", action="store_true", help="print the top costs of a step")
     bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # for tests
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = _add(
+        commands,
+        "completion",
+        "print the script that completes commands in a shell",
+        "Print the script by which a shell completes the commands and options of jemtrack.",
+        "jemtrack completion bash > ~/.local/share/bash-completion/completions/jemtrack",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))

@@ -140,10 +140,9 @@ def _detection(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 def _robustness(found: Robustness) -> dict[str, Any]:
     if not len(found.figures):
-        return {"accuracies": None, "attacked": False, "robustness_tests": None}
+        return {"accuracies": None, "robustness_tests": None}
     return {
         "accuracies": _figures(found.figures, found.tests),
-        "attacked": (found.curves["group"] == "attack").any(),
         "robustness_tests": _tests(found.tests),
     }
 

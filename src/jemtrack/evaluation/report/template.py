@@ -123,8 +123,6 @@ or the radius of an attack (pixels from 0 to 1), with its interval at 95%.{% end
 {% if robustness_tests %}
 {{ details("Robustness tests between models", robustness_tests) }}
 {% endif %}
-{% if not attacked %}<p>No attacks: they need the Adversarial Robustness Toolbox, which was not
-installed (<code>pip install 'jemtrack[attacks]'</code>).</p>{% endif %}
 {% endmacro %}
 
 {% macro samples() %}
