@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,9 @@ import hypothesis
 import pytest
 from filelock import FileLock
 from project import Project, new_project, write_small_graph
+
+# Before torch is imported: threads of parameters that wait would spin, on cores that others need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The first example of a property pays for imports and compilation: no deadline holds for it.
 hypothesis.settings.register_profile("thorough", deadline=None)

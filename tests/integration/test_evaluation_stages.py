@@ -28,7 +28,10 @@ from jemtrack.stages.report import Report
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.stages.x_entropy_augmented import XEntropyAugmented
 
-FEW = {"n_resamples": 100}
+FEW = {"n_resamples": 100, "threads": 1}
+ATTACKED = RobustnessArgs(
+    corruptions=["blur"], linf_radii=[0.1], l2_radii=[1.0], n_steps=2, threads=1
+)
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +65,10 @@ def outliers(**changed) -> Path:
 
 def test_the_whole_evaluation_writes_what_it_found_once_and_again(project):
     trained, images = models(), outliers()
-    robust = ran(
-        MeasureRobustness(
-            data=prepared_file(), models=trained, params=RobustnessArgs(corruptions=["blur"])
-        )
-    )
+    robust = ran(MeasureRobustness(data=prepared_file(), models=trained, params=ATTACKED))
     drawn = ran(
         DrawSamples(data=prepared_file(), models=trained, features=trained[0],
-                    params=SampleArgs(n_per_class=3), sampler=LangevinSampler(n_steps=4))
+                    params=SampleArgs(n_per_class=3, threads=1), sampler=LangevinSampler(n_steps=4))
     )  # fmt: skip
 
     evaluated = EvaluateX(
@@ -201,7 +200,11 @@ def test_a_kind_of_outliers_that_is_not_known_is_named_by_its_parameter():
 
 def test_corruptions_cost_accuracy_and_attacks_more_so():
     params = RobustnessArgs(
-        corruptions=["blur", "gaussian_noise"], linf_radii=[0.001, 0.5], l2_radii=[8.0], n_steps=5
+        corruptions=["blur", "gaussian_noise"],
+        linf_radii=[0.001, 0.5],
+        l2_radii=[8.0],
+        n_steps=5,
+        threads=1,
     )
 
     folder = ran(MeasureRobustness(data=prepared_file(), models=models(20), params=params))
@@ -231,7 +234,7 @@ def test_corruptions_cost_accuracy_and_attacks_more_so():
 
 def test_without_the_toolbox_attacks_are_refused_before_anything_is_measured(monkeypatch):
     def measure(**chosen):
-        params = RobustnessArgs(corruptions=["blur"], **chosen)
+        params = RobustnessArgs(corruptions=["blur"], threads=1, **chosen)
         stage = MeasureRobustness(data=prepared_file(), models=models(1)[:1], params=params)
         return metrics_in(ran(stage))["XEntropyAugmented"]
 
@@ -281,7 +284,7 @@ def test_samples_have_a_row_a_class_and_their_energies(project):
         data=prepared_file(),
         models=trained,
         features=trained[0],
-        params=SampleArgs(n_per_class=3),
+        params=SampleArgs(n_per_class=3, threads=1),
         sampler=LangevinSampler(n_steps=30, pixel_clamp=True),
     )
 
@@ -308,7 +311,7 @@ def test_chains_may_start_where_the_class_is():
             data=prepared_file(),
             models=trained[:1],
             features=trained[0],
-            params=SampleArgs(n_per_class=8, start=start),
+            params=SampleArgs(n_per_class=8, start=start, threads=1),
             sampler=still,
         )
         distances[start] = metrics_in(ran(node))["XEntropyAugmented"]["feature_distance"]

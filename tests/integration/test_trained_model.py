@@ -45,7 +45,7 @@ def model(project) -> jemtrack.TrainedModel:
 
 @pytest.mark.parametrize("noise", [True, False])
 def test_it_computes_what_the_evaluation_stores(model, data, noise):
-    params = EvalArgs(n_resamples=100, noise=noise)
+    params = EvalArgs(n_resamples=100, noise=noise, threads=1)
     path = Path("nodes/MaxEntropyL2/model.safetensors")
     folder = ran(EvaluateX(data=Path("images.safetensors"), models=[path], params=params))
     stored = load_outputs((folder / "outputs.safetensors").read_bytes(), "it")
@@ -69,7 +69,7 @@ def test_it_computes_what_the_evaluation_stores(model, data, noise):
 def test_it_draws_what_the_stage_draws(model, data):
     path, sampler = Path("nodes/MaxEntropyL2/model.safetensors"), LangevinSampler(n_steps=4)
     files = {"data": Path("images.safetensors"), "models": [path], "features": path}
-    folder = ran(DrawSamples(**files, params=SampleArgs(n_per_class=2), sampler=sampler))
+    folder = ran(DrawSamples(**files, params=SampleArgs(n_per_class=2, threads=1), sampler=sampler))
 
     labels = torch.arange(N_CLASSES).repeat_interleave(2)
     drawn = model.sample(labels, (8, 8), sampler=sampler, seed=data.seed)
