@@ -108,7 +108,8 @@ def _add_data(commands: Commands) -> None:
         "Download a data set, or copy it from files that you have; check it, and pin it in "
         "data.dvc.",
         "jemtrack data digits\njemtrack data mine --from images.npz\n"
-        "jemtrack data cells --from cells.h5ad",
+        "jemtrack data cells --from cells.h5ad\njemtrack data emoji\n"
+        "jemtrack data photos --from FOLDER --side 64",
     )
     data.add_argument("name", metavar="NAME", help="digits, baron, ..., or a name of your own")
     data.add_argument(
@@ -119,6 +120,14 @@ def _add_data(commands: Commands) -> None:
         help="the file or folder that has it already",
     )
     data.add_argument("--root", type=_path, metavar="FOLDER", help="where to put it (data)")
+    data.add_argument(
+        "--side",
+        type=int,
+        choices=range(8, 257),
+        default=32,
+        metavar="PIXELS",
+        help="of the images of a folder with captions (32)",
+    )
 
 
 def _add_graph(commands: Commands) -> None:
@@ -133,11 +142,11 @@ def _add_graph(commands: Commands) -> None:
     graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
         "--workflow",
-        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell"),
+        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell", "flux"),
         metavar="NAME",
         help="write another graph into workflows/: the four trainers on fashion-mnist or mnist, "
         "or the default graph over several seeds, or over the folds of a cross-validation; or "
-        "inVAE on single cells: single-cell",
+        "inVAE on single cells: single-cell; or images from words: flux",
     )
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(

@@ -46,6 +46,7 @@ class FluxStep(Step):
         use_lpips: add the perceptual loss to the reconstruction.
         train_diff: the flow processor; the text encoder stays as it is.
         train_diff_full: the flow processor and the text encoder.
+        mse_weight: weight of the mean squared error of pixels, beside the mean absolute one.
         kl_beta: weight of the divergence from the prior, in nats per latent value.
         kl_warmup_steps: optimization steps until `kl_beta` is reached.
         kl_free_bits: nats per value of a latent channel that cost nothing.
@@ -59,12 +60,15 @@ class FluxStep(Step):
         lambda_lpips: weight of the perceptual loss.
         flow_time: distribution of the flow's times.
         cfg_dropout_prob: probability with which an image has no caption.
+        batch_size: images in an optimization step; null: as the section `training` says.
+        use_ema: keep averages of the weights; without, they are the weights in this step.
     """
 
     models: ClassVar[tuple[str, ...]] = MODELS
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = _OPTIMIZED
     usual_optimizer: ClassVar[OptimizerOptions] = AdamW(lr=1e-4)
     validation_metrics: ClassVar[tuple[str, ...]] = ("valid_psnr",)
+    aliases: ClassVar[Mapping[str, str]] = {"D_img": "discriminator", "flow": "flow_processor"}
 
     description: str = ""
     train_vae: bool = False
@@ -73,6 +77,7 @@ class FluxStep(Step):
     use_lpips: bool = False
     train_diff: bool = False
     train_diff_full: bool = False
+    mse_weight: NotNegative = 0.0
     kl_beta: NotNegative = 0.0001
     kl_warmup_steps: Count = 5000
     kl_free_bits: NotNegative = 0.0
@@ -84,6 +89,8 @@ class FluxStep(Step):
     lambda_lpips: NotNegative = 0.1
     flow_time: Literal["logit_normal", "uniform"] = "logit_normal"
     cfg_dropout_prob: Share = 0.1
+    batch_size: AtLeastOne | None = None
+    use_ema: bool = True
 
     @classmethod
     def trained(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -179,8 +186,8 @@ def _frozen(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @parameters
-class FluxSettings(TrainingSettings):
-    """The section `training` of a recipe file.
+class FluxOptions:
+    """What is seen and kept in a training.
 
     Attributes:
         batch_size: images in an optimization step.
@@ -200,6 +207,11 @@ class FluxSettings(TrainingSettings):
     checkpoint_save_interval: AtLeastOne | None = None
     n_samples: Count = 2
     sample_captions: Annotated[tuple[str, ...], FROM_LIST] = ()
+
+
+@parameters
+class FluxSettings(FluxOptions, TrainingSettings):
+    """The section `training` of a recipe file."""
 
 
 def first_steps(steps: tuple[FluxStep, ...]) -> dict[str, str]:
