@@ -143,7 +143,7 @@ def test_words_that_the_model_does_not_know_are_named(model, capsys):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--solver", "rk4"), "solver must be one of 'euler', 'midpoint' or 'heun', got 'rk4'"),
+        (("--solver", "rk4"), "solver must be one of 'euler', 'midpoint', 'heun' or 'mean_flow'"),
         (("--steps", "0"), "n_steps must be >= 1, got 0"),
         (("--guidance", "-1"), "guidance must be >= 0, got -1.0"),
         (("--n", "0"), "--n must be >= 1, got 0"),

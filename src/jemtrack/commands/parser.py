@@ -307,7 +307,9 @@ def _add_sample(commands: Commands) -> None:
     sample.add_argument("--n", type=int, default=16, metavar="N", help="images of each (16)")
     sample.add_argument("--out", type=_path, metavar="FILE", help="the picture (samples.png)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
-    sample.add_argument("--solver", metavar="euler|midpoint|heun", help="of the flow (euler)")
+    sample.add_argument(
+        "--solver", metavar="NAME", help="euler, midpoint, heun or mean_flow (euler)"
+    )
     sample.add_argument("--steps", dest="n_steps", type=int, metavar="N", help="of the solver (8)")
     sample.add_argument("--guidance", type=float, metavar="W", help="strength of captions (2)")
 

@@ -58,6 +58,8 @@ class FluxStep(Step):
         r1_gamma: of the gradient penalty; 0: none.
         r1_interval: batches from one penalty to the next.
         lambda_lpips: weight of the perceptual loss.
+        flow_objective: rectified_flow, or mean_flow, whose samples may take a single step.
+        flow_guidance: of a mean flow, with which it is learned; 1 is none.
         flow_time: distribution of the flow's times.
         cfg_dropout_prob: probability with which an image has no caption.
         batch_size: images in an optimization step; null: as the section `training` says.
@@ -87,6 +89,8 @@ class FluxStep(Step):
     r1_gamma: NotNegative = 5.0
     r1_interval: AtLeastOne = 16
     lambda_lpips: NotNegative = 0.1
+    flow_objective: Literal["rectified_flow", "mean_flow"] = "rectified_flow"
+    flow_guidance: NotNegative = 1.0
     flow_time: Literal["logit_normal", "uniform"] = "logit_normal"
     cfg_dropout_prob: Share = 0.1
     batch_size: AtLeastOne | None = None
@@ -128,6 +132,9 @@ class FluxStep(Step):
         if not any(_losses(values)):
             names = ", ".join(_TRAINING)
             yield ValueProblem((), f"trains nothing: at least one of {names} must be true")
+        if values.get("flow_guidance", 1) != 1 and values.get("flow_objective") != "mean_flow":
+            text = "is of a mean flow: a rectified flow is guided when it is sampled"
+            yield ValueProblem(("flow_guidance",), text)
         frozen = {*_frozen(values)}
         for mode in _TRAINING:
             for optimizer in _needs(mode) if values.get(mode) else ():

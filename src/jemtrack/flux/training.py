@@ -26,6 +26,7 @@ from jemtrack.flux.objectives.adversarial import AdversarialWeight, GradientPena
 from jemtrack.flux.objectives.autoencoder import Adversary, AutoencoderObjective
 from jemtrack.flux.objectives.divergence import Divergence
 from jemtrack.flux.objectives.feature_distance import trained_features
+from jemtrack.flux.objectives.mean_flow import MeanFlowPath
 from jemtrack.flux.objectives.rectified_flow import FlowObjective, FlowPath
 from jemtrack.flux.samples import CreatedModels, SamplePlan, Samples
 from jemtrack.shared.metrics import declare_metric
@@ -59,9 +60,9 @@ def sizes_for(
     image_shape = tuple(data.train.images_NCHW.shape[1:])
     spade = any(step.train_spade for step in steps if step.trains_autoencoder)
     vocabulary = _vocabulary(data)
-    return chosen_sizes(
-        model, cast(tuple[int, int, int], image_shape), vocabulary, tuple(models), spade
-    )
+    mean_flow = any(step.flow_objective == "mean_flow" for step in steps if step.trains_flow)
+    image = cast(tuple[int, int, int], image_shape)
+    return chosen_sizes(model, image, vocabulary, tuple(models), spade, mean_flow)
 
 
 def _vocabulary(data: DataSplits) -> tuple[str, ...]:
@@ -153,7 +154,9 @@ def objective_of(step: FluxStep, steps_before: Mapping[str, int]) -> FluxObjecti
             )
         )
     if step.trains_flow:
-        path = FlowPath(time=step.flow_time, caption_dropout=step.cfg_dropout_prob)
+        is_mean = step.flow_objective == "mean_flow"
+        kind = partial(MeanFlowPath, guidance=step.flow_guidance) if is_mean else FlowPath
+        path = kind(time=step.flow_time, caption_dropout=step.cfg_dropout_prob)
         text = "text_encoder" in step.optimizers
         parts.append(FlowObjective(path, text, steps_before.get("flow", 0)))
     return FluxObjective(tuple(parts))

@@ -23,12 +23,11 @@ from jemtrack.flux.captions import unseen_captions
 from jemtrack.flux.evaluation.judge import Judge, deviations
 from jemtrack.flux.networks.model_file import FluxFile
 from jemtrack.flux.sampling.generate import FlowSampler
-from jemtrack.flux.sampling.ode import Solver
 from jemtrack.flux.training import psnr
 
 REAL, FLOOR, RECONSTRUCTED = "test images", "training images", "reconstructions"
 GUIDED, PLAIN = "samples with guidance", "samples without guidance"
-_SOLVERS: tuple[Solver, ...] = ("euler", "midpoint")
+_SOLVERS = ("euler", "midpoint")
 _AT_ONCE = 256
 
 
@@ -137,10 +136,11 @@ class Evaluation:
 
     def curve(self, evaluations: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Measure samples without guidance over the number of evaluations, a row a sampler."""
-        for solver in _SOLVERS:
-            for count in evaluations:
-                n_steps = count if solver == "euler" else max(count // 2, 1)
-                sampler = FlowSampler(solver=solver, n_steps=n_steps, guidance=1.0)
+        solvers = [*_SOLVERS, *(["mean_flow"] if self.file.sizes.mean_flow else [])]
+        for solver in solvers:
+            for count in evaluations if solver != "mean_flow" else (1, 2, *evaluations):
+                n_steps = max(count // 2, 1) if solver == "midpoint" else count
+                sampler = FlowSampler(solver=cast(Any, solver), n_steps=n_steps, guidance=1.0)
                 found = self.of_samples(sampler, self.drawn(sampler))._asdict()
                 yield {"solver": solver, **{n: each for n, each in found.items() if n != "psnr"}}
 
