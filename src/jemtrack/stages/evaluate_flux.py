@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jemtrack.data.images import DataSplits
-from jemtrack.flux.captions import unseen_captions
+from jemtrack.errors import InputError
+from jemtrack.flux.captions import captions_of
 from jemtrack.flux.evaluation.judge import trained_judge
 from jemtrack.flux.evaluation.measure import (
     GUIDED,
@@ -90,6 +91,11 @@ class EvaluateFlux(Stage):
         keep_freed_memory()
         tracking = ResultTracking(self.name)
         params, data = self.params, DataSplits.load(self.data)
+        if data.captions:
+            raise InputError(
+                f"{self.data}: the judge finds classes, and {data.dataset} has captions alone; "
+                "jemtrack sample draws by them"
+            )
         device = chosen_device(params.device)
         file = load_flow(self.model, device)
         say("Training the judge")
@@ -110,7 +116,7 @@ class EvaluateFlux(Stage):
         metrics = {name.replace(" ", "_"): _numbers(each) for name, each in found.items()}
         metrics["samples_without_guidance"]["memorised"] = memorised
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
-        rows, labels_L = _rows(evaluation)
+        rows, labels = _rows(evaluation)
         write_picture(self.pictures, _of_classes(samples[GUIDED], rows), _SCALE)
         page = FluxPage(
             title=f"{self.model.parent.name} on {data.dataset}",
@@ -120,7 +126,7 @@ class EvaluateFlux(Stage):
             memorised=memorised,
             curve=curve,
             samples={name: encoded(_of_classes(each, rows)) for name, each in samples.items()},
-            rows=[unseen_captions(data)[label][0] for label in labels_L],
+            rows=[captions_of(data)[label][0] for label in labels],
             pairs=self._pairs(evaluation, decoded_NCHW, samples[PLAIN]),
             parameters=file.metadata | _texts(self.params) | _texts(self.sampler),
         )

@@ -33,17 +33,18 @@ RECIPE: dict[str, Any] = {
     "steps": [
         {
             "name": "vae_warmup",
-            "n_epochs": 2,
+            "n_epochs": 3,
             "train_vae": True,
             "optimization": _chosen(vae=0.003),
         },
         {
             "name": "vae_gan",
             "n_epochs": 1,
-            "max_steps": 300,
+            "max_steps": 250,
             "train_vae": True,
             "gan_training": True,
             "lambda_adv": 0.1,
+            "adv_warmup_steps": 50,
             "optimization": _chosen(vae=0.0003, discriminator=0.0005),
         },
         {
@@ -61,7 +62,9 @@ def nodes() -> list[Stage]:
     """Declare the stages with the parameters that they ship with."""
     data = DataArgs(dataset=DATASET, data_root=str(ROOT / "data"), n_valid=1000)
     prepared = PrepareData(params=data)
-    trained = TrainFlux(data=prepared.images, params=FluxArgs(n_samples=4), recipe=RECIPE)
+    trained = TrainFlux(
+        data=prepared.images, params=FluxArgs(vae_dim=8, n_samples=4), recipe=RECIPE
+    )
     captions = CaptionArgs(captions=class_names(DATASET, 10))
     return [
         prepared,

@@ -15,7 +15,7 @@ from jemtrack.shared.random_streams import EpochSampler, stream_seed
 
 _BATCH_SIZE, _AT_ONCE = 64, 256
 _N_FEATURES = 64
-_LEAST_STD = 1e-3  # of a feature: one that no test image has counts for little
+_LEAST = 0.1  # of the mean deviation: a feature that few test images have must not count for all
 
 
 class Judge(nn.Module):
@@ -67,4 +67,5 @@ def trained_judge(
 
 def deviations(features_NF: Tensor) -> Tensor:
     """Return each feature's standard deviation, by which a distance is to divide it, (F,)."""
-    return features_NF.std(dim=0).clamp_min(_LEAST_STD)
+    std_F = features_NF.std(dim=0)
+    return std_F.clamp_min(_LEAST * float(std_F.mean()))

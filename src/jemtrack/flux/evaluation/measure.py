@@ -124,9 +124,7 @@ class Evaluation:
             of_classes[label][number % len(of_classes[label])]
             for number, label in enumerate(self.test.labels_N.tolist())
         ]
-        start = time.process_time()
-        images = sampler(self.file.models, captions, self.file.sizes.vocabulary, self.seed).cpu()
-        return Drawn(images, 1000 * (time.process_time() - start) / len(captions))
+        return drawn(self.file, captions, sampler, self.seed)
 
     def of_samples(self, sampler: FlowSampler, drawn: Drawn) -> Measures:
         """Measure what `drawn` returns."""
@@ -163,6 +161,13 @@ class Evaluation:
         """
         medians = [self.nearest(each).apart_N.median() for each in (images_NCHW, self.real_images)]
         return float(medians[0] / medians[1])
+
+
+def drawn(file: FluxFile, captions: Sequence[str], sampler: FlowSampler, seed: int) -> Drawn:
+    """Draw a sample by each caption, and take the time."""
+    start = time.process_time()
+    images_NCHW = sampler(file.models, captions, file.sizes.vocabulary, seed).cpu()
+    return Drawn(images_NCHW, 1000 * (time.process_time() - start) / len(captions))
 
 
 def guided_and_plain(sampler: FlowSampler) -> dict[str, FlowSampler]:

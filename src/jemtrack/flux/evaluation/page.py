@@ -17,11 +17,11 @@ from jemtrack.evaluation.report.template import STYLE as SHEET
 from jemtrack.flux.evaluation.measure import REAL, Measures
 
 _LABELS = {
-    "judged_right": "judge finds the class ↑",
-    "distance": "distance from test images ↓",
+    "judged_right": "judged right ↑",
+    "distance": "distance ↓",
     "psnr": "PSNR, dB ↑",
-    "evaluations": "evaluations of the flow",
-    "milliseconds": "processor time, ms",
+    "evaluations": "evaluations ↓",
+    "milliseconds": "processor ms an image ↓",
 }
 _PANELS = ("judged_right", "distance", "milliseconds")
 
@@ -38,18 +38,20 @@ _TEMPLATE = (
 """
     + SHEET
     + """\
+<style>.grids figure { max-width: 32rem; }</style>
 </head>
 <body>
 <header><h1>{{ page.title }}</h1>
 <p class="facts">measured on <b>{{ page.n_images }} test images</b> and as many samples · captions
 <b>of templates that no training has seen</b> · samples by <b>{{ page.sampler }}</b></p></header>
 <main>
-<section class="first"><h2>Measures</h2>
+<section><h2>Measures</h2>
 {{ table(measures, "Measures") }}
-<p>The judge is a classifier that no training has seen. What it finds in samples with guidance
-above its accuracy on test images is the work of guidance, not quality. The distance is a squared
-MMD of the judge's features; that of training images is the least to be expected, and no published
-figure can be held against it.</p>
+<p>Judged right: how often a classifier that no training has seen finds the class. What it finds in
+samples with guidance above its accuracy on test images is the work of guidance, not quality. The
+distance from the test images is a squared MMD of its features; that of training images is the least
+to be expected, and no published figure can be held against it. An evaluation is one of the flow
+processor for an image; guidance takes two.</p>
 <p>Samples are {{ "%.2f" | format(page.memorised) }} times as far from their nearest training image
 as test images are (medians). A ratio near 0 would mean copies; smooth images are nearer than sharp
 ones.</p></section>
@@ -60,8 +62,8 @@ processor, which guidance doubles. The dashed line is what the judge finds in te
 <section><h2>Samples</h2><div class="grids">
 {% for name, png in page.samples.items() %}
 <figure><img class="pixels" alt="{{ name }}, a row for each class" src="{{ png | png }}">
-<figcaption>{{ name | capitalize }}: {{ page.rows | join(", ") }}. The first of each, none chosen.
-</figcaption></figure>{% endfor %}</div></section>
+<figcaption>{{ name | capitalize }}</figcaption></figure>{% endfor %}</div>
+<p>Rows: {{ page.rows | join(", ") }}. The first of each, none chosen.</p></section>
 <section><h2>Beside real images</h2><div class="grids">
 {% for name, png in page.pairs.items() %}
 <figure><img class="pixels" alt="{{ name }}" src="{{ png | png }}">
@@ -84,7 +86,7 @@ class FluxPage:
         memorised: see `Evaluation.memorised`.
         curve: the rows of `Evaluation.curve`.
         samples: PNG files with a row for each class, by name.
-        rows: the captions of these rows.
+        rows: what the images of these rows are of.
         pairs: PNG files of images beside others, by what they show.
         parameters: of the evaluation and of what was evaluated.
     """
@@ -109,12 +111,16 @@ def render(page: FluxPage) -> str:
         "png": lambda content: f"data:image/png;base64,{b64encode(content).decode()}",
     }
     columns = {
-        name: {key: value for key, value in each._asdict().items() if value is not None}
-        for name, each in page.measures.items()
+        label: {
+            name: getattr(each, key)
+            for name, each in page.measures.items()
+            if getattr(each, key) is not None
+        }
+        for key, label in _LABELS.items()
     }
     html: str = environment.from_string(_TEMPLATE).render(
         page=page,
-        measures=side_by_side(columns, "{:.4g}".format, labels=_LABELS),
+        measures=side_by_side(columns, "{:.4g}".format),
         curves=[as_svg(each) for each in _curves(page)],
         solvers=[*dict.fromkeys(page.curve["solver"])],
         colours=COLOURS,

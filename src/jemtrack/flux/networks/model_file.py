@@ -93,7 +93,7 @@ def starting_networks(path: Path, sizes: FluxSizes) -> dict[str, nn.Module]:
     file = load_models(path)
     other = replace(cast(Any, file.sizes), models=sizes.models, spade=sizes.spade)
     if other != sizes or file.sizes.spade > sizes.spade:
-        names = [f.name for f in fields(cast(Any, sizes)) if f.name != "models"]
+        names = [each.name for each in fields(cast(Any, sizes)) if each.name != "models"]
         unlike = [name for name in names if getattr(file.sizes, name) != getattr(sizes, name)]
         raise ParameterError(
             f"load_path must be a model of the sizes of this training, but {', '.join(unlike)} of "
