@@ -197,6 +197,20 @@ def test_every_mode_trains_in_bfloat16():
     assert all(each.dtype == torch.float32 for each in weights(made).values())
 
 
+def test_a_turn_gives_no_gradient_to_what_it_does_not_train():
+    """The autoencoder's turn, which the discriminator judges, leaves it the gradient of its own."""
+    step = {"name": "a", "train_vae": True, "gan_training": True}
+    found = []
+    for weight in (0.0, 100.0):
+        modes = {**step, "adv_weight": "fixed", "lambda_adv": weight, "max_steps": 1}
+        made = train(training([modes], use_ema=False))
+        discriminator = made.state.models["discriminator"]
+        found.append(torch.cat([each.grad.flatten() for each in discriminator.parameters()]))
+
+    assert found[0].any()
+    assert torch.equal(*found)
+
+
 def by_hand(made):
     """Train VAE and GAN by a loop of PyTorch alone, on the same batches."""
     compressor, expander = (made.state.models[name] for name in ("compressor", "expander"))

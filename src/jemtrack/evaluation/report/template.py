@@ -100,6 +100,23 @@ nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; }
 </style>
 """
 
+HEAD = (
+    """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ page.title }}</title>
+"""
+    + STYLE
+    + """\
+</head>
+<body>
+"""
+)
+
 TEMPLATE = (
     MACROS
     + """\
@@ -244,18 +261,9 @@ dvc.lock</code> finds the commits that have a model.</p>
   "Energy distributions": energies, "Corruption robustness": robustness if accuracies,
   "Samples": samples if grids, "Data": data_card if page.data, "References": papers,
   "Provenance": provenance} -%}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ page.title }}</title>
 """
-    + STYLE
+    + HEAD
     + """\
-</head>
-<body>
 <header>
 <h1>{{ page.title }}</h1>
 <p class="facts">measured on

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from jemtrack.evaluation.report.pictures import COLOURS, STYLE, as_svg
 from jemtrack.evaluation.report.tables import side_by_side, words
-from jemtrack.evaluation.report.template import MACROS
-from jemtrack.evaluation.report.template import STYLE as SHEET
+from jemtrack.evaluation.report.template import HEAD, MACROS
 from jemtrack.flux.evaluation.measure import REAL, Measures
 
 _LABELS = {
@@ -27,20 +26,8 @@ _PANELS = ("judged_right", "distance", "milliseconds")
 
 _TEMPLATE = (
     MACROS
+    + HEAD
     + """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ page.title }}</title>
-"""
-    + SHEET
-    + """\
-<style>.grids figure { max-width: 32rem; }</style>
-</head>
-<body>
 <header><h1>{{ page.title }}</h1>
 <p class="facts">measured on <b>{{ page.n_images }} test images</b> and as many samples · captions
 <b>of templates that no training has seen</b> · samples by <b>{{ page.sampler }}</b></p></header>
@@ -61,12 +48,13 @@ processor, which guidance doubles. The dashed line is what the judge finds in te
 {% endcall %}</section>
 <section><h2>Samples</h2><div class="grids">
 {% for name, png in page.samples.items() %}
-<figure><img class="pixels" alt="{{ name }}, a row for each class" src="{{ png | png }}">
+<figure style="max-width: 32rem"><img class="pixels" alt="{{ name }}, a row for each class"
+src="{{ png | png }}">
 <figcaption>{{ name | capitalize }}</figcaption></figure>{% endfor %}</div>
 <p>Rows: {{ page.rows | join(", ") }}. The first of each, none chosen.</p></section>
 <section><h2>Beside real images</h2><div class="grids">
 {% for name, png in page.pairs.items() %}
-<figure><img class="pixels" alt="{{ name }}" src="{{ png | png }}">
+<figure style="max-width: 32rem"><img class="pixels" alt="{{ name }}" src="{{ png | png }}">
 <figcaption>{{ name }}</figcaption></figure>{% endfor %}</div></section>
 <section><h2>Parameters</h2>{{ table(parameters, "Parameters", words=True) }}</section>
 </main></body></html>
