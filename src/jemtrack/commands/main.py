@@ -90,7 +90,8 @@ def _stage(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> None:
     from jemtrack.commands.data import get_data
 
-    print(*get_data(options.name, options.root or Path("data"), options.given), sep="\n")
+    root = options.root or Path("data")
+    print(*get_data(options.name, root, options.given, options.side), sep="\n")
 
 
 def _graph(options: argparse.Namespace) -> None:
@@ -99,10 +100,9 @@ def _graph(options: argparse.Namespace) -> None:
 
         repeated_runs.write_graph(options.workflow, options.runs, run=options.run)
         return
-    if options.workflow == "single-cell":
-        from jemtrack.workflows import single_cell
-
-        single_cell.write_graph(run=options.run)
+    if options.workflow in {"single-cell", "flux"}:
+        module = options.workflow.replace("-", "_")
+        importlib.import_module(f"jemtrack.workflows.{module}").write_graph(run=options.run)
         return
     if options.workflow:
         from jemtrack.workflows import four_trainers

@@ -109,7 +109,8 @@ def _add_data(commands: Commands) -> None:
         "Download a data set, or copy it from files that you have; check it, and pin it in "
         "data.dvc.",
         "jemtrack data digits\njemtrack data mine --from images.npz\n"
-        "jemtrack data cells --from cells.h5ad",
+        "jemtrack data cells --from cells.h5ad\njemtrack data emoji\n"
+        "jemtrack data photos --from FOLDER --side 64",
     )
     data.add_argument("name", metavar="NAME", help="digits, baron, ..., or a name of your own")
     data.add_argument(
@@ -120,6 +121,14 @@ def _add_data(commands: Commands) -> None:
         help="the file or folder that has it already",
     )
     data.add_argument("--root", type=_path, metavar="FOLDER", help="where to put it (data)")
+    data.add_argument(
+        "--side",
+        type=int,
+        choices=range(8, 257),
+        default=32,
+        metavar="PIXELS",
+        help="of the images of a folder with captions (32)",
+    )
 
 
 def _add_graph(commands: Commands) -> None:
@@ -134,11 +143,11 @@ def _add_graph(commands: Commands) -> None:
     graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
         "--workflow",
-        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell"),
+        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell", "flux"),
         metavar="NAME",
         help="write another graph into workflows/: the four trainers on fashion-mnist or mnist, "
         "or the default graph over several seeds, or over the folds of a cross-validation; or "
-        "inVAE on single cells: single-cell",
+        "inVAE on single cells: single-cell; or images from words: flux",
     )
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(
@@ -299,7 +308,9 @@ def _add_sample(commands: Commands) -> None:
     sample.add_argument("--n", type=int, default=16, metavar="N", help="images of each (16)")
     sample.add_argument("--out", type=_path, metavar="FILE", help="the picture (samples.png)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
-    sample.add_argument("--solver", metavar="euler|midpoint|heun", help="of the flow (euler)")
+    sample.add_argument(
+        "--solver", metavar="NAME", help="euler, midpoint, heun or mean_flow (euler)"
+    )
     sample.add_argument("--steps", dest="n_steps", type=int, metavar="N", help="of the solver (8)")
     sample.add_argument("--guidance", type=float, metavar="W", help="strength of captions (2)")
 

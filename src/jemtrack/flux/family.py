@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jemtrack.errors import InputError
 from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps
 from jemtrack.flux.networks.shape import LARGEST_SIDE, SMALLEST_SIDE, FluxShape
+from jemtrack.parameters import build
 from jemtrack.train.family import Family
 from jemtrack.train.recipe import Recipe
 
@@ -68,10 +69,10 @@ class FluxFamily(Family):
     def networks(
         self, recipe: Recipe, model: FluxShape, data: DataSplits, start: Path | None
     ) -> dict[str, ModelMaker]:
-        """Return makers of all models that a step needs."""
+        """Return makers of all models that a step needs; what `start` has comes from there."""
         from jemtrack.flux.training import model_makers
 
-        return model_makers(_steps(recipe), model, data)
+        return model_makers(_steps(recipe), model, data, start)
 
     def parts(
         self,
@@ -108,9 +109,11 @@ class FluxFamily(Family):
         self, model: Path, captions: Sequence[str], seed: int, out: Path, options: Mapping[str, Any]
     ) -> list[str]:
         """Draw an image for each caption into a grid at `out`; see `jemtrack.commands.sample`."""
+        from jemtrack.flux.sampling.generate import FlowSampler
         from jemtrack.flux.sampling.grid import draw_grid
 
-        return draw_grid(model, captions, seed, out, options)
+        sampler = build(FlowSampler, dict(options), "jemtrack sample:")
+        return draw_grid(model, captions, seed, out, sampler)
 
 
 def _steps(recipe: Recipe) -> tuple[FluxStep, ...]:
