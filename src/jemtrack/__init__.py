@@ -9,23 +9,44 @@ if TYPE_CHECKING:
     from jemtrack.deploy.exporter import FormatConverter, ModelExporter, optimize_for_inference
     from jemtrack.deploy.predictor import Predictor
     from jemtrack.deploy.profiler import PerformanceProfiler
+    from jemtrack.factories.callbacks import EarlyStopping, LearningRateScheduler, ModelCheckpoint
+    from jemtrack.factories.deployment import create_deployment
+    from jemtrack.factories.evaluator import create_evaluator
+    from jemtrack.factories.model import create_dataloader, create_model
+    from jemtrack.factories.trainer import create_trainer
     from jemtrack.jem.trained_model import TrainedModel, load_model
 
 __all__ = [
+    "EarlyStopping",
     "FormatConverter",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
     "ModelExporter",
     "PerformanceProfiler",
     "Predictor",
     "TrainedModel",
+    "create_dataloader",
+    "create_deployment",
+    "create_evaluator",
+    "create_model",
+    "create_trainer",
     "load_model",
     "optimize_for_inference",
 ]
 _MODULES = {
+    "EarlyStopping": "factories.callbacks",
     "FormatConverter": "deploy.exporter",
+    "LearningRateScheduler": "factories.callbacks",
+    "ModelCheckpoint": "factories.callbacks",
     "ModelExporter": "deploy.exporter",
     "PerformanceProfiler": "deploy.profiler",
     "Predictor": "deploy.predictor",
     "TrainedModel": "jem.trained_model",
+    "create_dataloader": "factories.model",
+    "create_deployment": "factories.deployment",
+    "create_evaluator": "factories.evaluator",
+    "create_model": "factories.model",
+    "create_trainer": "factories.trainer",
     "load_model": "jem.trained_model",
     "optimize_for_inference": "deploy.exporter",
 }

@@ -13,19 +13,25 @@ from deployed import make, material, some_data
 
 import jemtrack
 from jemtrack.commands.main import main
+from jemtrack.data.images import to_unit_range
+from jemtrack.data.sources.fetch import fetch
 from jemtrack.deploy.bundle import INT8, Exported, write_bundle
 from jemtrack.deploy.comparison import compare_formats
 from jemtrack.deploy.formats import Source
-from jemtrack.deploy.predict import MODEL, Model, read_description
+from jemtrack.deploy.predict import MODEL, Model, read_description, self_test
 from jemtrack.errors import InputError
+from jemtrack.jem.networks.inference import noisy_batches
+from jemtrack.jem.scores import model_outputs
 
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "instance", "layer", "act"])
 def test_with_each_norm_it_agrees_with_pytorch_and_a_batch_with_single_images(tmp_path, norm):
-    given = material(tmp_path, norm, accuracy_within=1, nll_within=1, auroc_within=1)
-    write_bundle(Exported.of(given), given, tmp_path / "bundle")  # which checks the former
+    within = {"accuracy_within": 1, "nll_within": 1, "auroc_within": 1}
+    given = material(tmp_path, norm, gradient=True, **within)
+    exported = Exported.of(given)
+    write_bundle(exported, given, tmp_path / "bundle")  # which checks the former
 
     images = some_data().test.images_NCHW.numpy()
     for file in (MODEL, INT8):
@@ -35,6 +41,12 @@ def test_with_each_norm_it_agrees_with_pytorch_and_a_batch_with_single_images(tm
             for n in range(len(images)):
                 for name, values in model(images[n : n + 1]).items():
                     np.testing.assert_array_equal(values[0], batch[name][n])
+    batches = noisy_batches(some_data().test.images_NCHW, 0.0, 0)
+    outputs = model_outputs(exported.module.network, batches, lambda f_NF: f_NF[:, 0])
+    expected = outputs.approximate_mass_N.numpy()
+    np.testing.assert_allclose(model.approximate_mass(images), expected, rtol=1e-3)
+    np.testing.assert_allclose(model.approximate_mass(images[:1]), expected[:1], rtol=1e-3)
+    assert "mass.onnx: approximate_mass as stored, to the bit" in self_test(tmp_path / "bundle")
 
 
 def test_two_processes_write_the_same_bytes(tmp_path):
@@ -96,3 +108,49 @@ def test_a_model_is_exported_converted_profiled_and_asked_from_python(tmp_path):
     images = given.data.test.images_NCHW.numpy()
     answers = jemtrack.Predictor(path.parent).predict(images)
     np.testing.assert_array_equal(answers["refused"], Model(path.parent)(images)["refused"])
+
+
+def test_the_seeds_pipelines_run(tmp_path, monkeypatch):
+    """Its examples of a predictor, a deployment, and of all parts from one configuration."""
+    monkeypatch.chdir(tmp_path)
+    fetch("digits", Path("data"))
+    step = {"name": "train", "n_epochs": 3, "objective": {"type": "max_entropy_l2"}}
+    config = {
+        "model": {"width": 1},
+        "training": {"threads": 1, "n_steps": 0, "pipeline": {"steps": [step]}},
+        "deploy": {"accuracy_within": 1, "nll_within": 1, "threads": 1},
+    }
+    model = jemtrack.create_model(config)
+    dataloader = jemtrack.create_dataloader("train", config)
+    trainer = jemtrack.create_trainer(model, config)
+    evaluator = jemtrack.create_evaluator(model, config)
+    deployment = jemtrack.create_deployment(model, config)
+    trainer.fit(dataloader)
+    assert evaluator.evaluate(dataloader)["accuracy"] > 0.3
+    with pytest.raises(InputError, match="tensorrt is not available here, because"):
+        deployment.deploy(model_path="models/production/", format="tensorrt", optimize=True)
+    deployed = deployment.deploy(model_path="models/production/", format="int8", optimize=True)
+    assert deployed == Path("models/production/model.int8.onnx")
+    assert [*Model("models/production").description["models"]] == [MODEL, INT8]
+
+    class CustomPredictor(jemtrack.Predictor):
+        def __init__(self, model, bundle):
+            super().__init__(bundle)
+            self.optimized = jemtrack.optimize_for_inference(model)
+
+        def export_model(self, path):
+            return jemtrack.ModelExporter(model).export(path, format="onnx", optimize=False)
+
+        def predict(self, image):
+            processed = torch.from_numpy(self.preprocess(image))
+            return self.optimized(to_unit_range(processed[None]))
+
+    predictor = CustomPredictor(model, "models/production")
+    exported_path = predictor.export_model("models/exported/")
+    image = model.data.test.images_NCHW[0]
+    logits = Model("models/exported")(image[None].numpy())["logits"]
+    torch.testing.assert_close(predictor.predict(image.numpy()), torch.from_numpy(logits))
+    converter = jemtrack.FormatConverter(exported_path)
+    assert converter.convert(target_format="openvino", precision="fp16").exists()
+    metrics = jemtrack.PerformanceProfiler(exported_path).profile([1, 8], num_iterations=20)
+    assert (metrics["p50_ms"] > 0).all()

@@ -1,7 +1,9 @@
 """A small trained model and what a bundle is exported of, for tests of the deployment."""
 
+import asyncio
 from pathlib import Path
 
+import numpy as np
 import torch
 from stage_runs import N_CLASSES, some_images
 from torch.nn import functional
@@ -9,6 +11,7 @@ from torch.nn import functional
 from jemtrack.data.images import DataSplits, to_unit_range
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.bundle import Exported, Material, write_bundle
+from jemtrack.deploy.predict import Model
 from jemtrack.jem.networks.model_file import save_model
 from jemtrack.jem.networks.shape import NormName, WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
@@ -55,3 +58,16 @@ def make(folder: Path) -> None:
     exported = Exported.of(given)
     torch.save(exported, folder / "exported.pt")
     write_bundle(exported, given, folder / "bundle")
+
+
+class Here:
+    """A worker that runs a model in this process, so that a test has it in its hands."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    async def __call__(self, images_NCHW: np.ndarray) -> dict[str, np.ndarray]:
+        return await asyncio.to_thread(self.model, images_NCHW)
+
+    async def end(self) -> None:
+        pass

@@ -138,6 +138,11 @@ def test_images_of_another_shape_or_type_are_refused(bundle, images):
     )
 
 
+def test_a_bundle_without_a_gradient_says_so(bundle):
+    images = np.zeros((2, *SHAPE), np.uint8)
+    refused(lambda: Model(bundle).approximate_mass(images), "bundle has no mass.onnx: make it with")
+
+
 def npy(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=True)

@@ -17,8 +17,11 @@ from deployed import material, outliers, some_data
 
 import jemtrack
 from jemtrack.deploy.bundle import INT8, Exported, fitted_models, write_bundle
+from jemtrack.deploy.gradient import mass_difference
 from jemtrack.deploy.predict import MODEL, Model, open_session, rows
 from jemtrack.errors import InputError
+from jemtrack.jem.networks.inference import noisy_batches
+from jemtrack.jem.scores import model_outputs
 
 OUTPUTS = {"logits", "probabilities", "log_density", "mahalanobis", "refused"}
 IMAGES = some_data().test.images_NCHW
@@ -186,6 +189,19 @@ def test_outliers_of_another_shape_are_told(deployed_once):
         InputError, match=r"outliers 'coloured' must be images of \(1, 8, 8\), .* 8\)"
     ):
         replace(material(deployed_once), outliers=coloured)
+
+
+def test_a_mass_that_does_not_agree_with_pytorch_is_refused(exported):
+    network, images = exported.module.network, some_data().test.images_NCHW
+    batches = noisy_batches(images, 0.0, 0)
+    outputs = model_outputs(network, batches, lambda features_NF: features_NF[:, 0])
+    mass_N = outputs.approximate_mass_N.numpy()
+
+    assert mass_difference(network, images, mass_N) == 0
+    assert mass_difference(network, images, mass_N * 1.0005) == pytest.approx(0.0005)
+    for wrong in (1.002, np.nan):
+        with pytest.raises(InputError, match="approximate_mass is refused: it must differ by at"):
+            mass_difference(network, images, mass_N * wrong)
 
 
 def test_the_card_has_alpha_and_the_largest_differences(exported, deployed_once, tmp_path):

@@ -11,7 +11,7 @@ from html import unescape
 import numpy as np
 import pytest
 import uvicorn
-from deployed import some_data
+from deployed import Here, some_data
 from fastapi.responses import HTMLResponse
 from PIL import Image
 
@@ -36,7 +36,7 @@ def seen(model: Model, image: np.ndarray) -> dict[str, str]:
     """Drop an image on the page in Chromium; give the texts of its elements by id."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
-    app = make_app(model)
+    app = make_app(model.description, [Here(model)])
 
     @app.get("/dropped")
     async def dropped() -> HTMLResponse:

@@ -1,9 +1,10 @@
 """The server, over real sockets."""
 
-import asyncio
 import io
 import os
+import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,14 +18,16 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import uvicorn
-from deployed import some_data
+from deployed import Here, some_data
 from PIL import Image
 
 from jemtrack.commands.main import main
+from jemtrack.deploy.batcher import Limits
 from jemtrack.deploy.predict import Model, rows
-from jemtrack.deploy.server import Limits, make_app
+from jemtrack.deploy.server import make_app
 
 IMAGES = some_data().test.images_NCHW.numpy()
 PNG, NPY, RAW = "image/png", "application/x-npy", "application/octet-stream"
@@ -45,10 +48,10 @@ def png(image: np.ndarray) -> bytes:
 
 
 @contextmanager
-def serving(bundle: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+def serving(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """Run `jemtrack serve`; yield its process and address."""
     command = [str(Path(sys.executable).parent / "jemtrack"), "serve", str(bundle), "--port", "0"]
-    command += ["--max-body", str(LIMIT), "--max-waiting", "200"]
+    command += ["--max-body", str(LIMIT), "--max-waiting", "200", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stderr:
@@ -232,7 +235,8 @@ class BlockedModel(Model):
 @contextmanager
 def serving_here(model: Model, limits: Limits) -> Iterator[httpx.Client]:
     """Serve in a thread of this process, so that the test has the model in its hands."""
-    config = uvicorn.Config(make_app(model, limits), port=0, log_level="critical")
+    app = make_app(model.description, [Here(model)], limits)
+    config = uvicorn.Config(app, port=0, log_level="critical")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -280,31 +284,85 @@ class FailingModel(Model):
         return super().__call__(images)
 
 
-def test_a_model_that_fails_ends_its_request_alone(bundle, expected):
+def test_a_model_that_fails_ends_its_request_alone_and_is_not_ready(bundle, expected):
     model = FailingModel(bundle)
     with serving_here(model, Limits()) as client:
-        client.timeout = 10
-        client.headers["Connection"] = "close"  # as the server does after a 500
         model.failing = True
-        assert post(client, IMAGES[:1].tobytes(), RAW).status_code == 500
+        answer = post(client, IMAGES[:1].tobytes(), RAW)
+        problem = "the model failed: no memory is left"
+        assert (answer.status_code, answer.json()["detail"]) == (500, problem)
         assert counted(client, 'jemtrack_requests_total{status="500"}') == 1
         assert counted(client, "jemtrack_images_waiting") == 0
+        ready = client.get("/ready")
+        assert (ready.status_code, ready.json()["detail"]) == (503, problem)
+        assert client.get("/health").status_code == 200
         model.failing = False
+        assert client.get("/ready").status_code == 200
         answer = post(client, IMAGES[:1].tobytes(), RAW)
         assert answer.json()["predictions"] == expected[:1]
 
 
-def test_a_model_that_fails_at_once_ends_the_server(bundle):
+def test_a_model_that_fails_from_the_start_is_not_ready(bundle):
     model = FailingModel(bundle)
     model.failing = True
-    app = make_app(model)
+    with serving_here(model, Limits()) as client:
+        assert client.get("/ready").json()["detail"] == "the model failed: no memory is left"
+        model.failing = False
+        assert client.get("/ready").json() == {"status": "ready"}
 
-    async def start() -> None:
-        async with asyncio.timeout(10), app.router.lifespan_context(app):
-            raise AssertionError("it started")
 
-    with pytest.raises(RuntimeError, match="no memory is left"):
-        asyncio.run(start())
+def workers(process: subprocess.Popen) -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children()
+    return [each for each in found if "jemtrack.deploy.worker" in each.cmdline()]
+
+
+def test_killed_workers_lose_no_request(bundle, expected):
+    with serving(bundle, "--workers", "2") as (process, address):
+        assert len(workers(process)) == 2
+        over = threading.Event()
+
+        def ask(n: int) -> int:
+            count = 0
+            with httpx.Client(base_url=address, timeout=PATIENCE) as client:
+                while not over.is_set():
+                    answer = post(client, IMAGES[n : n + 2].tobytes(), RAW)
+                    assert answer.status_code == 200, answer.text
+                    assert answer.json()["predictions"] == expected[n : n + 2]
+                    count += 1
+            return count
+
+        with ThreadPoolExecutor(6) as pool:
+            clients = [pool.submit(ask, n) for n in range(6)]
+            for _ in range(4):
+                time.sleep(0.3)
+                with suppress(psutil.NoSuchProcess):
+                    random.choice(workers(process) or [psutil.Process(2**22)]).kill()
+            over.set()
+            assert all(client.result() for client in clients)
+        with httpx.Client(base_url=address, timeout=PATIENCE) as client:
+            assert counted(client, "jemtrack_worker_deaths") >= 1
+            assert client.get("/ready").status_code == 200
+        ended = workers(process)
+    assert not psutil.wait_procs(ended, timeout=PATIENCE)[1]
+
+
+def test_a_worker_that_cannot_start_again_is_told(bundle, tmp_path, expected):
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    with (
+        serving(copy) as (process, address),
+        httpx.Client(base_url=address, timeout=PATIENCE) as client,
+    ):
+        (copy / "model.onnx").rename(tmp_path / "away")
+        workers(process)[0].kill()
+        answer = post(client, IMAGES[:1].tobytes(), RAW)
+        assert answer.status_code == 500
+        problem = f"the model failed: {copy}/model.onnx: No such file or directory"
+        assert answer.json()["detail"] == problem
+        assert client.get("/ready").status_code == 503
+        (tmp_path / "away").rename(copy / "model.onnx")
+        assert client.get("/ready").status_code == 200
+        answer = post(client, IMAGES[:1].tobytes(), RAW)
+        assert answer.json()["predictions"] == expected[:1]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +370,7 @@ def test_a_model_that_fails_at_once_ends_the_server(bundle):
     [
         (["absent"], "absent is not a bundle of jemtrack"),
         (["--port", "70000"], "--port must be 0 to 65535, got 70000"),
-        (["--max-body", "0"], "limits must be >= 1"),
+        (["--max-body", "0"], "limits and --workers must be >= 1"),
         (["--model", "model.pt"], "has no model 'model.pt'"),
     ],
 )

@@ -350,8 +350,8 @@ def test_an_objective_of_one_s_own_may_emit_any_metric(tmp_path):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", ["1: must hold data, model, training, trackers, got null"]),
-        ("- 1", ["1: must hold data, model, training, trackers, got [1]"]),
+        ("", ["1: must hold data, model, training, trackers, deploy, got null"]),
+        ("- 1", ["1: must hold data, model, training, trackers, deploy, got [1]"]),
         ("model: {family: jem}", ["1: training: is missing: it must hold `pipeline:`"]),
         ("training: 3", ["1: training: must hold `pipeline:`, got 3"]),
         ("training: {}", ["1: training.pipeline: is missing: it must hold `steps:`"]),

@@ -12,13 +12,20 @@ from jemtrack.deploy.predictor import opened
 from jemtrack.errors import InputError
 
 if TYPE_CHECKING:
-    from jemtrack.deploy.server import Limits
+    from jemtrack.deploy.batcher import Limits
 
 _DRAIN = 30  # seconds for the requests that are in work when the server is told to end
 
 
 def serve(
-    bundle: Path, *, model: str, host: str, port: int, threads: int, limits: "Limits"
+    bundle: Path,
+    *,
+    model: str,
+    host: str,
+    port: int,
+    threads: int,
+    workers: int,
+    limits: "Limits",
 ) -> None:
     """Serve the bundle's model; requests in work are answered before the server ends.
 
@@ -28,12 +35,18 @@ def serve(
     import uvicorn  # of the extra `serve`, which profiling does without
 
     from jemtrack.deploy.server import make_app
+    from jemtrack.deploy.worker import Worker
 
     if not 0 <= port < 2**16:
         raise InputError(f"--port must be 0 to 65535, got {port}")
-    if min(limits) < 1 or threads < 0:
-        raise InputError(f"limits must be >= 1 and --threads >= 0, got {[*limits]} and {threads}")
-    app = make_app(opened(bundle, model, threads=threads), limits)
+    if min(*limits, workers) < 1 or threads < 0:
+        raise InputError(
+            f"limits and --workers must be >= 1 and --threads >= 0, got {[*limits]}, {workers} "
+            f"and {threads}"
+        )
+    description = opened(bundle, model, threads=threads).description
+    running = [Worker(bundle.resolve(), model, threads) for _ in range(workers)]
+    app = make_app(description, running, limits, model)
     uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=_DRAIN)
 
 

@@ -246,7 +246,7 @@ def _profile(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from jemtrack.commands.bundle import serve
-    from jemtrack.deploy.server import Limits
+    from jemtrack.deploy.batcher import Limits
 
     serve(
         options.bundle,
@@ -254,8 +254,15 @@ def _serve(options: argparse.Namespace) -> None:
         host=options.host,
         port=options.port,
         threads=options.threads,
+        workers=options.workers,
         limits=Limits(body=options.max_body, waiting=options.max_waiting),
     )
+
+
+def _release(options: argparse.Namespace) -> None:
+    from jemtrack.commands.release import release
+
+    print(*release(options.name, options.version), sep="\n")
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -296,6 +303,7 @@ _COMMANDS = {
     "deploy": _deploy,
     "profile": _profile,
     "serve": _serve,
+    "release": _release,
     "bench": _bench,
     "completion": _completion,
 }

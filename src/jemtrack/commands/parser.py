@@ -406,6 +406,9 @@ def _add_deployment(commands: Commands) -> None:
         "--port", type=int, default=8000, metavar="N", help="0 for a free one (8000)"
     )
     serve.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that run the model (1)"
+    )
+    serve.add_argument(
         "--max-body", type=int, default=2**24, metavar="BYTES", help="of a request (16777216)"
     )
     serve.add_argument(
@@ -418,6 +421,19 @@ def _add_deployment(commands: Commands) -> None:
         )
     for command in (deploy, profile, serve):
         command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (1)")
+
+    release = _add(
+        commands,
+        "release",
+        "tag a version of an artifact of dvc.yaml",
+        "Tag the last commit as a version of an artifact of dvc.yaml, such as a bundle, if all of "
+        "it is committed and can be read. The tag is GTO's: `dvc artifacts get` and `gto show` "
+        "know it.",
+        "jemtrack release deploy v1.0.0\n"
+        "dvc artifacts get REPOSITORY deploy --rev v1.0.0  # anywhere",
+    )
+    release.add_argument("name", metavar="NAME", help="in dvc.yaml: deploy, max-entropy-l2, ...")
+    release.add_argument("version", metavar="VERSION", help="such as v1.0.0")
 
 
 def _add_bench(commands: Commands) -> None:

@@ -5,25 +5,18 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 
 from jemtrack.data.images import DataSplits
-from jemtrack.data.splits import prepare
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
-from jemtrack.events.handlers import EventHandler
-from jemtrack.parameters import parameter_names
-from jemtrack.project.params import DECISIVE
-from jemtrack.project.provenance import RECIPES, Determinants, content_digests, own_code
+from jemtrack.factories.configuration import check_data, prepared, recipe_trackers
+from jemtrack.project.provenance import Determinants, recipe_determinants
 from jemtrack.project.runtime import checkpoint_seconds
 from jemtrack.project.scratch import locked, remove_old
-from jemtrack.recipe.check import file_problems, load_recipe
+from jemtrack.recipe.check import load_recipe
 from jemtrack.recipe.read import RecipeFile
-from jemtrack.record.jsonl import JsonLines
-from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.shared.components import TRACKER, load_components
 from jemtrack.shared.plain import plain
-from jemtrack.trackers.console import default_trackers, run_log
+from jemtrack.trackers.console import run_log
 from jemtrack.train.checkpoint import Checkpoints, newest_first
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.launch import PickleByFactory, Runtime, launch
@@ -32,7 +25,6 @@ from jemtrack.train.run import Training
 RUNS = Path("runs")
 _METRICS = "metrics.json"
 _MODEL = "model.safetensors"
-_PRINT_EVERY = 100
 
 
 def train(path: Path, out: Path | None = None) -> Path:
@@ -48,8 +40,8 @@ def train(path: Path, out: Path | None = None) -> Path:
     """
     out = out or RUNS / path.stem
     file = _sound_file(path)
-    data = _prepared(file)
-    _check_data(file, data)
+    data = prepared(file)
+    check_data(file, data)
     _make_folder(out)
     inputs = _inputs(file, out)
     with _explained(path, out, inputs.folder):
@@ -64,32 +56,6 @@ def _sound_file(path: Path) -> RecipeFile:
     return file
 
 
-def _prepared(file: RecipeFile) -> DataSplits:
-    """Read and split the images; all that is drawn later follows from the training's seed."""
-    chosen = file.data
-    try:
-        data = prepare(
-            chosen.dataset, Path(chosen.data_root), chosen.n_classes, chosen.n_valid, chosen.seed
-        )
-    except ParameterError as error:
-        raise InputError(f"{file.path}: data.{error}") from error
-    seed = file.training.seed
-    return data if seed is None else dataclasses.replace(data, seed=seed)
-
-
-def _check_data(file: RecipeFile, data: DataSplits) -> None:
-    """Check what only the data can tell."""
-    try:
-        file.family.check_data(file.model, file.training, data)
-    except ParameterError as error:
-        is_of_model = str(error).split()[0] in parameter_names(file.family.shape)
-        section = "model" if is_of_model else "training"
-        raise InputError(f"{file.path}: {section}.{error}") from error
-    if len(data.valid) == 0 and (found := file_problems(file, validates=False)):
-        lines = (f"{problem.of(file.path)}; data.n_valid is 0" for problem in found)
-        raise InputError("\n".join(lines))
-
-
 def _make_folder(out: Path) -> None:
     if (out / _METRICS).exists():
         raise InputError(f"{out} holds the results of a training: name another folder by --out")
@@ -101,16 +67,9 @@ def _make_folder(out: Path) -> None:
 
 def _inputs(file: RecipeFile, out: Path) -> Determinants:
     """Collect all that determines this training."""
-    paths = [path for step in file.recipe.steps for path in step.class_paths]
-    paths += [str(each["type"]) for each in file.recipe.callbacks if "." in str(each["type"])]
-    package = Path(__file__).parents[1]
-    code = [*sorted(package.rglob("*.py")), *own_code(paths)]
-    versions = {name: version(name) for name in DECISIVE}
-    return Determinants(
-        stage=f"{RECIPES}{file.path.stem}",
-        parameters={**plain(_chosen(file)), "out": str(out.resolve()), "versions": versions},
-        values={},
-        contents=content_digests(map(str, [file.path, _data_folder(file), *code])),
+    parameters = {**plain(_chosen(file)), "out": str(out.resolve())}
+    return recipe_determinants(
+        file.path.stem, parameters, file.recipe, [file.path, _data_folder(file)]
     )
 
 
@@ -129,7 +88,7 @@ def _chosen(file: RecipeFile) -> dict[str, object]:
 
 def _with_data(path: Path) -> tuple[RecipeFile, DataSplits]:
     file = _sound_file(path)
-    return file, _prepared(file)
+    return file, prepared(file)
 
 
 def _train(
@@ -149,7 +108,7 @@ def _train(
         inputs.write()
         remove_old(inputs.stage, inputs.folder.parent)
         checkpoints = Checkpoints(inputs.folder, every_seconds=checkpoint_seconds())
-        metrics = training.train(_trackers(file, out), checkpoints, out / _MODEL)
+        metrics = training.train(recipe_trackers(file, out), checkpoints, out / _MODEL)
         if changed := inputs.changes():
             # Trackers have it already; their run says by which parameters it was trained.
             (out / _MODEL).unlink()
@@ -175,17 +134,6 @@ def _training(
         notes={"trainer": file.path.stem, "dataset": data.dataset},
         folder=out,
     )
-
-
-def _trackers(file: RecipeFile, out: Path) -> list[EventHandler]:
-    """Make the file's trackers, and those that every training has of other kinds."""
-    load_components(TRACKER)
-    paths = RunPaths(run=out, project=Path())
-    chosen = [build_tracker(entry, paths) for entry in file.trackers]
-    usual = default_trackers(out / "history.csv", _PRINT_EVERY)
-    own = [JsonLines(folder=str(out / "record")), *usual]
-    named = {type(each) for each in chosen}
-    return [*(each for each in own if type(each) not in named), *chosen]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ class DeployArgs:
     Attributes:
         alpha: at most this share of images like the validation images is refused.
         int8: add a model whose convolutions are quantised, with its own temperature and threshold.
+        gradient: add the graph of the approximate mass, by which outliers are told, too.
         n_train_images: training images whose features the Mahalanobis score measures distances to,
             and whose ranges the quantisation takes.
         n_samples: test images that the bundle carries, with their outputs, for its self-test.
@@ -26,6 +27,7 @@ class DeployArgs:
 
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     int8: bool = True
+    gradient: bool = False
     n_train_images: AtLeastOne = 1000
     n_samples: AtLeastOne = 16
     accuracy_within: NotNegative = 0.005

@@ -23,7 +23,7 @@ from jemtrack.deploy import predict
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.card import card
 from jemtrack.deploy.conformal import conformal_rank, conformal_threshold
-from jemtrack.deploy.exported import DeployedModel, Outputs, WhitenedMahalanobis
+from jemtrack.deploy.exported import DeployedModel, WhitenedMahalanobis
 from jemtrack.deploy.figures import (
     Measurement,
     Measuring,
@@ -33,6 +33,7 @@ from jemtrack.deploy.figures import (
     refuse_beyond,
     refuse_fp32,
 )
+from jemtrack.deploy.gradient import BOUND, export_mass, mass_difference
 from jemtrack.deploy.int8 import quantised
 from jemtrack.deploy.onnx_file import export_model, with_defaults
 from jemtrack.errors import InputError
@@ -166,9 +167,8 @@ class FittedModel:
 def onnx_run(content: bytes, threads: int = 0) -> Run:
     """Make what runs a graph in onnxruntime, at its own temperature and threshold."""
     session = predict.open_session(content, threads)
-    return lambda images: dict(
-        zip(Outputs._fields, session.run([*Outputs._fields], {predict.INPUT: images}), strict=True)
-    )
+    names = [each.name for each in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(None, {predict.INPUT: images}), strict=True))
 
 
 def fit_and_measure(
@@ -221,13 +221,16 @@ def write_bundle(exported: Exported, material: Material, folder: Path) -> dict[s
     The same inputs give the same bytes.
 
     Raises:
-        InputError: if the float32 model does not agree with PyTorch; then nothing is written.
+        InputError: if the float32 model, or the approximate mass, does not agree with PyTorch; then
+            nothing is written.
     """
     models, refused = fitted_models(exported, material)
+    description = _description(material, models, refused)
     files = {name: each.content for name, each in models.items()}
+    if material.args.gradient:
+        files[predict.MASS_FILE], description[predict.MASS] = _mass(exported, material)
     files[predict.SAMPLES] = _samples(files, material)
     files["predict.py"] = Path(predict.__file__).read_bytes()
-    description = _description(material, models, refused)
     files["card.md"] = card(description, material.evaluation).encode()
     description["files"] = {name: hashlib.sha256(each).hexdigest() for name, each in files.items()}
     description["sha256"] = predict.digest_of(description)
@@ -237,12 +240,26 @@ def write_bundle(exported: Exported, material: Material, folder: Path) -> dict[s
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:
-    for old in (folder / name for name in (*files, INT8)):
+    for old in (folder / name for name in (*files, INT8, predict.MASS_FILE)):
         if old.is_symlink() or old.name not in files:  # into DVC's cache; of an earlier bundle
             old.unlink(missing_ok=True)
     atomic_write_all(
         {folder / name: partial(Path.write_bytes, data=each) for name, each in files.items()}
     )
+
+
+def _mass(exported: Exported, material: Material) -> tuple[bytes, dict[str, Any]]:
+    """Export the approximate mass, and measure it on the test images."""
+    network, images_NCHW = exported.module.network, material.data.test.images_NCHW
+    graph = export_mass(network, material.image_shape)
+    content: bytes = graph.SerializeToString(deterministic=True)
+    found = answers(onnx_run(content, material.args.threads), images_NCHW)
+    found_N = found[predict.MASS]
+    return content, {
+        "bound": BOUND,
+        "difference": mass_difference(network, images_NCHW, found_N),
+        "bytes": len(content),
+    }
 
 
 def _classes(material: Material) -> list[str]:

@@ -71,6 +71,12 @@ def _figures(description: Mapping[str, Any]) -> str:
         values = (column[name] for column in columns)
         cells = (str(each) if isinstance(each, int) else f"{each:.4g}" for each in values)
         lines.append(f"| {label} | {' | '.join(cells)} |")
+    if mass := description.get("approximate_mass"):
+        lines += [
+            "",
+            "`mass.onnx` computes the approximate mass -||d log p~(x) / dx||, which differs from "
+            f"PyTorch's by at most {mass['difference']:.2g} of it.",
+        ]
     if description["refused"]:
         lines += ["", f"{description['refused']}."]
     return "\n".join(lines)

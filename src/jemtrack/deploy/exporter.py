@@ -1,12 +1,14 @@
 """Exporting and converting from Python, over the functions that `jemtrack deploy` uses."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from jemtrack.data.images import DataSplits
+from jemtrack.data.images import DataSplits, to_unit_range
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.bundle import Exported, Material, write_bundle
 from jemtrack.deploy.formats import Source, available, written
@@ -25,6 +27,18 @@ from jemtrack.shared.evaluation_mode import evaluation_mode
 _TOLERANCE = 1e-4
 
 
+class Configured(Protocol):
+    """A network that knows the images that it is for, as `jemtrack.create_model` makes it."""
+
+    @property
+    def data(self) -> DataSplits:
+        """The images."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write it as a trainer does."""
+
+
 class ModelExporter:
     """Exports a trained model, fitted and measured on the data that it was trained on.
 
@@ -32,8 +46,8 @@ class ModelExporter:
     are: `jemtrack deploy` checks those.
 
     Args:
-        model: a trainer's model.safetensors.
-        data: the prepared images, or their file.
+        model: a trainer's model.safetensors, or a model of `jemtrack.create_model`.
+        data: the prepared images, or their file; a created model knows them.
         outliers: uint8 images (N, C, H, W), by kind.
         args: what the bundle promises.
 
@@ -43,19 +57,32 @@ class ModelExporter:
 
     def __init__(
         self,
-        model: str | Path,
-        data: DataSplits | str | Path,
+        model: str | Path | Configured,
+        data: DataSplits | str | Path | None = None,
         outliers: Mapping[str, Tensor] | None = None,
         args: DeployArgs | None = None,
     ) -> None:
-        data = data if isinstance(data, DataSplits) else DataSplits.load(Path(data))
-        self._material = Material(Path(model), data, outliers or {}, args or DeployArgs())
-        self._exported = Exported.of(self._material)
+        if data is None:
+            if isinstance(model, str | Path):
+                raise InputError(f"data must be the images that {model} was trained on, got none")
+            data = model.data
+        self._model, self._args = model, args or DeployArgs()
+        self._data = data if isinstance(data, DataSplits) else DataSplits.load(Path(data))
+        self._outliers = outliers or {}
+        if isinstance(model, str | Path):
+            self._loaded = self._load(Path(model))
 
     def export(
-        self, folder: str | Path, format: str = "onnx", precision: str | None = None
+        self,
+        folder: str | Path,
+        format: str = "onnx",
+        precision: str | None = None,
+        optimize: bool | None = None,
     ) -> Path:
         """Write the bundle into `folder`, with the model in this format; return the latter's file.
+
+        A created model is written there, too, as model.safetensors. `optimize` says whether the
+        bundle gets the int8 model, instead of `args`.
 
         Raises:
             InputError: if the format is refused or not available here, with the reason; in the
@@ -63,8 +90,19 @@ class ModelExporter:
         """
         available(format, precision)
         folder = Path(folder)
-        description = write_bundle(self._exported, self._material, folder)
-        return written(format, Source(folder, description, self._exported), folder, precision)
+        if isinstance(self._model, str | Path):
+            material, exported = self._loaded
+        else:
+            self._model.save(folder / "model.safetensors")
+            material, exported = self._load(folder / "model.safetensors")
+        if optimize is not None:
+            material = replace(material, args=replace(material.args, int8=optimize))
+        description = write_bundle(exported, material, folder)
+        return written(format, Source(folder, description, exported), folder, precision)
+
+    def _load(self, path: Path) -> tuple[Material, Exported]:
+        material = Material(path, self._data, self._outliers, self._args)
+        return material, Exported.of(material)
 
 
 class FormatConverter:
@@ -97,18 +135,24 @@ class FormatConverter:
         return written(target_format, self._source, Path(folder or beside), precision)
 
 
-def optimize_for_inference(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+def optimize_for_inference(
+    module: nn.Module, example: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
     """Make what computes the output of `module` in onnxruntime, for batches of any size.
 
     It is the output in evaluation mode; the module and its own mode stay as they are.
 
     Args:
         module: takes one tensor and returns one.
-        example: an input, with the batch first.
+        example: an input, with the batch first; a model of `jemtrack.create_model` has one.
 
     Raises:
-        InputError: if it does not compute the same to 1e-4 for the example.
+        InputError: if it does not compute the same to 1e-4 for the example, or there is none.
     """
+    if example is None:
+        if not hasattr(module, "data"):
+            raise InputError("example must be an input of the module, got none")
+        example = to_unit_range(cast(Configured, module).data.train.images_NCHW[:2])
     session = open_session(exported_module(module, example))
 
     def optimized(batch: Tensor) -> Tensor:

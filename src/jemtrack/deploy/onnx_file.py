@@ -27,19 +27,19 @@ def export_model(model: DeployedModel, image_shape: tuple[int, int, int]) -> onn
     images = torch.zeros((2, *image_shape), dtype=torch.uint8)
     arguments = (images, torch.tensor(1.0), torch.tensor(0.0))
     names = [INPUT, TEMPERATURE, THRESHOLD]
-    return _export(model, arguments, names, [*Outputs._fields])
+    return export_module(model, arguments, names, [*Outputs._fields])
 
 
 def exported_module(module: nn.Module, example: Tensor) -> bytes:
     """Export any module of one tensor to one, for batches of any size of inputs like `example`."""
     # A batch of one would be taken for a constant.
     several = example.repeat(2, *[1] * (example.ndim - 1)) if len(example) == 1 else example
-    proto = _export(module, (several,), [INPUT])
+    proto = export_module(module, (several,), [INPUT])
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
 
 
-def _export(
+def export_module(
     module: nn.Module,
     arguments: tuple[Tensor, ...],
     input_names: list[str],

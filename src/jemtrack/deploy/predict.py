@@ -22,6 +22,7 @@ FORMAT = 1
 KIND = "bundle of jemtrack"
 DESCRIPTION, SAMPLES, MODEL = "bundle.json", "samples.npz", "model.onnx"
 INPUT, TEMPERATURE, THRESHOLD = "images", "temperature", "threshold"
+MASS, MASS_FILE = "approximate_mass", "mass.onnx"
 _TOLERANCE = 1e-5  # of the self-test, where the processor is of another kind
 
 
@@ -57,14 +58,9 @@ class Model:
         self.about: dict[str, Any] = self.description["models"][file]
         self.shape: tuple[int, ...] = tuple(self.description["input"]["shape"])
         self.threshold: float = self.about["threshold"] if threshold is None else threshold
-        content = read_checked(Path(folder), file, self.description)
-        try:
-            self.session = open_session(content, threads)
-        except Exception as error:  # onnxruntime's errors have no base class but this
-            raise BundleError(f"{folder}/{file} does not load in onnxruntime: {error}") from error
-        found = {each.name: each.shape[1:] for each in self.session.get_inputs()}
-        if found.get(INPUT) != [*self.shape]:
-            raise BundleError(f"{folder}/{file} is not for images of {self.shape}, but {found}")
+        self._folder, self._threads = Path(folder), threads
+        self.session = self._opened(file)
+        self._mass_session: onnxruntime.InferenceSession | None = None
         self.outputs = [each.name for each in self.session.get_outputs()]
 
     def __call__(self, images_NCHW: np.ndarray) -> dict[str, np.ndarray]:
@@ -77,6 +73,32 @@ class Model:
         check_images(images_NCHW.dtype, images_NCHW.shape, self.shape)
         inputs = {INPUT: images_NCHW, THRESHOLD: np.array(self.threshold, np.float32)}
         return dict(zip(self.outputs, self.session.run(None, inputs), strict=True))
+
+    def approximate_mass(self, images_NCHW: np.ndarray) -> np.ndarray:
+        """Compute -||d log p~(x) / dx||, (N,): 0 at a flat mode, less where the density is steep.
+
+        Raises:
+            BundleError: if the bundle has no graph of it, or for such images as a call refuses.
+        """
+        if MASS not in self.description:
+            raise BundleError(f"{self._folder} has no {MASS_FILE}: make it with gradient: true")
+        images_NCHW = np.asarray(images_NCHW)
+        check_images(images_NCHW.dtype, images_NCHW.shape, self.shape)
+        self._mass_session = self._mass_session or self._opened(MASS_FILE)
+        mass_N: np.ndarray = self._mass_session.run(None, {INPUT: images_NCHW})[0]
+        return mass_N
+
+    def _opened(self, file: str) -> onnxruntime.InferenceSession:
+        content = read_checked(self._folder, file, self.description)
+        where = self._folder / file
+        try:
+            session = open_session(content, self._threads)
+        except Exception as error:  # onnxruntime's errors have no base class but this
+            raise BundleError(f"{where} does not load in onnxruntime: {error}") from error
+        found = {each.name: each.shape[1:] for each in session.get_inputs()}
+        if found.get(INPUT) != [*self.shape]:
+            raise BundleError(f"{where} is not for images of {self.shape}, but {found}")
+        return session
 
 
 def open_session(content: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -199,16 +221,21 @@ def self_test(folder: Path) -> list[str]:
     for name in description["files"]:
         read_checked(folder, name, description)
     stored = np.load(io.BytesIO(read_checked(folder, SAMPLES, description)), allow_pickle=False)
-    lines = []
+    images = stored[INPUT]
+    answers: dict[str, np.ndarray] = {}
     for file in description["models"]:
-        answers = Model(folder, file, threads=1)(stored[INPUT])
-        for name, values in answers.items():
-            expected = stored[f"{file}/{name}"]
-            largest = np.abs(np.subtract(values, expected, dtype=np.float64)).max()
-            if not np.allclose(values, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-                raise BundleError(f"{folder}/{file}: {name} differs from its samples by {largest}")
-            found = "to the bit" if np.array_equal(values, expected) else f"to {largest:.2g}"
-            lines.append(f"{file}: {name} as stored, {found}")
+        model = Model(folder, file, threads=1)
+        answers |= {f"{file}/{name}": values for name, values in model(images).items()}
+    if MASS in description:
+        answers[f"{MASS_FILE}/{MASS}"] = model.approximate_mass(images)
+    lines = []
+    for name, values in answers.items():
+        expected, (file, output) = stored[name], name.split("/")
+        largest = np.abs(np.subtract(values, expected, dtype=np.float64)).max()
+        if not np.allclose(values, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+            raise BundleError(f"{folder}/{file}: {output} differs from its samples by {largest}")
+        found = "to the bit" if np.array_equal(values, expected) else f"to {largest:.2g}"
+        lines.append(f"{file}: {output} as stored, {found}")
     return lines
 
 
@@ -218,6 +245,7 @@ def main() -> None:
     parser.add_argument("images", nargs="*", type=Path, help="npy or png")
     parser.add_argument("--model", default=MODEL, help=f"a model of the bundle ({MODEL})")
     parser.add_argument("--threshold", type=float, help="of log p~(x), instead of the bundle's")
+    parser.add_argument("--mass", action="store_true", help=f"also {MASS}, of {MASS_FILE}")
     parser.add_argument("--self-test", action="store_true", help="compute the samples again")
     options = parser.parse_args()
     folder = Path(__file__).parent
@@ -226,8 +254,11 @@ def main() -> None:
             print(*self_test(folder), sep="\n")
         model = Model(folder, options.model, threshold=options.threshold)
         for path in options.images:
-            for row in rows(model(_read(path, model.shape)), model.description["classes"]):
-                print(json.dumps({"image": str(path), **row}))
+            images = _read(path, model.shape)
+            masses = model.approximate_mass(images).tolist() if options.mass else None
+            for n, row in enumerate(rows(model(images), model.description["classes"])):
+                mass = {MASS: masses[n]} if masses else {}
+                print(json.dumps({"image": str(path), **row, **mass}))
     except (BundleError, OSError) as error:
         sys.exit(f"predict.py: {error}")
 

@@ -21,8 +21,8 @@ class PerformanceProfiler:
     """Profiles a model of a bundle, each batch size in a process of its own.
 
     Args:
-        bundle: the folder.
-        model: which of its models.
+        bundle: the folder, or one of its models.
+        model: which of its models, if it is the folder.
         threads: of the CPU.
 
     Raises:
@@ -30,7 +30,10 @@ class PerformanceProfiler:
     """
 
     def __init__(self, bundle: str | Path, *, model: str = MODEL, threads: int = 1) -> None:
-        opened(Path(bundle), model)
+        bundle = Path(bundle)
+        if bundle.is_file():
+            bundle, model = bundle.parent, bundle.name
+        opened(bundle, model)
         self._bundle, self._model, self._threads = bundle, model, threads
 
     def profile(

@@ -55,21 +55,38 @@ def run_models(
         model, _, notes = load_model(path)
         model.to(device)
         sigma = trained_noise(path, notes) if noise else 0.0
-
-        def batches(images_NCHW: Tensor, sigma: float = sigma) -> Iterable[Tensor]:
-            return noisy_batches(images_NCHW, sigma, seed, batch_size)
-
         try:
-            mahalanobis = Mahalanobis(
-                trunk_features(model, batches(train.images_NCHW)), train.labels_N
+            outputs[path.parent.name] = image_set_outputs(
+                model, sets, train, sigma=sigma, seed=seed, batch_size=batch_size
             )
-            outputs[path.parent.name] = {
-                name: model_outputs(model, batches(images_NCHW), mahalanobis)
-                for name, images_NCHW in sets.items()
-            }
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     return outputs
+
+
+def image_set_outputs(
+    model: JointEnergyModel,
+    sets: Mapping[str, Tensor],
+    train: LabelledImages,
+    *,
+    sigma: float,
+    seed: int,
+    batch_size: int,
+) -> dict[str, ModelOutputs]:
+    """Compute the outputs of a model for each image set; see `run_models`.
+
+    Raises:
+        InputError: when the model has diverged.
+    """
+
+    def batches(images_NCHW: Tensor) -> Iterable[Tensor]:
+        return noisy_batches(images_NCHW, sigma, seed, batch_size)
+
+    mahalanobis = Mahalanobis(trunk_features(model, batches(train.images_NCHW)), train.labels_N)
+    return {
+        name: model_outputs(model, batches(images_NCHW), mahalanobis)
+        for name, images_NCHW in sets.items()
+    }
 
 
 def model_outputs(

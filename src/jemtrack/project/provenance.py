@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pathspec
 
@@ -35,6 +35,9 @@ from jemtrack.project.params import (
 )
 from jemtrack.shared.plain import plain
 from jemtrack.train.checkpoint import FORMAT
+
+if TYPE_CHECKING:  # its import takes a while
+    from jemtrack.train.recipe import Recipe
 
 SCRATCH = ".jemtrack"
 RECIPES = "recipes/"  # before the name of a recipe file that is trained outside of DVC
@@ -125,6 +128,22 @@ def determinants(stage: str, chosen: Mapping[str, Any]) -> Determinants | None:
         return None
     values = read_parameters().get(stage) or {}
     return Determinants(stage, plain(chosen), values, dep_digests(stage))
+
+
+def recipe_determinants(
+    name: str, parameters: Mapping[str, Any], recipe: "Recipe", paths: Iterable[Path]
+) -> Determinants:
+    """Collect what determines a recipe's training outside of DVC: `paths` and all code."""
+    used = [path for step in recipe.steps for path in step.class_paths]
+    used += [str(each["type"]) for each in recipe.callbacks if "." in str(each["type"])]
+    code = [*sorted(Path(__file__).parents[1].rglob("*.py")), *own_code(used)]
+    versions = {package: version(package) for package in DECISIVE}
+    return Determinants(
+        stage=f"{RECIPES}{name}",
+        parameters={**parameters, "versions": versions},
+        values={},
+        contents=content_digests(map(str, [*paths, *code])),
+    )
 
 
 def read_determinants(folder: Path) -> Determinants | None:

@@ -29,6 +29,7 @@ from jemtrack.recipe.read import (
     RawRecipe,
     RawStep,
     RecipeFile,
+    deploy_args,
     families,
     list_at,
     mapping_at,
@@ -58,21 +59,35 @@ def load_recipe(path: Path) -> RecipeFile:
     Raises:
         InputError: a line for each problem.
     """
-    file, problems = checked_recipe(path)
-    if file is None:
-        raise InputError("\n".join(problem.of(path) for problem in problems))
+    return sound_recipe(RecipeFile(path))
+
+
+def sound_recipe(file: RecipeFile) -> RecipeFile:
+    """Return `file` if it has no problem.
+
+    Raises:
+        InputError: a line for each problem.
+    """
+    if problems := recipe_problems(file):
+        raise InputError("\n".join(problem.of(file.path) for problem in problems))
     return file
 
 
 def checked_recipe(path: Path) -> tuple[RecipeFile | None, list[Problem]]:
     """Read a recipe file once; return what it holds if it is sound, and its problems by line."""
     file = RecipeFile(path)
+    problems = recipe_problems(file)
+    return (None if problems else file), problems
+
+
+def recipe_problems(file: RecipeFile) -> list[Problem]:
+    """List every problem of a recipe file, and of its steps with the model, by line."""
     problems = file_problems(file)
     if not problems:
         found = file.family.recipe_problems(file.recipe, file.model, None)
         at = ("training", "pipeline")
         problems = file.document.problems(each._replace(place=(*at, *each.place)) for each in found)
-    return (None if problems else file), problems
+    return problems
 
 
 def mapping_problems(raw: RawRecipe, where: str, *, validates: bool = True) -> list[str]:
@@ -99,7 +114,7 @@ def file_problems(raw: RecipeFile, *, validates: bool = True) -> list[Problem]:
 
 
 def _section_problems(raw: RecipeFile, validates: bool) -> Problems:
-    content, names = raw.document.content, ("data", "model", "training", "trackers")
+    content, names = raw.document.content, ("data", "model", "training", "trackers", "deploy")
     if not isinstance(content, Mapping):
         yield ValueProblem((), f"must hold {', '.join(names)}, got {format_value(content)}")
         return
@@ -112,6 +127,8 @@ def _section_problems(raw: RecipeFile, validates: bool) -> Problems:
     if "trackers" in raw.sections:
         trackers, known = raw.sections["trackers"], load_components(TRACKER)
         yield from component_problems(trackers, known, "a tracker", ("trackers",))
+    if "deploy" in raw.sections:
+        yield from section_problems(deploy_args(), raw.sections["deploy"], ("deploy",))
 
 
 def _model_problems(raw: RecipeFile) -> Problems:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from jemtrack.documents import Document, read_document
 from jemtrack.parameters import Count, Name, PathText, Place, parameter_names, parameters
+from jemtrack.shared.components import imported
 from jemtrack.train.recipe import (
     FORM,
     Divergence,
@@ -33,6 +34,7 @@ _FAMILIES = {
     "flux": "jemtrack.flux.family",
     "invae": "jemtrack.invae.family",
 }
+_DEPLOY = "jemtrack.deploy.args.DeployArgs"  # the form of the section `deploy`
 BESIDE_PIPELINE = ("divergence", "callbacks")
 
 
@@ -50,6 +52,12 @@ class DataSettings:
 def families() -> dict[str, Family]:
     """Return the families of models that a recipe can be for, by name."""
     return {name: importlib.import_module(path).FAMILY for name, path in _FAMILIES.items()}
+
+
+def deploy_args() -> type:
+    """Return the parameters' class of the section `deploy`."""
+    cls: type = imported(_DEPLOY)
+    return cls
 
 
 def mapping_at(values: Any, *place: str) -> dict[str, Any]:
@@ -264,12 +272,18 @@ def recipe_of(steps: Iterable[Step | RawStep], beside: Mapping[str, Any]) -> Rec
 class RecipeFile:
     """A recipe file as it was written; sections that are null are left out.
 
-    Of a file without a problem, `recipe`, `data`, `model` and `training` are made when asked for.
+    Of a file without a problem, `recipe`, `data`, `model`, `training` and `deploy` are made when
+    asked for. With a `document`, no file is read, and `path` is what messages call it.
     """
 
-    def __init__(self, path: Path, usual: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        usual: Mapping[str, Any] | None = None,
+        document: Document | None = None,
+    ) -> None:
         self.path = path
-        self.document: Document = read_document(path)
+        self.document: Document = document or read_document(path)
         content = mapping_at(self.document.content)
         self.sections = {name: content[name] for name in content if content[name] is not None}
         names = ("data", "model", "training")
@@ -304,6 +318,11 @@ class RecipeFile:
         """The section `training`, as the family's parameters; the recipe is left out."""
         return self.family.settings(**self.values["training"])
 
+    @cached_property
+    def deploy(self) -> Any:
+        """The section `deploy`, as a bundle's parameters."""
+        return deploy_args()(**mapping_at(self.sections, "deploy"))
+
     @property
     def trackers(self) -> tuple[dict[str, Any], ...]:
         """The section `trackers`."""
@@ -311,9 +330,9 @@ class RecipeFile:
 
     @property
     def given(self) -> list[str]:
-        """What the file sets beside the recipe, such as `training.batch_size`, and `trackers`."""
+        """What the file sets beside the recipe, such as `training.batch_size`, or `trackers`."""
         names = [f"{section}.{name}" for section, values in self.values.items() for name in values]
-        return [*names, *(["trackers"] if self.trackers else [])]
+        return [*names, *(name for name in ("trackers", "deploy") if self.sections.get(name))]
 
     def _family(self, pipeline: Any) -> Family:
         """Find the family by its name, or else by the fields of the steps."""

@@ -1,0 +1,1 @@
+"""A model, its trainer, evaluator and deployment, each made from one configuration."""
