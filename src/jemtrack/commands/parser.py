@@ -132,6 +132,13 @@ def _add_graph(commands: Commands) -> None:
     )
     graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
+        "--skip",
+        nargs="+",
+        default=(),
+        metavar="STAGE",
+        help="with --run: stages that do not run; those after them take what they made earlier",
+    )
+    graph.add_argument(
         "--workflow",
         choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell"),
         metavar="NAME",

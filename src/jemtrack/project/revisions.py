@@ -122,7 +122,7 @@ class Revision:
         Raises:
             InputError: if there is no such stage, it has not run, or its files are nowhere.
         """
-        stages, locked = ((self._yaml(path).get("stages") or {}) for path in (str(DVC), LOCK))
+        stages, locked = ((self._yaml(path).get("stages") or {}) for path in (DVC, LOCK))
         if name not in stages:
             raise InputError(f"{DVC} of {self} has no stage {name!r}; {suggestion(name, stages)}")
         if name not in locked:
@@ -166,7 +166,7 @@ class Revision:
     def _folder(self) -> Path:
         return Path(self.repo or ".").resolve()
 
-    def _yaml(self, path: str) -> dict[str, Any]:
+    def _yaml(self, path: str | Path) -> dict[str, Any]:
         where = f"{path} of {self}"
         found: dict[str, Any] = parse_yaml(decoded(self.read(path), where), Path(where))
         return found
