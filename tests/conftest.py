@@ -13,7 +13,7 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("quick")  # unless pytest --hypothesis-profile names the other
 
 
-FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster", "cells")}
+FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster", "single_cell")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,7 +48,7 @@ def counts_of(data: AnnData, layer: str | None, file: str) -> sparse.csr_matrix:
     counts_NG.sum_duplicates()
     _check_counts(counts_NG, data, "X" if layer is None else f"layers[{layer!r}]", file)
     counts_NG.eliminate_zeros()
-    return counts_NG.astype(np.int32)
+    return counts_NG.astype(np.int32, copy=False)
 
 
 def _check_counts(counts_NG: sparse.csr_matrix, data: AnnData, column: str, file: str) -> None:
