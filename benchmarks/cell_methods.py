@@ -11,6 +11,7 @@ What was measured is kept in a file (`--scores`), so that a run that is broken o
 
 import argparse
 import dataclasses
+import functools
 import json
 import logging
 import warnings
@@ -44,6 +45,7 @@ from jemtrack.train.run import Training
 
 FORMS: dict[str, dict[str, Any]] = {
     "inVAE": {},
+    "inVAE, weight 2": {"kl_weight": 2.0},
     "inVAE, no labels": {"labels_in_prior": False},
     "inVAE, published form": {
         "batch_in_decoder": "none",
@@ -112,6 +114,7 @@ class Comparison:
         """Epochs over which the divergence's weight rises, for all methods."""
         return round(0.4 * self.n_epochs)
 
+    @functools.lru_cache(1)  # noqa: B019 (there is one comparison)
     def scvi(self, seed: int) -> tuple[np.ndarray, Any]:
         """Train scVI on the training cells; return the embedding of all cells, and the model."""
         import scvi

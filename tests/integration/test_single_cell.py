@@ -34,6 +34,7 @@ def test_the_graph_runs_and_reruns_what_a_parameter_changes(cells: Project, tmp_
     assert metrics["held_out"]["nll"] < -metrics["held_out"]["elbo"]
     embedded = anndata.read_h5ad(cells.path / "nodes/EvaluateCells/embedded.h5ad")
     assert embedded.obsm["X_inVAE"].shape == (embedded.n_obs, 30)
+    assert "Held-out cells" in (cells.path / "nodes/EvaluateCells/report.html").read_text()
     cells.set("TrainInVAE.params.z_i_dim", 4)
     assert cells.repro() == STAGES[1:]
     cells.set("PrepareCells.params.n_top_genes", 50)

@@ -103,7 +103,7 @@ def _graph(options: argparse.Namespace) -> None:
     if options.workflow == "single-cell":
         from jemtrack.workflows import single_cell
 
-        single_cell.write_graph(**chosen)
+        single_cell.write_graph(options.dataset, **chosen)
         return
     if options.workflow:
         from jemtrack.workflows import four_trainers

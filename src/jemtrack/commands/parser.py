@@ -146,6 +146,12 @@ def _add_graph(commands: Commands) -> None:
         "or the default graph over several seeds, or over the folds of a cross-validation; or "
         "inVAE on single cells: single-cell",
     )
+    graph.add_argument(
+        "--dataset",
+        default="synthetic",
+        metavar="NAME",
+        help="the cells of single-cell, which `jemtrack data` brings (synthetic)",
+    )
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(
         "--scale", choices=("cpu", "gpu"), default="cpu", help="hardware of the four trainers (cpu)"

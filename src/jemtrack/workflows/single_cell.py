@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from jemtrack.data.cells.prepare import CellArgs
+from jemtrack.data.cells.sources import SYNTHETIC
 from jemtrack.errors import InputError
 from jemtrack.parameters import suggestion
 from jemtrack.project import graph as files
@@ -19,24 +20,27 @@ from jemtrack.stages.train_invae import TrainInVAE
 FOLDER = "single-cell"
 
 
-def nodes() -> list[Stage]:
+def nodes(dataset: str = SYNTHETIC) -> list[Stage]:
     """Declare the stages with the parameters that they ship with."""
-    prepared = PrepareCells(params=CellArgs(data_root=str(ROOT / "data")))
+    prepared = PrepareCells(params=CellArgs(dataset=dataset, data_root=str(ROOT / "data")))
     trained = TrainInVAE(data=prepared.cells)
     return [prepared, trained, EvaluateCells(data=prepared.cells, model=trained.model)]
 
 
-def write_graph(*, run: bool = False, skip: Collection[str] = ()) -> None:
+def write_graph(dataset: str = SYNTHETIC, *, run: bool = False, skip: Collection[str] = ()) -> None:
     """Write the graph into `workflows/single-cell/`, from the project's root; `run` it if asked.
 
     What was changed in its files by hand stays. Stages named in `skip` do not run.
     """
     with workflow_folder(FOLDER):
-        files.write_graph(nodes(), run=run, skip=skip)
+        files.write_graph(nodes(dataset), run=run, skip=skip)
 
 
 def run_pipeline(
-    parameters: Mapping[str, Any] | None = None, *, skip: Collection[str] = ()
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    dataset: str = SYNTHETIC,
+    skip: Collection[str] = (),
 ) -> dict[str, StageOutput]:
     """Write the graph and reproduce it, but the stages to `skip`; return what each stage made.
 
@@ -46,10 +50,10 @@ def run_pipeline(
     Raises:
         InputError: if there is no such parameter or stage, or a stage fails.
     """
-    write_graph()
+    write_graph(dataset)
     with workflow_folder(FOLDER):
         _set_parameters(parameters or {})
-        stages = nodes()
+        stages = nodes(dataset)
         files.write_graph(stages, run=True, skip=skip)
         here = Revision()
         return {each.name: here.stage(each.name) for each in stages if each.name not in skip}

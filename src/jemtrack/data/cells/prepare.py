@@ -62,7 +62,7 @@ class CellArgs:
         seed: of the split, and of the trainers' initialisation, batches and noise.
     """
 
-    dataset: Name = "sc-mixology"
+    dataset: Name = "synthetic"
     data_root: PathText = "data"
     layer: str | None = None
     batch_key: str = BATCH
