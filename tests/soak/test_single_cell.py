@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -102,3 +103,42 @@ for name, output in found.items():
     code = f"from jemtrack.workflows.single_cell import run_pipeline; {unknown}"
     message = project.run("python", "-c", code, fails=True)
     assert "params.yaml has no TrainInVAE.params.z_dim; did you mean z_" in message
+
+
+SIDE_BY_SIDE = """
+from pathlib import Path
+from jemtrack.project.graph import write_graph
+from jemtrack.stages.train_invae import InVAEArgs, TrainInVAE
+shared = Path("nodes/PrepareCells/cells.h5ad")
+small = {"hidden": 16, "n_epochs": 2, "threads": 1}
+write_graph(
+    TrainInVAE(name=f"Z{z}", data=shared, params=InVAEArgs(z_i_dim=z, **small)) for z in (2, 3, 4)
+)
+"""
+
+
+def test_models_trained_side_by_side_from_one_preparation_are_those_trained_alone(cells: Project):
+    cells.run("python", "-c", SIDE_BY_SIDE)
+    names = ["Z2", "Z3", "Z4"]
+
+    output = cells.run("jemtrack", "run", *names, "--workers", "3")
+
+    assert output.count("PrepareCells: running") == 1
+    models = [cells.path / "nodes" / name / "model.safetensors" for name in names]
+    together = [model.read_bytes() for model in models]
+    assert cells.repro(*names) == []
+    for name, model, content in zip(names, models, together, strict=True):
+        cells.run("dvc", "repro", "--force", "--single-item", name)
+        assert model.read_bytes() == content
+
+
+def test_a_supplied_file_is_trained_on_and_nothing_is_prepared(cells: Project):
+    cells.repro("PrepareCells")
+    shutil.copy(cells.path / "nodes/PrepareCells/cells.h5ad", cells.path / "supplied.h5ad")
+    code = SIDE_BY_SIDE.replace("nodes/PrepareCells/cells.h5ad", "supplied.h5ad")
+    cells.run("python", "-c", code)
+    cells.set("PrepareCells.params.seed", 7)
+
+    assert cells.repro("Z2") == ["Z2"]
+
+    assert json.loads((cells.path / "nodes/Z2/metrics.json").read_text())["valid_loss"] > 0
