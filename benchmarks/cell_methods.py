@@ -16,7 +16,7 @@ import functools
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ def paired(differences: np.ndarray) -> str:
 
 
 def show(
-    scores: dict[str, dict[str, Any]], sets: list[str], methods: list[str], seeds: range
+    scores: dict[str, dict[str, Any]], sets: list[str], methods: list[str], seeds: Sequence[int]
 ) -> None:
     """Print a row for each method and set, and the default form's difference from the others."""
     print(f"scib-metrics {version('scib-metrics')}, scvi-tools {version('scvi-tools')}\n")
@@ -219,7 +219,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path, help="a file that PrepareCells wrote")
-    parser.add_argument("--seeds", type=int, default=5, help="of training (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(1, 6), help="(1 to 5)")
     parser.add_argument("--epochs", type=int, default=InVAEArgs().n_epochs, help="(%(default)s)")
     parser.add_argument("--methods", nargs="+", help="(all)")
     parser.add_argument("--scores", type=Path, default=Path("cell_methods.json"))
@@ -229,14 +229,13 @@ def main() -> None:
     torch.set_num_threads(1)
     comparison = Comparison(options.path, options.epochs)
     methods = options.methods or [*comparison.methods]
-    seeds = range(1, options.seeds + 1)
     scores = json.loads(options.scores.read_text()) if options.scores.exists() else {}
-    for seed in seeds:
+    for seed in options.seeds:
         for method in methods:
             if (key := f"{method}/{seed}") not in scores:
                 scores[key] = comparison.scores(comparison.methods[method](seed))
                 options.scores.write_text(json.dumps(scores))
-    show(scores, [*comparison.sets], methods, seeds)
+    show(scores, [*comparison.sets], methods, options.seeds)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,12 @@ from jemtrack.data.cells.prepare import prepare_cells
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.evaluation.cell_pictures import projected, write_grid
 from jemtrack.evaluation.cell_transfer import transfer_scores
-from jemtrack.stages.evaluate_cells import CellEvalArgs, EvaluateCells, principal_components
+from jemtrack.stages.evaluate_cells import (
+    CellEvalArgs,
+    EvaluateCells,
+    check_extras,
+    principal_components,
+)
 from jemtrack.stages.map_cells import MapArgs, MapCells
 
 
@@ -112,6 +117,18 @@ def test_no_embedding_takes_the_name_of_the_baseline(prepared):
     assert [*beside("X_true")] == ["X_pca", "X_true"]
     with pytest.raises(ParameterError, match=r"compare must hold no name that .* got 'X_pca'"):
         beside("X_true", "X_pca")
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("kbet", "scib_metrics", "integration"), ("harmony", "harmonypy", "harmony")],
+)
+def test_a_missing_package_is_named_before_anything_is_measured(name, package, extra, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda asked: None)
+
+    with pytest.raises(ParameterError, match=rf"{name} must be false .*{package}.*\[{extra}\]"):
+        check_extras(CellEvalArgs(**{name: True}))
+    check_extras(CellEvalArgs())
 
 
 @pytest.mark.parametrize(

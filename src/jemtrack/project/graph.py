@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ from jemtrack.project.params import (
     checked_stages,
     installed_versions,
     own_problems,
+    read_stages,
+    stage_outs,
     structure_problems,
 )
 from jemtrack.project.schemas import SCHEMAS, parameter_schema
@@ -96,7 +99,9 @@ def write_graph(
     atomic_write_texts({path: _dumped(path, files[path]) for path in changed})
     print(_summary(original[DVC].get("stages") or {}, files[DVC]["stages"], changed), flush=True)
     if run if no_exec is None else not no_exec:
-        _reproduce([name for name in names if name not in skip], alone=bool(skip))
+        if skip:
+            names = [name for name in _in_order(names) if name not in skip]
+        _reproduce(names, alone=bool(skip))
 
 
 def declared_nodes() -> list[Stage]:
@@ -316,6 +321,14 @@ _Representer.add_representer(
         "tag:yaml.org,2002:str", text, style="'" if is_ambiguous(text) else None
     ),
 )
+
+
+def _in_order(names: list[str]) -> list[str]:
+    """Sort stages of the graph so that each comes after those that it reads."""
+    makers = {out.as_posix(): name for name in names for out in stage_outs(name)}
+    stages = read_stages()
+    read = {name: [makers[d] for d in stages[name]["deps"] if d in makers] for name in names}
+    return [*TopologicalSorter(read).static_order()]
 
 
 def _reproduce(names: list[str], *, alone: bool) -> None:

@@ -31,13 +31,12 @@ from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
 from jemtrack.evaluation.models.results import metrics_of
 from jemtrack.parameters import suggestion
-from jemtrack.project.params import DVC, PARAMS
+from jemtrack.project.params import DVC, LOCK, PARAMS
 from jemtrack.shared.components import imported
 from jemtrack.train.phase import Models
 
 NODES = Path("nodes")
 EVALUATION = "EvaluateX"
-LOCK = "dvc.lock"
 _FOLDER = ".dir"  # the end of the MD5 of a folder
 
 

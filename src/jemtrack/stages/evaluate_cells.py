@@ -1,6 +1,7 @@
 """The stage EvaluateCells: what an embedding of cells is worth, first on those held out."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -78,6 +79,23 @@ class CellEvalArgs:
     threads: Threads = DEFAULT_THREADS
 
 
+def check_extras(params: CellEvalArgs) -> None:
+    """Check that what is to be measured can be.
+
+    Raises:
+        ParameterError: if a package is missing.
+    """
+    for name, extra, package in (
+        ("kbet", "integration", "scib_metrics"),
+        ("harmony", "harmony", "harmonypy"),
+    ):
+        if getattr(params, name) and importlib.util.find_spec(package) is None:
+            raise ParameterError(
+                f"{name} must be false without {package}, got true; pip install "
+                f"'jemtrack[{extra}]' brings it"
+            )
+
+
 class EvaluateCells(Stage):
     """Measure a model of cells beside principal components: mixing, types, likelihood, transfer.
 
@@ -106,6 +124,7 @@ class EvaluateCells(Stage):
 
     def compute(self) -> None:
         """Embed all cells, measure the embeddings, and write and draw them."""
+        check_extras(self.params)
         tracking = ResultTracking(self.name)
         prepared = read_prepared(Path(self.data))
         model = load_model(Path(self.model))
@@ -140,7 +159,7 @@ class EvaluateCells(Stage):
 
         obs, file = prepared.obs, Path(self.model)
         code, changed_files = code_version()
-        labels = obs[LABEL].cat.add_categories("no label").fillna("no label")
+        labels = obs[LABEL].astype(object).where(obs[LABEL].notna(), "no label")
         page = CellPage(
             title=f"{self.name}: {len(obs)} cells of {prepared.uns[NOTES]['dataset']}",
             scores=table,
@@ -287,9 +306,7 @@ def harmonised(components_ND: np.ndarray, batches: pd.DataFrame, seed: int) -> n
     from harmonypy import run_harmony
 
     fitted = run_harmony(components_ND, batches, [*batches], random_state=seed, verbose=False)
-    corrected = np.asarray(fitted.Z_corr, dtype=float)
-    # Before version 2, rows were dimensions.
-    return corrected if corrected.shape == components_ND.shape else corrected.T
+    return np.asarray(fitted.Z_corr, dtype=float)
 
 
 def _picked(cells: Cells, chosen_N: np.ndarray) -> Cells:
