@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from killing import kill_all, killed, start
+from killing import killed, start
 from project import Project
 from small_cells import STAGES, small_cells
+from test_resume import kill_all
 
 N_KILLS = 20
 MADE = {
@@ -60,7 +61,8 @@ def test_one_call_runs_all_its_stages_are_one_group_and_others_are_skipped(cells
     root = cells.path.parents[1]
     trackers = [{"type": "mlflow"}, {"type": "wandb"}]
     (root / "jemtrack.yaml").write_text(yaml.safe_dump({"trackers": trackers}))
-    project = Project(root)
+    # Not warm: there, all commands would be of one process.
+    project = Project(root, packages={"PYTHONPATH": str(root / "src")}, warm=False)
     code = """
 import json
 from jemtrack.workflows.single_cell import run_pipeline
@@ -69,8 +71,7 @@ for name, output in found.items():
     paths = {path: str(there) for path, there in output.local_paths.items()}
     print("FOUND", name, json.dumps([output.artifacts, output.metadata, paths]))
 """
-    # Not warm: there, all commands would be of one process.
-    lines = Project(root, warm=False).run("python", "-c", code).splitlines()
+    lines = project.run("python", "-c", code).splitlines()
 
     found = {
         line.split()[1]: json.loads(line.split(maxsplit=2)[2])
