@@ -17,7 +17,7 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("quick")  # unless pytest --hypothesis-profile names the other
 
 
-FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster")}
+FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster", "single_cell")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that stands in tests/soak and tests/cluster."""
+    """Mark all that stands in a folder whose tests need more than `make test` has."""
     for item in items:
         for folder, name in FOLDERS.items():
             if folder in item.path.parents:

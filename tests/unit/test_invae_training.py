@@ -70,7 +70,7 @@ def test_the_divergence_warms_up_by_the_steps_before_a_batch():
     (batch, *_) = CellBatches(some_cells(), 32, 1, CPU).epoch(0)
 
     assert [objective.weight(step) for step in (0, 5, 10, 99)] == [0.2, 0.7, 1.2, 1.2]
-    assert NegativeElbo(KLOptions(kl_warmup_epochs=0)).weight(0) == 1.0
+    assert NegativeElbo(KLOptions(kl_weight=3.0, kl_warmup_epochs=0)).weight(0) == 3.0
     losses = objective(models, dataclasses.replace(batch, step=5))
     kl = losses["kl_i"] + losses["kl_s"]
     torch.testing.assert_close(losses["loss"], 0.7 * kl - losses["reconstruction"])
@@ -79,7 +79,7 @@ def test_the_divergence_warms_up_by_the_steps_before_a_batch():
 def test_divergence_below_the_free_bits_costs_nothing_and_has_no_gradient():
     of = network(dropout=0.0)
     (batch, *_) = CellBatches(some_cells(), 32, 1, CPU).epoch(0)
-    objective = NegativeElbo(KLOptions(free_bits=1e4, kl_start=1.0))
+    objective = NegativeElbo(KLOptions(free_bits=1e4, kl_weight=1.0))
 
     losses = objective({"network": of}, batch)
     losses["loss"].backward()

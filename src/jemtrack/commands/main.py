@@ -95,19 +95,26 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _graph(options: argparse.Namespace) -> None:
+    chosen: dict[str, Any] = {"run": options.run, "skip": options.skip}
     if options.workflow in {"seeds", "cross-validation"}:
         from jemtrack.workflows import repeated_runs
 
-        repeated_runs.write_graph(options.workflow, options.runs, run=options.run)
+        repeated_runs.write_graph(options.workflow, options.runs, **chosen)
         return
-    if options.workflow in {"single-cell", "flux"}:
-        module = options.workflow.replace("-", "_")
-        importlib.import_module(f"jemtrack.workflows.{module}").write_graph(run=options.run)
+    if options.workflow == "flux":
+        from jemtrack.workflows import flux
+
+        flux.write_graph(**chosen)
+        return
+    if options.workflow == "single-cell":
+        from jemtrack.workflows import single_cell
+
+        single_cell.write_graph(options.dataset, **chosen)
         return
     if options.workflow:
         from jemtrack.workflows import four_trainers
 
-        four_trainers.write_graph(options.workflow, options.scale, run=options.run)
+        four_trainers.write_graph(options.workflow, options.scale, **chosen)
         return
     from jemtrack.project.graph import declared_nodes, write_graph
 
@@ -116,7 +123,7 @@ def _graph(options: argparse.Namespace) -> None:
         from jemtrack.workflows.default import deployment
 
         stages.append(deployment(stages, options.deploy))
-    write_graph(stages, run=options.run)
+    write_graph(stages, **chosen)
 
 
 def _run(options: argparse.Namespace) -> int:

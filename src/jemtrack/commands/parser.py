@@ -142,12 +142,25 @@ def _add_graph(commands: Commands) -> None:
     )
     graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
+        "--skip",
+        nargs="+",
+        default=(),
+        metavar="STAGE",
+        help="with --run: stages that do not run; those after them take what they made earlier",
+    )
+    graph.add_argument(
         "--workflow",
         choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell", "flux"),
         metavar="NAME",
         help="write another graph into workflows/: the four trainers on fashion-mnist or mnist, "
         "or the default graph over several seeds, or over the folds of a cross-validation; or "
         "inVAE on single cells: single-cell; or images from words: flux",
+    )
+    graph.add_argument(
+        "--dataset",
+        default="synthetic",
+        metavar="NAME",
+        help="the cells of single-cell, which `jemtrack data` brings (synthetic)",
     )
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(

@@ -1,5 +1,6 @@
 """The graph of images from words: PrepareData -> TrainFlux -> SampleFlux and EvaluateFlux."""
 
+from collections.abc import Collection
 from typing import Any
 
 from jemtrack.data.class_names import class_names
@@ -74,10 +75,10 @@ def nodes() -> list[Stage]:
     ]
 
 
-def write_graph(*, run: bool = False) -> None:
+def write_graph(*, run: bool = False, skip: Collection[str] = ()) -> None:
     """Write the graph into `workflows/flux/`, from the project's root; `run` it if asked.
 
-    What was changed in its files by hand stays.
+    What was changed in its files by hand stays. Stages named in `skip` do not run.
     """
     with workflow_folder(FOLDER):
-        files.write_graph(nodes(), run=run)
+        files.write_graph(nodes(), run=run, skip=skip)

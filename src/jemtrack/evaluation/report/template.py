@@ -1,9 +1,31 @@
-"""The HTML of an evaluation's page, a Jinja template that `page.render` fills.
+"""The HTML of a page of results: Jinja templates.
 
-The page needs no network and no file beside it.
+A page is made of macros, sections of its own, which end in naming them (`sections`) with a macro
+`facts` for its head, and the frame. It needs no network and no file beside it.
 """
 
-MACROS = """\
+import re
+from base64 import b64encode
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from jemtrack.evaluation.report.labels import kind_label
+
+
+def rendered(sections: str, **content: Any) -> str:
+    """Fill a page with the content that its sections name."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {
+        "kind": kind_label,
+        "anchor": lambda name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
+        "png": lambda content: f"data:image/png;base64,{b64encode(content).decode()}",
+    }
+    template = environment.from_string(_MACROS + sections + _FRAME)
+    return template.render(**content).lstrip()  # the macros leave empty lines before the page
+
+
+_MACROS = """\
 {% macro table(content, name, words=False) -%}
 <div class="scroll" role="region" aria-label="{{ name }}" tabindex="0">
 <table{% if words %} class="words"{% endif %} aria-label="{{ name }}">
@@ -34,92 +56,17 @@ MACROS = """\
 
 """
 
-STYLE = """\
-<style>
-:root { color-scheme: light dark; --text: #1a1a1a; --soft: #505050; --page: #fff; --line: #d9dee4;
-        --best: #e3effa; --accent: #0b5394; --box: #f5f8fb; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e6e6; --soft: #b0b0b0; --page: #16191d; --line: #3b4149; --best: #1d3a55;
-          --accent: #7db8f0; --box: #1d2228; }
-  figure svg, .legend i { filter: invert(1) hue-rotate(180deg); } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-       margin: 0 auto; padding: 1rem; max-width: 68rem; }
-h1 { font-size: 1.7rem; margin: .5rem 0; } h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; padding-bottom: .15rem;
-     border-bottom: 1px solid var(--line); }
-p, li, dd { max-width: 46rem; } code { font-size: .9em; overflow-wrap: anywhere; }
-a { color: var(--accent); }
-.facts, figcaption, .interval, .download { color: var(--soft); }
-.facts b { color: var(--text); overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
-         white-space: nowrap; }
-th:first-child, .words th, .words td { text-align: left; }
-.words td { white-space: normal; overflow-wrap: anywhere; }
-tbody th { font-weight: 400; position: sticky; left: 0; background: var(--page); }
-thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
-td.best { font-weight: 700; background: var(--best); }
-.interval { font-size: .85em; font-weight: 400; }
-.download { font-size: .8rem; margin: .2rem 0 .8rem; } .download a { margin-left: .4rem; }
-figure { margin: .8rem 0; } figcaption { font-size: .9rem; max-width: 46rem; }
-.legend { margin: .3rem 0; font-size: .85rem; }
-.legend span { margin-right: 1rem; white-space: nowrap; }
-.legend i { display: inline-block; width: 1.1em; height: .3em; margin: 0 .4em .2em 0; }
-.panels, .grids { display: flex; flex-wrap: wrap; gap: .4rem; }
-figure svg { max-width: 100%; height: auto; flex: none; }
-img.pixels { image-rendering: pixelated; display: block; }
-.grids figure { flex: 1 1 13rem; max-width: 20rem; } .grids img { width: 100%; }
-.strips { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem .8rem;
-          align-items: center; } .strips p { margin: 0; font-size: .85rem; }
-.strips img { height: 2.6rem; max-width: 100%; object-fit: contain; object-position: left; }
-.errors p { margin: .4rem 0 .1rem; }
-.errors ul { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0;
-             font-size: .85rem; } .errors img { width: 3.4rem; }
-dt { font-weight: 600; font-size: .9rem; } dd { margin: 0 0 .5rem 1rem; font-size: .9rem; }
-.first { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: var(--box); }
-.first h2 { margin-top: .6rem; border: 0; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
-nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; }
-@page { margin: 12mm; }
-@media print { * { print-color-adjust: exact; }
-  :root { --text: #000; --soft: #444; --page: #fff; --line: #ccc; --best: #e3effa; --box: #fff; }
-  figure svg, .legend i { filter: none; }
-  body { font-size: 9.5pt; max-width: none; padding: 0; } nav, .download { display: none; }
-  .scroll { overflow: visible; } table { font-size: 6.5pt; } th, td { padding: 1pt 3pt; }
-  tr, figure, svg { break-inside: avoid; } figure:has(.panels) { break-inside: auto; }
-  h2, h3, summary, thead { break-after: avoid; }
-  td { white-space: normal; } tbody th { position: static; }
-  .panels { display: block; } .panels svg { max-width: 32%; }
-  .panels svg:only-child { max-width: 50%; } .grids figure { flex-basis: 20%; max-width: 24%; }
-  details::details-content { content-visibility: visible; height: auto; } }
-@media (max-width: 40rem) { body { padding: .7rem; } h1 { font-size: 1.35rem; }
-  th, td { padding: .25rem .35rem; } thead th { max-width: 5.4rem; }
-  thead th, tbody th { white-space: normal; overflow-wrap: anywhere; } tbody th { max-width: 7rem; }
-  td .interval { display: block; white-space: normal; max-width: 5rem; margin-left: auto; } }
-</style>
-"""
+# Of an evaluation of images, which `page.render` fills.
+IMAGE_SECTIONS = """\
+{% macro facts() -%}
+<p class="facts">measured on
+<b>{{ page.facts.n_images }} {{ page.facts.split }} images of {{ page.facts.dataset }}</b> ·
+noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> ·
+outliers <b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
+{%- if not loop.last %}, {% endif %}{% else %}none{% endfor %}</b> ·
+code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></p>
+{%- endmacro %}
 
-HEAD = (
-    """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ page.title }}</title>
-"""
-    + STYLE
-    + """\
-</head>
-<body>
-"""
-)
-
-TEMPLATE = (
-    MACROS
-    + """\
 {% macro summary() %}
 <ul>{% for title, text in verdicts %}<li><b>{{ title }}</b> {{ text }}</li>{% endfor %}</ul>
 <p>{% if tests %}Significant: p &lt; {{ significant }} after Holm's correction for the number of
@@ -260,16 +207,83 @@ dvc.lock</code> finds the commits that have a model.</p>
   "Samples": samples if grids, "Data": data_card if page.data, "References": papers,
   "Provenance": provenance} -%}
 """
-    + HEAD
-    + """\
+
+_FRAME = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ page.title }}</title>
+<style>
+:root { color-scheme: light dark; --text: #1a1a1a; --soft: #505050; --page: #fff; --line: #d9dee4;
+        --best: #e3effa; --accent: #0b5394; --box: #f5f8fb; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6e6; --soft: #b0b0b0; --page: #16191d; --line: #3b4149; --best: #1d3a55;
+          --accent: #7db8f0; --box: #1d2228; }
+  figure svg, .legend i { filter: invert(1) hue-rotate(180deg); } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
+       margin: 0 auto; padding: 1rem; max-width: 68rem; }
+h1 { font-size: 1.7rem; margin: .5rem 0; } h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
+h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; padding-bottom: .15rem;
+     border-bottom: 1px solid var(--line); }
+p, li, dd { max-width: 46rem; } code { font-size: .9em; overflow-wrap: anywhere; }
+a { color: var(--accent); }
+.facts, figcaption, .interval, .download { color: var(--soft); }
+.facts b { color: var(--text); overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
+         white-space: nowrap; }
+th:first-child, .words th, .words td { text-align: left; }
+.words td { white-space: normal; overflow-wrap: anywhere; }
+tbody th { font-weight: 400; position: sticky; left: 0; background: var(--page); }
+thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
+td.best { font-weight: 700; background: var(--best); }
+.interval { font-size: .85em; font-weight: 400; }
+.download { font-size: .8rem; margin: .2rem 0 .8rem; } .download a { margin-left: .4rem; }
+figure { margin: .8rem 0; } figcaption { font-size: .9rem; max-width: 46rem; }
+.legend { margin: .3rem 0; font-size: .85rem; }
+.legend span { margin-right: 1rem; white-space: nowrap; }
+.legend i { display: inline-block; width: 1.1em; height: .3em; margin: 0 .4em .2em 0; }
+.panels, .grids { display: flex; flex-wrap: wrap; gap: .4rem; }
+figure svg { max-width: 100%; height: auto; flex: none; }
+img.pixels { image-rendering: pixelated; display: block; }
+.grids figure { flex: 1 1 13rem; max-width: 20rem; } .grids img { width: 100%; }
+.strips { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem .8rem;
+          align-items: center; } .strips p { margin: 0; font-size: .85rem; }
+.strips img { height: 2.6rem; max-width: 100%; object-fit: contain; object-position: left; }
+.errors p { margin: .4rem 0 .1rem; }
+.errors ul { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0;
+             font-size: .85rem; } .errors img { width: 3.4rem; }
+dt { font-weight: 600; font-size: .9rem; } dd { margin: 0 0 .5rem 1rem; font-size: .9rem; }
+.first { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: var(--box); }
+.first h2 { margin-top: .6rem; border: 0; }
+details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
+nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; }
+@page { margin: 12mm; }
+@media print { * { print-color-adjust: exact; }
+  :root { --text: #000; --soft: #444; --page: #fff; --line: #ccc; --best: #e3effa; --box: #fff; }
+  figure svg, .legend i { filter: none; }
+  body { font-size: 9.5pt; max-width: none; padding: 0; } nav, .download { display: none; }
+  .scroll { overflow: visible; } table { font-size: 6.5pt; } th, td { padding: 1pt 3pt; }
+  tr, figure, svg { break-inside: avoid; } figure:has(.panels) { break-inside: auto; }
+  h2, h3, summary, thead { break-after: avoid; }
+  td { white-space: normal; } tbody th { position: static; }
+  .panels { display: block; } .panels svg { max-width: 32%; }
+  .panels svg:only-child { max-width: 50%; } .grids figure { flex-basis: 20%; max-width: 24%; }
+  details::details-content { content-visibility: visible; height: auto; } }
+@media (max-width: 40rem) { body { padding: .7rem; } h1 { font-size: 1.35rem; }
+  th, td { padding: .25rem .35rem; } thead th { max-width: 5.4rem; }
+  thead th, tbody th { white-space: normal; overflow-wrap: anywhere; } tbody th { max-width: 7rem; }
+  td .interval { display: block; white-space: normal; max-width: 5rem; margin-left: auto; } }
+</style>
+</head>
+<body>
 <header>
 <h1>{{ page.title }}</h1>
-<p class="facts">measured on
-<b>{{ page.facts.n_images }} {{ page.facts.split }} images of {{ page.facts.dataset }}</b> ·
-noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> ·
-outliers <b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
-{%- if not loop.last %}, {% endif %}{% else %}none{% endfor %}</b> ·
-code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></p>
+{{ facts() }}
 <nav aria-label="Sections">{% for name, content in sections.items() if content -%}
 <a href="#{{ name | anchor }}">{{ name }}</a>
 {% endfor %}</nav>
@@ -286,4 +300,3 @@ code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></
 </body>
 </html>
 """
-)

@@ -1,18 +1,16 @@
 """The page of a model's evaluation: its tables, curves and pictures in one HTML file."""
 
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from jemtrack.evaluation.report.pictures import COLOURS, STYLE, as_svg
 from jemtrack.evaluation.report.tables import side_by_side, words
-from jemtrack.evaluation.report.template import HEAD, MACROS
+from jemtrack.evaluation.report.template import rendered
 from jemtrack.flux.evaluation.measure import REAL, Measures
 
 _LABELS = {
@@ -24,15 +22,13 @@ _LABELS = {
 }
 _PANELS = ("judged_right", "distance", "milliseconds")
 
-_TEMPLATE = (
-    MACROS
-    + HEAD
-    + """\
-<header><h1>{{ page.title }}</h1>
+_SECTIONS = """\
+{% macro facts() -%}
 <p class="facts">measured on <b>{{ page.n_images }} test images</b> and as many samples · captions
-<b>of templates that no training has seen</b> · samples by <b>{{ page.sampler }}</b></p></header>
-<main>
-<section><h2>Measures</h2>
+<b>of templates that no training has seen</b> · samples by <b>{{ page.sampler }}</b></p>
+{%- endmacro %}
+
+{% macro measured() %}
 {{ table(measures, "Measures") }}
 <p>Judged right: how often a classifier that no training has seen finds the class. What it finds in
 samples with guidance above its accuracy on test images is the work of guidance, not quality. The
@@ -41,25 +37,33 @@ to be expected, and no published figure can be held against it. An evaluation is
 processor for an image; guidance takes two.</p>
 <p>Samples are {{ "%.2f" | format(page.memorised) }} times as far from their nearest training image
 as test images are (medians). A ratio near 0 would mean copies; smooth images are nearer than sharp
-ones.</p></section>
-<section><h2>Cost of a sample</h2>
+ones.</p>
+{% endmacro %}
+
+{% macro cost() %}
 {% call picture(curves, solvers) %}Without guidance, over the number of evaluations of the flow
 processor, which guidance doubles. The dashed line is what the judge finds in test images.
-{% endcall %}</section>
-<section><h2>Samples</h2><div class="grids">
-{% for name, png in page.samples.items() %}
-<figure style="max-width: 32rem"><img class="pixels" alt="{{ name }}, a row for each class"
-src="{{ png | png }}">
-<figcaption>{{ name | capitalize }}</figcaption></figure>{% endfor %}</div>
-<p>Rows: {{ page.rows | join(", ") }}. The first of each, none chosen.</p></section>
-<section><h2>Beside real images</h2><div class="grids">
-{% for name, png in page.pairs.items() %}
+{% endcall %}
+{% endmacro %}
+
+{% macro grids(pictures) %}
+<div class="grids">{% for name, png in pictures.items() %}
 <figure style="max-width: 32rem"><img class="pixels" alt="{{ name }}" src="{{ png | png }}">
-<figcaption>{{ name }}</figcaption></figure>{% endfor %}</div></section>
-<section><h2>Parameters</h2>{{ table(parameters, "Parameters", words=True) }}</section>
-</main></body></html>
+<figcaption>{{ name }}</figcaption></figure>{% endfor %}</div>
+{% endmacro %}
+
+{% macro samples() %}
+{{ grids(page.samples) }}
+<p>Rows: {{ page.rows | join(", ") }}. The first of each, none chosen.</p>
+{% endmacro %}
+
+{% macro pairs() %}{{ grids(page.pairs) }}{% endmacro %}
+
+{% macro chosen() %}{{ table(parameters, "Parameters", words=True) }}{% endmacro %}
+
+{% set sections = {"Measures": measured, "Cost of a sample": cost, "Samples": samples,
+  "Beside real images": pairs, "Parameters": chosen} -%}
 """
-)
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,6 @@ class FluxPage:
 
 def render(page: FluxPage) -> str:
     """Write the HTML of the whole page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {
-        "anchor": lambda name: name.lower().replace(" ", "-"),
-        "png": lambda content: f"data:image/png;base64,{b64encode(content).decode()}",
-    }
     columns = {
         label: {
             name: getattr(each, key)
@@ -106,7 +105,8 @@ def render(page: FluxPage) -> str:
         }
         for key, label in _LABELS.items()
     }
-    html: str = environment.from_string(_TEMPLATE).render(
+    return rendered(
+        _SECTIONS,
         page=page,
         measures=side_by_side(columns, "{:.4g}".format),
         curves=[as_svg(each) for each in _curves(page)],
@@ -114,7 +114,6 @@ def render(page: FluxPage) -> str:
         colours=COLOURS,
         parameters=words(["", ""], page.parameters),
     )
-    return html.lstrip()
 
 
 @rc_context(STYLE)
