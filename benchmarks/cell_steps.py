@@ -1,21 +1,27 @@
-"""Time inVAE's training step: the likelihood at the counts that are not zero, and of all counts.
+"""Time inVAE's training step beside scVI's, and beside one whose likelihood is of all counts.
 
-`python benchmarks/cell_steps.py` prints a row for each share of counts that are not zero. Both
-sides take the same steps of the same network on the same batches, in turns, on one thread; the
-reference evaluates the negative binomial distribution at every count, as scvi-tools writes it.
+`.venv-cells/bin/python benchmarks/cell_steps.py FILE...`, of files that PrepareCells wrote, prints
+a row for each: the CPU time of a step of 256 cells, the rows of the matrix made to a batch
+included, all sides in turns in one process, on one thread. Without a file it draws cells by the
+share of their counts that are not zero; without scvi-tools it leaves that side out.
+
+The reference evaluates the negative binomial distribution at every count, as scvi-tools does, in
+the same network. scVI's is its own module, of the same sizes, without Lightning.
 """
 
-import copy
+import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from jemtrack.data.cells.cells import Cells
+from jemtrack.data.cells.cells import Cells, CellSplits
 from jemtrack.invae.batches import CellBatch, cell_batch
 from jemtrack.invae.counts import Decoded, SparseCounts, log_likelihood
 from jemtrack.invae.network import InVAE
@@ -72,36 +78,98 @@ def drawn_cells(share: float) -> Cells:
     return Cells(sparse.csr_matrix(counts.astype(np.int32)), codes[0], codes[1])
 
 
-def timed(share: float) -> tuple[float, float]:
-    """Return the median seconds of CPU of a step: at the counts, and everywhere."""
-    batch = cell_batch(drawn_cells(share), torch.arange(N_CELLS), torch.device("cpu"), seed=1)
-    torch.manual_seed(0)
+Side = Callable[[], float]
+
+
+def own_side(cells: Cells, likelihood: Likelihood, seed: int = 0) -> Side:
+    """Make the step of inVAE on these cells, which returns its loss."""
+    torch.manual_seed(seed)
+    n_labels, n_batches = (int(codes.max()) + 1 for codes in (cells.labels_N, cells.batches_N))
+    shares_C = torch.full((n_labels,), 1 / n_labels)
     # Dropout draws from the global stream, which the sides take turns in.
-    network = InVAE(InVAEShape(dropout=0.0), N_GENES, 3, torch.full((3,), 1 / 3))
-    sides = []
-    for likelihood in (at_counts, everywhere):
-        own = copy.deepcopy(network)
-        optimizer = torch.optim.Adam(own.parameters(), fused=True)
-        sides.append((own, optimizer, likelihood, []))
+    shape = InVAEShape(dropout=0.0)
+    network = InVAE(shape, cells.counts_NG.shape[1], n_batches, shares_C)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    order = torch.arange(len(cells))
+    return lambda: step(
+        network, optimizer, cell_batch(cells, order, torch.device("cpu"), seed=1), likelihood
+    )
+
+
+def scvi_side(cells: Cells) -> Side:
+    """Make the step of scVI on these cells, of the sizes that inVAE has."""
+    from scvi.module import VAE
+
+    shape = InVAEShape()
+    n_batches = int(cells.batches_N.max()) + 1
+    module = VAE(
+        n_input=cells.counts_NG.shape[1],
+        n_batch=n_batches,
+        n_hidden=shape.hidden,
+        n_latent=shape.z_i_dim,
+        n_layers=shape.n_layers,
+        dropout_rate=0.0,
+        gene_likelihood="nb",
+    )
+    optimizer = torch.optim.Adam(module.parameters(), eps=0.01)
+    codes_N1 = torch.from_numpy(cells.batches_N)[:, None]
+    order = np.arange(len(cells))
+
+    def take() -> float:
+        optimizer.zero_grad()
+        counts_BG = torch.from_numpy(cells.counts_NG[order].toarray().astype(np.float32))
+        tensors = {"X": counts_BG, "batch": codes_N1, "labels": torch.zeros_like(codes_N1)}
+        *_, losses = module(tensors, loss_kwargs={"kl_weight": 1.0})
+        losses.loss.backward()
+        optimizer.step()
+        return float(losses.loss.item())
+
+    return take
+
+
+def timed(cells: Cells) -> dict[str, float]:
+    """Return the median milliseconds of CPU of each side's step."""
+    sides = {"own": own_side(cells, at_counts), "everywhere": own_side(cells, everywhere)}
+    if importlib.util.find_spec("scvi"):
+        sides["scVI"] = scvi_side(cells)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(WARM_UP + TURNS):
-        losses = []
-        for own, optimizer, likelihood, seconds in sides:
+        losses = {}
+        for name, take in sides.items():
             before = time.process_time()
-            losses.append(step(own, optimizer, batch, likelihood))
-            seconds += [time.process_time() - before] * (turn >= WARM_UP)
-        assert abs(losses[0] - losses[1]) <= 1e-3 * abs(losses[1]), losses
-    return statistics.median(sides[0][3]), statistics.median(sides[1][3])
+            losses[name] = take()
+            seconds[name] += [time.process_time() - before] * (turn >= WARM_UP)
+        difference = abs(losses["own"] - losses["everywhere"])
+        assert difference <= 1e-3 * abs(losses["own"]), losses
+    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+
+
+def drawn_from(path: Path) -> Cells:
+    """Draw training cells of a prepared file."""
+    train = CellSplits.load(path).train
+    chosen = np.random.default_rng(1).choice(len(train), N_CELLS, replace=False)
+    parts = (train.counts_NG, train.batches_N, train.labels_N)
+    return Cells(*(part[chosen] for part in parts))
 
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("paths", type=Path, nargs="*", help="files that PrepareCells wrote")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{N_CELLS} cells of {N_GENES} genes, ms of CPU a step, medians of {TURNS} turns")
-    for share in SHARES:
-        own, reference = (1e3 * seconds for seconds in timed(share))
-        print(
-            f"{share:.0%} not zero: {own:.1f}, everywhere {reference:.1f}, {reference / own:.2f}x"
+    drawn = {} if options.paths else {f"drawn, {n:.0%}": drawn_cells(n) for n in SHARES}
+    sets = {str(path): drawn_from(path) for path in options.paths}
+    for name, cells in (sets or drawn).items():
+        share = cells.counts_NG.nnz / np.prod(cells.counts_NG.shape)
+        found = timed(cells)
+        others = "".join(
+            f", {side} {value:.1f} ({value / found['own']:.2f}x)"
+            for side, value in found.items()
+            if side != "own"
         )
+        print(f"{name}, {share:.0%} not zero: {found['own']:.1f}{others}", flush=True)
 
 
 if __name__ == "__main__":

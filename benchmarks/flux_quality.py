@@ -1,124 +1,93 @@
 """Measure a model of the family flux: reconstructions, and samples by captions.
 
     python benchmarks/flux_quality.py runs/flux_fashion/model.safetensors
+    python benchmarks/flux_quality.py runs/letters/model.safetensors --dataset letters
 
-The judge is a classifier of an architecture and seed of its own, which no training has seen. Its
-accuracy on real test images stands beside that on reconstructions and samples: consistency above
-it is the work of guidance, not quality. Distances are squared MMDs of its last features, each in
-units of its standard deviation over the test images; the floor is that of training images. They
-cannot be compared with published FIDs, whose features are of another network.
+What is measured is in `jemtrack.flux.evaluation.measure`. Letters are drawn by captions of a letter
+and a font that are never together in training: one judge looks for the letter, another for the
+font; their accuracy on the real images of these pairs stands beside it.
 """
 
 import argparse
-import time
-from itertools import chain, islice
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from jemtrack.data.class_names import class_names
-from jemtrack.data.images import DataSplits, LabelledImages, to_unit_range
+from jemtrack.data.images import PARTS, DataSplits, LabelledImages
 from jemtrack.data.splits import prepare
-from jemtrack.evaluation.measures.feature_distance import squared_mmd
-from jemtrack.flux.captions import HELD_OUT_TEMPLATES
+from jemtrack.flux.evaluation.judge import trained_judge
+from jemtrack.flux.evaluation.measure import (
+    GUIDED,
+    PLAIN,
+    RECONSTRUCTED,
+    Evaluation,
+    Measures,
+    drawn,
+    guided_and_plain,
+    spread,
+)
 from jemtrack.flux.networks.model_file import FluxFile, load_models
 from jemtrack.flux.sampling.generate import FlowSampler
-from jemtrack.flux.training import psnr
-from jemtrack.shared.random_streams import EpochSampler
 
-_AT_ONCE = 256
-_SAMPLERS = [
-    FlowSampler(solver=solver, n_steps=n_steps, guidance=guidance)
-    for solver, n_steps, guidance in (
-        ("euler", 8, 1.0), ("euler", 8, 2.0), ("euler", 16, 1.0), ("midpoint", 8, 1.0),
+_CPU = torch.device("cpu")
+
+
+def by_word(data: DataSplits, first: int, last: int | None) -> DataSplits:
+    """Take words of the captions, from `first` to `last`, as the classes of the images."""
+    classes = [" ".join(caption.split()[first:last]) for caption in data.captions]
+    names = [*dict.fromkeys(classes)]
+    class_L = torch.tensor([names.index(each) for each in classes])
+    parts = {
+        name: LabelledImages(part.images_NCHW, class_L[part.labels_N])
+        for name in PARTS
+        if (part := getattr(data, name))
+    }
+    return replace(data, n_classes=len(names), captions=(), **parts)
+
+
+def letters(
+    file: FluxFile, data: DataSplits, n: int, judge_steps: int, sampler: FlowSampler
+) -> Iterator[str]:
+    """Yield the rows of the table of letters and fonts."""
+    test = data.test[spread(len(data.test), n)]
+    captions = [data.captions[label] for label in test.labels_N.tolist()]
+    samples = {
+        name: drawn(file, captions, each, seed=1).images_NCHW
+        for name, each in guided_and_plain(sampler).items()
+    }
+    yield "| judged by | held-out images | samples with guidance | without |\n|---|---|---|---|"
+    # Captions are `a bold serif capital letter g`.
+    for what, words in {"letter": (3, None), "font": (1, 3)}.items():
+        classes = by_word(data, *words)
+        judge = trained_judge(classes.train, classes.n_classes, judge_steps, 1, _CPU)
+        evaluation = Evaluation(file, classes, judge, n, 1)
+        images = (evaluation.real_images, samples[GUIDED], samples[PLAIN])
+        found = (f"{evaluation.measures(each).judged_right:.3f}" for each in images)
+        yield f"| {what} | {' | '.join(found)} |"
+
+
+def table(evaluation: Evaluation, sampler: FlowSampler) -> Iterator[str]:
+    """Yield the rows of the table of real images, reconstructions and samples."""
+    yield (
+        "| images | judged right | distance | PSNR | evaluations | ms an image |\n"
+        + "|---" * 6
+        + "|"
     )
-]  # fmt: skip
-
-
-class Judge(nn.Module):
-    """A classifier of 5x5 convolutions with batch norms."""
-
-    def __init__(self, channels: int, n_classes: int) -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Conv2d(channels, 24, 5, padding=2), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(24, 48, 5, padding=2), nn.BatchNorm2d(48), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.LazyLinear(64), nn.ReLU(),
-        )  # fmt: skip
-        self.head = nn.Linear(64, n_classes)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Compute the logits."""
-        logits: Tensor = self.head(self.trunk(images_BCHW))
-        return logits
-
-
-def trained_judge(images: LabelledImages, n_classes: int, n_steps: int) -> Judge:
-    """Train a judge on batches of 64."""
-    torch.manual_seed(77)
-    judge = Judge(images.images_NCHW.shape[1], n_classes)
-    judge(to_unit_range(images.images_NCHW[:2]))
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-3)
-    sampler = EpochSampler(len(images), 64, seed=77)
-    batches = chain.from_iterable(map(sampler.epoch, range(n_steps)))
-    for indices_B in islice(batches, n_steps):
-        batch = images[indices_B]
-        optimizer.zero_grad()
-        functional.cross_entropy(judge(to_unit_range(batch.images_NCHW)), batch.labels_N).backward()
-        optimizer.step()
-    return judge.eval()
-
-
-@torch.inference_mode()
-def judged(judge: Judge, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features and predicted classes."""
-    features_NF = torch.cat([judge.trunk(each) for each in torch.split(images_NCHW, _AT_ONCE)])
-    return features_NF, judge.head(features_NF).argmax(dim=1)
-
-
-@torch.inference_mode()
-def reconstructed(file: FluxFile, images_NCHW: Tensor) -> Tensor:
-    """Decode the means of the posteriors."""
-    compressor, expander = file.models["compressor"], file.models["expander"]
-    parts = torch.split(images_NCHW, _AT_ONCE)
-    return torch.cat([expander(compressor(each).mean_BCHW) for each in parts])
-
-
-def rows(file: FluxFile, data: DataSplits, judge: Judge, n: int) -> list[tuple[str, ...]]:
-    """Measure; return the rows of the table."""
-    test = data.test[torch.arange(min(n, len(data.test)))]
-    real_NCHW = to_unit_range(test.images_NCHW)
-    test_NF, _ = judged(judge, real_NCHW)
-    scale_F = test_NF.std(dim=0).clamp_min(1e-3)
-
-    def row(name: str, images_NCHW: Tensor, labels_N: Tensor, note: str = "") -> tuple[str, ...]:
-        features_NF, predicted_N = judged(judge, images_NCHW)
-        distance = squared_mmd(features_NF / scale_F, test_NF / scale_F)
-        right = float((predicted_N == labels_N).double().mean())
-        return name, f"{right:.3f}", f"{distance:.4f}", note
-
-    train = data.train[torch.arange(len(test))]
-    found = [
-        row("test images", real_NCHW, test.labels_N),
-        row("training images (floor)", to_unit_range(train.images_NCHW), train.labels_N),
-    ]
-    decoded_NCHW = reconstructed(file, real_NCHW)
-    error_N = (decoded_NCHW - real_NCHW).square().flatten(1).mean(dim=1)
-    found.append(
-        row("reconstructions", decoded_NCHW, test.labels_N, f"PSNR {psnr(error_N):.1f} dB")
-    )
-    names = class_names(data.dataset, data.n_classes)
-    captions = [HELD_OUT_TEMPLATES[i % 2].format(names[y]) for i, y in enumerate(test.labels_N)]
-    for sampler in _SAMPLERS:
-        start = time.process_time()
-        images_NCHW = sampler(file.models, captions, file.sizes.vocabulary, seed=1)
-        milliseconds = 1000 * (time.process_time() - start) / len(captions)
-        name = f"{sampler.solver}, {sampler.n_steps} steps, guidance {sampler.guidance:g}"
-        note = f"{sampler.n_evaluations} evaluations, {milliseconds:.1f} ms an image"
-        found.append(row(name, images_NCHW, test.labels_N, note))
-    return found
+    found: dict[str, Measures] = evaluation.of_real_images()
+    found[RECONSTRUCTED] = evaluation.of_reconstructions(evaluation.reconstructed())
+    for name, each in guided_and_plain(sampler).items():
+        samples = evaluation.drawn(each)
+        found[name] = evaluation.of_samples(each, samples)
+        if name == PLAIN:
+            memorised = evaluation.memorised(samples.images_NCHW)
+    for row in evaluation.curve((4, 8, 16, 32)):
+        found[f"{row.pop('solver')}, {row['evaluations']} evaluations"] = Measures(**row)
+    for name, each in found.items():
+        cells = ["" if value is None else f"{value:.4g}" for value in each]
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield f"\nsamples beside test images, distance from the nearest training image: {memorised:.2f}"
 
 
 def main() -> None:
@@ -128,14 +97,21 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--n", type=int, default=2000, help="test images, and samples")
-    parser.add_argument("--judge-steps", type=int, default=1000)
+    parser.add_argument("--judge-steps", type=int, default=2000)
+    parser.add_argument("--solver", default="euler")
+    parser.add_argument("--n-steps", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = prepare(options.dataset, options.data_root, 10, 1000, 1)
-    judge = trained_judge(data.train, data.n_classes, options.judge_steps)
-    print("| images | judged right | distance | |\n|---|---|---|---|")
-    for row in rows(load_models(options.model), data, judge, options.n):
-        print(f"| {' | '.join(row)} |", flush=True)
+    file = load_models(options.model)
+    sampler = FlowSampler(solver=options.solver, n_steps=options.n_steps)
+    if data.captions:
+        rows = letters(file, data, options.n, options.judge_steps, sampler)
+    else:
+        judge = trained_judge(data.train, data.n_classes, options.judge_steps, 1, _CPU)
+        rows = table(Evaluation(file, data, judge, options.n, 1), sampler)
+    for row in rows:
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

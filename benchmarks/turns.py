@@ -12,6 +12,7 @@ import torch
 from jemtrack.shared.hardware import keep_freed_memory, set_thresholds
 
 Step = Callable[[], object]
+Clock = Callable[[], float]  # in seconds, of any beginning
 
 # The highest values to which glibc raises its thresholds by itself: the best case for the
 # reference, as glibc then keeps the most memory.
@@ -78,6 +79,7 @@ def take_turns(
     n_steps: int,
     device: torch.device,
     yardstick: Step | None = None,
+    clock: Clock = time.perf_counter,
 ) -> Turns:
     """Time `n_turns` turns of `n_steps` steps of both sides, which alternate in going first.
 
@@ -87,11 +89,11 @@ def take_turns(
 
     def plain() -> float:
         set_thresholds(*_GLIBC_THRESHOLDS)
-        return timed(reference, n_steps, device)
+        return timed(reference, n_steps, device, clock)
 
     def fast() -> float:
         keep_freed_memory()
-        return timed(ours, n_steps, device)
+        return timed(ours, n_steps, device, clock)
 
     turns = []
     for number in range(n_turns):
@@ -100,18 +102,22 @@ def take_turns(
             turn = Turn(plain(), seconds)
         else:
             turn = Turn(plain(), fast())
-        turns.append(turn._replace(yardstick=timed(yardstick, 1, device)) if yardstick else turn)
+        if yardstick:
+            turn = turn._replace(yardstick=timed(yardstick, 1, device, clock))
+        turns.append(turn)
     return Turns(turns, n_steps)
 
 
-def timed(step: Step, n_steps: int, device: torch.device) -> float:
+def timed(
+    step: Step, n_steps: int, device: torch.device, clock: Clock = time.perf_counter
+) -> float:
     """Return the seconds of `n_steps` steps, until the device has finished them."""
     _wait_for(device)
-    started = time.perf_counter()
+    started = clock()
     for _ in range(n_steps):
         step()
     _wait_for(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def _wait_for(device: torch.device) -> None:

@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +8,16 @@ import pytest
 from filelock import FileLock
 from project import Project, new_project, write_small_graph
 
+# Before torch is imported: threads of parameters that wait would spin, on cores that others need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # The first example of a property pays for imports and compilation: no deadline holds for it.
 hypothesis.settings.register_profile("thorough", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("quick")  # unless pytest --hypothesis-profile names the other
 
 
-FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster")}
+FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster", "single_cell")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that stands in tests/soak and tests/cluster."""
+    """Mark all that stands in a folder whose tests need more than `make test` has."""
     for item in items:
         for folder, name in FOLDERS.items():
             if folder in item.path.parents:

@@ -365,7 +365,7 @@ def test_the_objective_s_own_parameters_act(changed):
 
 
 def evaluated(models: Iterable[Path], **changed: Any) -> dict[str, dict[str, float]]:
-    params = EvalArgs(**changed)
+    params = EvalArgs(**{"threads": 1, **changed})
     return metrics_in(ran(EvaluateX(data=prepared_file(), models=[*models], params=params)))
 
 

@@ -49,7 +49,7 @@ def write_config(**training: Any) -> dict[str, Any]:
     content = yaml.load(EXAMPLE)
     content["data"]["n_valid"] = 20
     content["model"]["width"] = 1
-    content["training"] |= {"batch_size": 8, **training}
+    content["training"] |= {"batch_size": 8, "threads": 1, **training}
     pipeline = content["training"]["pipeline"]
     pipeline["defaults"]["max_steps"] = 2
     for step in pipeline["steps"]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -10,40 +9,14 @@ import numpy as np
 import pytest
 from killing import killed, start, steps_saved, training_of, wait_for_steps
 from project import Project
+from small_cells import STAGES, small_cells
 
-STAGES = ["PrepareCells", "TrainInVAE", "EvaluateCells"]
-FOLDER = "workflows/single-cell"
 MODEL = "nodes/TrainInVAE/model.safetensors"
-SMALL = {
-    "PrepareCells.params.dataset": "mine",
-    "PrepareCells.params.min_genes": 5,
-    "PrepareCells.params.min_cells": 3,
-    "PrepareCells.params.n_top_genes": 60,
-    "PrepareCells.params.hvg_by_batch": False,
-    "TrainInVAE.params.hidden": 16,
-    "TrainInVAE.params.n_epochs": 2,
-    "TrainInVAE.params.threads": 1,
-    "EvaluateCells.params.compare": ["X_true"],
-    "EvaluateCells.params.projection": "pca",
-    "EvaluateCells.params.iwae_samples": 3,
-    "EvaluateCells.params.threads": 1,
-}
 
 
 @pytest.fixture
 def cells(project: Project, tmp_path: Path) -> Project:
-    """Return the folder of the graph, on synthetic cells, with small parameters."""
-    from jemtrack.data.cells.synthetic import SyntheticCells
-
-    sizes = {"n_cells": 400, "n_genes": 150, "n_types": 3, "n_batches": 2}
-    SyntheticCells(**sizes, counts_per_cell=400.0).draw().write_h5ad(tmp_path / "raw.h5ad")
-    project.run("jemtrack", "data", "mine", "--from", str(tmp_path / "raw.h5ad"))
-    project.run("jemtrack", "graph", "--workflow", "single-cell")
-    graph = replace(project, path=project.path / FOLDER)
-    for name, value in SMALL.items():
-        graph.set(name, value)
-    project.run("jemtrack", "graph", "--workflow", "single-cell")
-    return graph
+    return small_cells(project, tmp_path / "raw.h5ad")
 
 
 def test_the_graph_runs_and_reruns_what_a_parameter_changes(cells: Project, tmp_path: Path):
@@ -61,6 +34,7 @@ def test_the_graph_runs_and_reruns_what_a_parameter_changes(cells: Project, tmp_
     assert metrics["held_out"]["nll"] < -metrics["held_out"]["elbo"]
     embedded = anndata.read_h5ad(cells.path / "nodes/EvaluateCells/embedded.h5ad")
     assert embedded.obsm["X_inVAE"].shape == (embedded.n_obs, 30)
+    assert "Held-out cells" in (cells.path / "nodes/EvaluateCells/report.html").read_text()
     cells.set("TrainInVAE.params.z_i_dim", 4)
     assert cells.repro() == STAGES[1:]
     cells.set("PrepareCells.params.n_top_genes", 50)

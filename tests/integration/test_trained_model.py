@@ -14,8 +14,8 @@ import jemtrack
 from jemtrack.data.images import DataSplits, to_unit_range
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import load_outputs
-from jemtrack.jem.sampling.generation import image_grid
 from jemtrack.jem.sampling.langevin import LangevinSampler
+from jemtrack.shared.pictures import grid
 from jemtrack.stages.draw_samples import DrawSamples, SampleArgs
 from jemtrack.stages.evaluate_x import EvalArgs, EvaluateX
 from jemtrack.stages.max_entropy_l2 import MaxEntropyL2
@@ -45,7 +45,7 @@ def model(project) -> jemtrack.TrainedModel:
 
 @pytest.mark.parametrize("noise", [True, False])
 def test_it_computes_what_the_evaluation_stores(model, data, noise):
-    params = EvalArgs(n_resamples=100, noise=noise)
+    params = EvalArgs(n_resamples=100, noise=noise, threads=1)
     path = Path("nodes/MaxEntropyL2/model.safetensors")
     folder = ran(EvaluateX(data=Path("images.safetensors"), models=[path], params=params))
     stored = load_outputs((folder / "outputs.safetensors").read_bytes(), "it")
@@ -69,12 +69,13 @@ def test_it_computes_what_the_evaluation_stores(model, data, noise):
 def test_it_draws_what_the_stage_draws(model, data):
     path, sampler = Path("nodes/MaxEntropyL2/model.safetensors"), LangevinSampler(n_steps=4)
     files = {"data": Path("images.safetensors"), "models": [path], "features": path}
-    folder = ran(DrawSamples(**files, params=SampleArgs(n_per_class=2), sampler=sampler))
+    folder = ran(DrawSamples(**files, params=SampleArgs(n_per_class=2, threads=1), sampler=sampler))
 
     labels = torch.arange(N_CLASSES).repeat_interleave(2)
     drawn = model.sample(labels, (8, 8), sampler=sampler, seed=data.seed)
-    grid = Image.open(folder / "grids" / "MaxEntropyL2.png").reduce(4)
-    np.testing.assert_array_equal(np.asarray(grid), image_grid(drawn, 2))
+    found = Image.open(folder / "grids" / "MaxEntropyL2.png").reduce(4)
+    expected = grid(drawn, 2).expand(3, -1, -1).permute(1, 2, 0)
+    np.testing.assert_array_equal(np.asarray(found), expected.numpy())
     in_turn = model.sample(3, (8, 8), sampler=sampler)
     assert in_turn.equal(model.sample(np.arange(3, dtype=np.int32), (8, 8), sampler=sampler))
 

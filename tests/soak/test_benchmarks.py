@@ -57,13 +57,13 @@ def test_the_trackers_costs_are_shown_by_batch_and_sample():
     assert all(row["microseconds"] > 0 and row["percent"] > 0 for row in measured)
 
 
-def test_what_breaking_a_project_at_random_costs_is_counted_by_kind():
+def test_nothing_is_lost_by_breaking_a_project_at_random():
     """What is lost of 200 and of broken files: make reliability."""
     ended = told("--kills", "3", "--workers", "1", "--no-inputs", name="reliability")
 
-    assert ended.returncode in {0, 1}, ended.stderr
-    assert re.search(r"^\| \*\*together\*\* \| \*\*3\*\* \| ", ended.stdout, re.M)
-    assert re.search(r"^\d+ results lost, \d+ hangs, \d+ tracebacks", ended.stdout, re.M)
+    assert ended.returncode == 0, ended.stderr
+    assert "\n| **together** | **3** | **3** | **0** |\n" in ended.stdout
+    assert "\n0 results lost, 0 hangs, 0 tracebacks.\n" in ended.stdout
 
 
 def test_a_stages_start_is_shown_beside_its_imports_and_the_help_by_itself():

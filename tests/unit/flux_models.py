@@ -10,10 +10,12 @@ from jemtrack.flux.networks.shape import MODELS, FluxShape, FluxSizes, chosen_si
 WORDS = ("digit", "seven", "the")
 
 
-def sizes_of(channels=1, height=8, width=8, spade=True, models=MODELS, **shape) -> FluxSizes:
+def sizes_of(
+    channels=1, height=8, width=8, spade=True, models=MODELS, mean_flow=False, **shape
+) -> FluxSizes:
     chosen = {"feature_maps_dim": 8, "text_embedding_dim": 8, **shape}
     image = channels, height, width
-    return chosen_sizes(FluxShape(**chosen), image, WORDS, models, spade)
+    return chosen_sizes(FluxShape(**chosen), image, WORDS, models, spade, mean_flow)
 
 
 def networks(sizes=None, seed=0) -> dict[str, nn.Module]:

@@ -93,6 +93,14 @@ def test_a_layer_may_hold_the_counts():
         prepared(raw)
 
 
+def test_indices_of_two_sizes_are_read():
+    raw = raw_cells()
+    expected = prepared(raw).cells.X.toarray()
+    raw.X.indptr = raw.X.indptr.astype(np.int64)
+
+    assert (prepared(raw).cells.X.toarray() == expected).all()
+
+
 def test_what_may_not_be_meant_is_said():
     raw = raw_cells(n_batches=1)
     raw.obs["cell_type"] = raw.obs["cell_type"].astype(str)

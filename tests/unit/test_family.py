@@ -9,7 +9,7 @@ from jemtrack.shared.hardware import chosen_device
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.train.launch import Runtime
 from jemtrack.train.recipe import Recipe
-from jemtrack.train.run import Family, Training, initial_models
+from jemtrack.train.run import Training, initial_models
 
 
 def made(*names):
@@ -38,10 +38,9 @@ def test_what_a_training_saves_its_family_loads(tmp_path):
     images = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
     sets = [LabelledImages(images, torch.arange(20) % 10)] * 3
     params = TrainArgs(width=1)
-    family: Family = FAMILY
     training = Training(
         name="x",
-        family=family,
+        family=FAMILY,
         recipe=Recipe(steps=(params.ordinary_step(),)),
         model=params,
         settings=params,
@@ -52,7 +51,7 @@ def test_what_a_training_saves_its_family_loads(tmp_path):
 
     training.save(tmp_path / "model.safetensors")
 
-    saved, loaded = training.state.models, family.load(tmp_path / "model.safetensors")
+    saved, loaded = training.state.models, FAMILY.load(tmp_path / "model.safetensors")
     assert [*saved] == [*loaded]
     for name, weight in saved["network"].state_dict().items():
         assert loaded["network"].state_dict()[name].equal(weight)

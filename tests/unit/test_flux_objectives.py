@@ -120,6 +120,13 @@ def test_the_penalty_of_a_linear_judge_is_the_square_of_its_weights(interval):
     assert [penalty.due(step) for step in range(5)] == [step % interval == 0 for step in range(5)]
 
 
+def test_the_penalty_of_a_constant_judge_is_zero():
+    judge = Linear()
+    nn.init.zeros_(judge.weight)
+
+    assert GradientPenalty(gamma=2.0)(judge, noise(3, 1, 2, 2)) == 0
+
+
 def test_without_gamma_nothing_is_penalised():
     assert not GradientPenalty(gamma=0.0).due(0)
 

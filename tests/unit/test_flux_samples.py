@@ -4,7 +4,6 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from flux_models import WORDS, networks, sizes_of
@@ -15,7 +14,7 @@ from jemtrack.commands.main import main
 from jemtrack.data.images import to_unit_range
 from jemtrack.errors import InputError
 from jemtrack.flux.networks.model_file import load_models, save_models
-from jemtrack.flux.sampling.pictures import as_pixels, grid, write_picture
+from jemtrack.shared.pictures import as_pixels
 
 # {step}_{index:03d}_{epoch:03d}[_{batch:05d}]_{hash}-{suffix}.webp
 NAME = re.compile(
@@ -144,7 +143,7 @@ def test_words_that_the_model_does_not_know_are_named(model, capsys):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--solver", "rk4"), "solver must be one of 'euler', 'midpoint' or 'heun', got 'rk4'"),
+        (("--solver", "rk4"), "solver must be one of 'euler', 'midpoint', 'heun' or 'mean_flow'"),
         (("--steps", "0"), "n_steps must be >= 1, got 0"),
         (("--guidance", "-1"), "guidance must be >= 0, got -1.0"),
         (("--n", "0"), "--n must be >= 1, got 0"),
@@ -169,27 +168,3 @@ def test_without_pillow_a_training_with_samples_does_not_begin(monkeypatch):
     with pytest.raises(InputError, match=r"pictures need Pillow: pip install 'jemtrack\[plots\]'"):
         train(training(STEPS[:1], n_samples=1))
     train(training(STEPS[:1], n_samples=0))
-
-
-def test_a_grid_has_its_images_in_rows(tmp_path):
-    pixels = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
-
-    table = grid(pixels, columns=2)
-    write_picture(tmp_path / "new" / "a.webp", table, scale=2)
-
-    assert table.shape == (1, 7, 7)
-    assert [int(table[0, y, x]) for y, x in ((1, 1), (1, 4), (4, 1), (4, 4), (0, 0))] == [
-        0, 1, 2, 128, 128,
-    ]  # fmt: skip
-    assert Image.open(tmp_path / "new" / "a.webp").size == (14, 14)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.WEBP"])
-def test_a_picture_is_written_without_loss(tmp_path, name):
-    stream = torch.Generator().manual_seed(0)
-    pixels_CHW = torch.randint(256, (3, 9, 9), generator=stream).to(torch.uint8)
-
-    write_picture(tmp_path / name, pixels_CHW)
-
-    found_HWC = torch.from_numpy(np.array(Image.open(tmp_path / name).convert("RGB")))
-    assert torch.equal(found_HWC.permute(2, 0, 1), pixels_CHW)

@@ -25,12 +25,12 @@ from torch.nn.functional import relu
 
 from jemtrack.callbacks.ema import Ema
 from jemtrack.data.images import to_unit_range
-from jemtrack.errors import InputError
+from jemtrack.errors import InputError, ParameterError
 from jemtrack.flux.family import FAMILY
 from jemtrack.flux.forms import FluxStep
 from jemtrack.flux.networks.model_file import load_models
 from jemtrack.flux.networks.shape import FluxShape
-from jemtrack.flux.training import psnr
+from jemtrack.flux.training import model_makers, psnr
 from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.shared.hardware import Hardware
 from jemtrack.shared.metrics import check_metrics
@@ -197,6 +197,20 @@ def test_every_mode_trains_in_bfloat16():
     assert all(each.dtype == torch.float32 for each in weights(made).values())
 
 
+def test_a_turn_gives_no_gradient_to_what_it_does_not_train():
+    """The autoencoder's turn, which the discriminator judges, leaves it the gradient of its own."""
+    step = {"name": "a", "train_vae": True, "gan_training": True}
+    found = []
+    for weight in (0.0, 100.0):
+        modes = {**step, "adv_weight": "fixed", "lambda_adv": weight, "max_steps": 1}
+        made = train(training([modes], use_ema=False))
+        discriminator = made.state.models["discriminator"]
+        found.append(torch.cat([each.grad.flatten() for each in discriminator.parameters()]))
+
+    assert found[0].any()
+    assert torch.equal(*found)
+
+
 def by_hand(made):
     """Train VAE and GAN by a loop of PyTorch alone, on the same batches."""
     compressor, expander = (made.state.models[name] for name in ("compressor", "expander"))
@@ -268,6 +282,24 @@ def test_the_features_of_a_perceptual_loss_are_made_once_and_kept_out_of_the_fil
     assert {*load_models(tmp_path / "model").models} == {"compressor", "expander"}
     assert seen.metrics[0]["lpips_loss"] > 0
     assert changed(weights(training([step])), weights(made)) == {"compressor", "expander"}
+
+
+def test_a_training_starts_from_the_models_of_a_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    first = train(training(STEPS[:1]))
+    first.save(path)
+    sizes = {"vae_dim": 2, "feature_maps_dim": 8, "text_embedding_dim": 8}
+    steps = training(STEPS[2:4]).recipe.steps  # with SPADE, which the file has not
+
+    makers = model_makers(steps, FluxShape(**sizes), splits(), path)
+    made = {name: maker().state_dict() for name, maker in makers.items()}
+
+    for name in ("compressor", "expander"):
+        for key, weight in first.state.models[name].state_dict().items():
+            assert torch.equal(made[name][key], weight)
+    assert {*made} == {"compressor", "expander", "discriminator", "flow_processor", "text_encoder"}
+    with pytest.raises(ParameterError, match=r"load_path must be .* but vae_dim"):
+        model_makers(steps, FluxShape(**{**sizes, "vae_dim": 3}), splits(), path)
 
 
 def test_images_and_sizes_that_no_machine_takes_are_refused(monkeypatch):

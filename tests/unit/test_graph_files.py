@@ -16,6 +16,7 @@ from jemtrack.errors import InputError
 from jemtrack.files import atomic_write_texts
 from jemtrack.jem.objectives.max_entropy_l1 import MaxEntropyL1Objective
 from jemtrack.parameters import parameters
+from jemtrack.project import graph
 from jemtrack.project.graph import write_graph
 from jemtrack.stages.max_entropy_l1 import MaxEntropyL1
 from jemtrack.stages.prepare_data import DataArgs, PrepareData
@@ -292,6 +293,23 @@ def test_a_stage_can_be_declared_before_the_one_that_it_reads(root):
 
 
 @pytest.mark.filterwarnings("ignore:Node name")
+def test_stages_that_are_skipped_do_not_run_and_the_others_run_in_order(root, monkeypatch):
+    ran = []
+    monkeypatch.setattr(graph, "_reproduce", lambda names, *, alone: ran.append((names, alone)))
+    prepared = PrepareData()
+    first, second = (
+        MaxEntropyL1(name=name, data=prepared.images, objective=MaxEntropyL1Objective())
+        for name in ("First", "Second")
+    )
+
+    write_graph([first, second, prepared], run=True, skip=["First"])
+
+    write_graph([first, second, prepared], run=True)
+    assert ran == [(["PrepareData", "Second"], True), (["First", "Second", "PrepareData"], False)]
+    with pytest.raises(InputError, match="no stage 'Third' to skip; it has First, PrepareData"):
+        write_graph([first, second, prepared], run=True, skip=["Third"])
+
+
 def test_one_class_under_two_names_makes_two_stages(root):
     write_graph([trainer("wide_l1", width=4), trainer("narrow", width=1), trainer()])
 

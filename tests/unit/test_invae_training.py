@@ -24,7 +24,6 @@ from jemtrack.shared.serialization import to_bytes
 from jemtrack.stages.train_invae import InVAEArgs
 from jemtrack.stages.training_args import trainer_recipe
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.run import Family
 
 CPU = torch.device("cpu")
 
@@ -71,7 +70,7 @@ def test_the_divergence_warms_up_by_the_steps_before_a_batch():
     (batch, *_) = CellBatches(some_cells(), 32, 1, CPU).epoch(0)
 
     assert [objective.weight(step) for step in (0, 5, 10, 99)] == [0.2, 0.7, 1.2, 1.2]
-    assert NegativeElbo(KLOptions(kl_warmup_epochs=0)).weight(0) == 1.0
+    assert NegativeElbo(KLOptions(kl_weight=3.0, kl_warmup_epochs=0)).weight(0) == 3.0
     losses = objective(models, dataclasses.replace(batch, step=5))
     kl = losses["kl_i"] + losses["kl_s"]
     torch.testing.assert_close(losses["loss"], 0.7 * kl - losses["reconstruction"])
@@ -80,7 +79,7 @@ def test_the_divergence_warms_up_by_the_steps_before_a_batch():
 def test_divergence_below_the_free_bits_costs_nothing_and_has_no_gradient():
     of = network(dropout=0.0)
     (batch, *_) = CellBatches(some_cells(), 32, 1, CPU).epoch(0)
-    objective = NegativeElbo(KLOptions(free_bits=1e4, kl_start=1.0))
+    objective = NegativeElbo(KLOptions(free_bits=1e4, kl_weight=1.0))
 
     losses = objective({"network": of}, batch)
     losses["loss"].backward()
@@ -150,7 +149,6 @@ def test_a_training_that_was_broken_off_ends_with_the_same_bytes(tmp_path: Path,
 
 
 def test_a_model_file_brings_back_the_network_and_its_names(tmp_path: Path):
-    family: Family = FAMILY
     made = training(some_splits(), likelihood="zinb", dispersion="gene_batch")
     made.save(path := tmp_path / "model.safetensors")
 
@@ -161,7 +159,7 @@ def test_a_model_file_brings_back_the_network_and_its_names(tmp_path: Path):
     own = made.state.models["network"]
     assert to_bytes(network.state_dict()) == to_bytes(own.state_dict())
     assert not network.training
-    assert [*family.load(path)] == ["network"]
+    assert [*FAMILY.load(path)] == ["network"]
 
 
 def damage(path: Path, text: str) -> None:

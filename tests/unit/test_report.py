@@ -85,17 +85,16 @@ def results(models=("Good", "Bad"), partners=("letters", "uniform"), same=False)
     )
 
 
-def robustness(models=("Good", "Bad"), attacks=True, corruption="blur"):
+def robustness(models=("Good", "Bad"), corruption="blur"):
     rows = [
         {"model": model, "group": group, "kind": kind, "strength": strength,
          "accuracy": 0.9 - 0.1 * i, "low": 0.5, "high": 0.95, "count": 10}
         for i, model in enumerate(models)
         for group, kind in [("corruption", "none"), ("corruption", corruption), ("attack", "pgd")]
         for strength in ([0] if kind == "none" else [1, 2])
-        if attacks or group != "attack"
     ]  # fmt: skip
     right = {m: (torch.arange(100) < 90 - 10 * i).double().numpy() for i, m in enumerate(models)}
-    names = ["corruption", *(["attack"] if attacks else []), corruption]
+    names = ["corruption", "attack", corruption]
     return Robustness(pd.DataFrame(rows), *compare_means(dict.fromkeys(names, right), seed=0))
 
 
@@ -159,7 +158,6 @@ def test_the_page_is_whole_and_needs_no_network():
         "Guo et al., On Calibration of Modern Neural Networks",
     ):
         assert words in " ".join(read.words)
-    assert "No attacks" not in " ".join(read.words)
     for title in ("Most accurate", "Most likely labels", "Best OOD detection"):
         assert f"<li><b>{title}: Good" in text
 
@@ -213,10 +211,6 @@ def test_what_was_not_measured_has_no_section(undrawn):
     ]  # fmt: skip
     assert "ignifican" not in text
     assert 'class="best"' not in text
-
-
-def test_without_attacks_the_page_says_what_they_need(undrawn):
-    assert "jemtrack[attacks]" in whole_page(robustness=robustness(attacks=False))
 
 
 def test_code_that_differs_from_the_commit_is_named(undrawn):

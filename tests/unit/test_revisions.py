@@ -1,5 +1,6 @@
 """Files of a commit, read where they lie."""
 
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -92,3 +93,55 @@ def test_models_are_loaded_by_the_family_that_the_parameters_name(project, monke
         shutil.copytree(model.parent, Path("nodes", name), dirs_exist_ok=True)
         with pytest.raises(InputError, match=f"{name} is no stage that trains a family"):
             Revision().models(name)
+
+
+STAGES = """
+stages:
+  Train:
+    cmd: >-
+      cp params.yaml model.txt; mkdir -p log; cp params.yaml log; echo '{"loss":2}' > metrics.json
+    params: [Train]
+    outs: [model.txt, log]
+    metrics: [{metrics.json: {cache: false}}]
+  Later:
+    cmd: touch later.txt
+    outs: [later.txt]
+"""
+
+
+def test_what_a_stage_made_is_found_by_its_content(project):
+    Path("params.yaml").write_text("Train: {lr: 0.5}\n")
+    Path("dvc.yaml").write_text(STAGES)
+    with Repo() as repo:
+        repo.reproduce("Train")
+    content = Path("model.txt").read_bytes()
+    by = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
+    subprocess.run(["git", "add", "--all"], check=True)
+    subprocess.run(["git", *by, "commit", "--quiet", "--message", "trained"], check=True)
+    here = Revision().stage("Train")
+    Path("model.txt").unlink()
+    Path("params.yaml").write_text("Train: {lr: 0.1}\n")
+
+    committed = Revision("HEAD").stage("Train")
+
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    assert here.artifacts == committed.artifacts
+    assert committed.artifacts["model.txt"] == md5
+    assert committed.metadata == {
+        "params": {"lr": 0.5},
+        "metrics": {"metrics.json": {"loss": 2}},
+    }
+    assert here.local_paths["model.txt"] == project / "model.txt"
+    assert committed.local_paths["model.txt"].read_bytes() == content
+    assert committed.local_paths.keys() == {"model.txt", "log"}
+    assert committed.local_paths["model.txt"] == Revision().resolve(md5)
+    for name, message in (
+        ("Tran", "no stage 'Tran'; did you mean Train"),
+        ("Later", "no result of Later: type `dvc repro Later`"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Revision("HEAD").stage(name)
+    committed.local_paths["model.txt"].chmod(0o644)
+    committed.local_paths["model.txt"].unlink()
+    with pytest.raises(InputError, match=f"{md5} is "):
+        Revision("HEAD").stage("Train")

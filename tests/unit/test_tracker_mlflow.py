@@ -190,6 +190,27 @@ def test_values_that_differ_in_a_later_session_are_those_that_count(uri):
     assert len(found["batch/loss"]) > len(expected(whole_run()).batch)
 
 
+def test_the_runs_of_a_group_are_the_children_of_one(uri, monkeypatch):
+    for group, run_id, status in (
+        ("g1", "prepare", Status.SUCCESS), ("g1", "train", Status.FAILED), ("g2", "again", None),
+    ):  # fmt: skip
+        monkeypatch.setenv("JEMTRACK_GROUP", group)
+        tracker = Mlflow(uri=uri, experiment="groups")
+        tell(tracker, of_run([start(), *([end(status)] if status else [])], run_id))
+        if status:
+            tracker.close()
+
+    children = [mlflow_run(uri, run_id, "groups")[1] for run_id in ("prepare", "train", "again")]
+
+    parents = [child.data.tags["mlflow.parentRunId"] for child in children]
+    assert parents[0] == parents[1] != parents[2]
+    client, _ = mlflow_run(uri, "again", "groups")
+    first, other = (client.get_run(parent) for parent in (parents[0], parents[2]))
+    assert (first.info.run_name, first.info.status) == ("g1", "FAILED")
+    assert (other.info.run_name, other.info.status) == ("g2", "RUNNING")
+    assert len(client.search_runs([first.info.experiment_id])) == 5
+
+
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns"])
 def test_plain_files_are_refused(uri):
     with pytest.raises(InputError, match=r"Mlflow\.uri must name a database or a server"):

@@ -51,7 +51,8 @@ def last(found: list[dict], kind: str) -> dict:
     return [each[kind] for each in found if each["type"] == kind][-1]
 
 
-def test_wandb_holds_the_run(folder):
+def test_wandb_holds_the_run(folder, monkeypatch):
+    monkeypatch.setenv("JEMTRACK_GROUP", "one repro")
     weights = folder / "epoch_001.safetensors"
     weights.write_bytes(b"weights")
 
@@ -65,6 +66,7 @@ def test_wandb_holds_the_run(folder):
     assert (run["run_id"], run["display_name"], run["project"]) == (
         "run-1", "Trainer run-1", "jemtrack",
     )  # fmt: skip
+    assert (run["run_group"], run["job_type"]) == ("one repro", "Trainer")
     config = {name: value for name, value in run["config"]["update"].items() if name != "_wandb"}
     assert config == plain(PARAMETERS)
     axes = {

@@ -1,6 +1,7 @@
 """What holds for all trackers: their names, their extras, and what a real run leaves in them."""
 
 import csv
+import os
 import sqlite3
 import subprocess
 import sys
@@ -263,3 +264,32 @@ def test_trackers_agree_on_a_run(tmp_path):
         metrics["train_loss"] for metrics in record.epoch.values()
     ]
     assert len(record.batch) == 16
+
+
+AS_DVC = """
+import os, subprocess, sys
+group = "from jemtrack.trackers.base import run_group; print(run_group(), flush=True)"
+for stage in ("A", "B"):  # as DVC starts stages: by a shell, with this variable
+    command = f"true && {sys.executable} -c '{group}'"
+    subprocess.run(command, shell=True, env={**os.environ, "DVC_STAGE": stage}, check=True)
+subprocess.run([sys.executable, "-c", group], check=True)
+"""
+
+
+def test_the_stages_of_one_repro_are_a_group_and_those_of_the_next_another():
+    def groups(**variables: str) -> list[str]:
+        unset = {"DVC_STAGE", "DVC_EXP_NAME", "JEMTRACK_GROUP"}
+        kept = {name: value for name, value in os.environ.items() if name not in unset}
+        command = [sys.executable, "-c", AS_DVC]
+        done = subprocess.run(
+            command, env={**kept, **variables}, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split("\n")[:3]
+
+    first, second = groups(), groups()
+
+    assert first[0] == first[1] != second[0] == second[1]
+    assert first[0].startswith("repro 2")
+    assert first[2] == ""
+    assert groups(DVC_EXP_NAME="group-toms") == ["group-toms"] * 3
+    assert groups(DVC_EXP_NAME="group-toms", JEMTRACK_GROUP="mine") == ["mine"] * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jemtrack.events.events import BatchEnd, Event, PhaseEnd, RunStart, Status
+from jemtrack.events.events import BatchEnd, Event, PhaseEnd, PhaseStart, RunStart, Status
 from jemtrack.events.handlers import Callback
 from jemtrack.shared.components import Option, component
 
@@ -23,6 +23,9 @@ class Ema(Callback):
     average <- decay * average + (1 - decay) * weight, starting with the weights after the first
     update. Buffers, such as the running statistics of batch norms, are copied from the model. The
     average approaches weights that a phase freezes, and equals those that were never trained.
+
+    Attributes:
+        paused: names of phases in which the averages are the weights.
     """
 
     decay: float = Option(
@@ -38,6 +41,8 @@ class Ema(Callback):
     )
 
     def _post_init_(self) -> None:
+        self.paused: frozenset[str] = frozenset()
+        self._phase = ""
         self._averages: dict[str, AveragedModel] = {}
         self._loaded: dict[str, Any] = {}
 
@@ -45,6 +50,8 @@ class Ema(Callback):
         """Create the averages when the run starts; update them after a step; adopt them."""
         if isinstance(event, RunStart):
             self._begin(state)
+        elif isinstance(event, PhaseStart):
+            self._phase = event.name
         elif isinstance(event, BatchEnd) and event.step % self.update_every == 0:
             self._update(state)
         elif isinstance(event, PhaseEnd) and self.adopt and event.status in _OVER:
@@ -78,6 +85,6 @@ class Ema(Callback):
         for name, average in self._averages.items():
             n_updates = int(average.n_averaged)
             most = (1 + n_updates) / (10 + n_updates) if self.warm_up else 1.0
-            keep = min(self.decay, most)
+            keep = 0.0 if self._phase in self.paused else min(self.decay, most)
             average.multi_avg_fn = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
             average.update_parameters(state.models[name])

@@ -12,11 +12,11 @@ from jemtrack.data.sources.fetch import contents, fetch
 from jemtrack.errors import InputError
 
 
-def get_data(name: str, root: Path, given: Path | None = None) -> list[str]:
+def get_data(name: str, root: Path, given: Path | None = None, side: int = 32) -> list[str]:
     """Put a data set into `root`, and its digest into `data.dvc`, which git tracks.
 
     Return the paths of its files, and a line on the images that they contain. `given` is a file or
-    folder that has it already.
+    folder that has it already; images of a folder with captions are scaled to `side` pixels.
 
     Raises:
         InputError: if there is no such data set, its files are not as they must be, the working
@@ -30,7 +30,7 @@ def get_data(name: str, root: Path, given: Path | None = None) -> list[str]:
     if are_cells(name, root, given):
         found = [*map(str, fetch_cells(name, root, given))]
     else:
-        found = [*map(str, fetch(name, root, given)), contents(name, root)]
+        found = [*map(str, fetch(name, root, given, side)), contents(name, root)]
     command = [sys.executable, "-m", "dvc", "add", "--quiet", str(root)]
     if subprocess.run(command, check=False).returncode:
         raise InputError(f"`dvc add {root}` failed: see its messages above")

@@ -90,24 +90,31 @@ def _stage(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> None:
     from jemtrack.commands.data import get_data
 
-    print(*get_data(options.name, options.root or Path("data"), options.given), sep="\n")
+    root = options.root or Path("data")
+    print(*get_data(options.name, root, options.given, options.side), sep="\n")
 
 
 def _graph(options: argparse.Namespace) -> None:
+    chosen: dict[str, Any] = {"run": options.run, "skip": options.skip}
     if options.workflow in {"seeds", "cross-validation"}:
         from jemtrack.workflows import repeated_runs
 
-        repeated_runs.write_graph(options.workflow, options.runs, run=options.run)
+        repeated_runs.write_graph(options.workflow, options.runs, **chosen)
+        return
+    if options.workflow == "flux":
+        from jemtrack.workflows import flux
+
+        flux.write_graph(**chosen)
         return
     if options.workflow == "single-cell":
         from jemtrack.workflows import single_cell
 
-        single_cell.write_graph(run=options.run)
+        single_cell.write_graph(options.dataset, **chosen)
         return
     if options.workflow:
         from jemtrack.workflows import four_trainers
 
-        four_trainers.write_graph(options.workflow, options.scale, run=options.run)
+        four_trainers.write_graph(options.workflow, options.scale, **chosen)
         return
     from jemtrack.project.graph import declared_nodes, write_graph
 
@@ -116,7 +123,7 @@ def _graph(options: argparse.Namespace) -> None:
         from jemtrack.workflows.default import deployment
 
         stages.append(deployment(stages, options.deploy))
-    write_graph(stages, run=options.run)
+    write_graph(stages, **chosen)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -276,6 +283,12 @@ def _bench(options: argparse.Namespace) -> None:
     importlib.import_module("benchmarks.bench").bench(chosen)
 
 
+def _completion(options: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(build_parser(), options.shell))
+
+
 _COMMANDS = {
     "init": _init,
     "stage": _stage,
@@ -299,4 +312,5 @@ _COMMANDS = {
     "serve": _serve,
     "release": _release,
     "bench": _bench,
+    "completion": _completion,
 }

@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_trainings,
         _add_deployment,
         _add_bench,
+        _add_completion,
     ):
         add(commands)
     return parser
@@ -108,7 +109,8 @@ def _add_data(commands: Commands) -> None:
         "Download a data set, or copy it from files that you have; check it, and pin it in "
         "data.dvc.",
         "jemtrack data digits\njemtrack data mine --from images.npz\n"
-        "jemtrack data cells --from cells.h5ad",
+        "jemtrack data cells --from cells.h5ad\njemtrack data emoji\n"
+        "jemtrack data photos --from FOLDER --side 64",
     )
     data.add_argument("name", metavar="NAME", help="digits, baron, ..., or a name of your own")
     data.add_argument(
@@ -119,6 +121,14 @@ def _add_data(commands: Commands) -> None:
         help="the file or folder that has it already",
     )
     data.add_argument("--root", type=_path, metavar="FOLDER", help="where to put it (data)")
+    data.add_argument(
+        "--side",
+        type=int,
+        choices=range(8, 257),
+        default=32,
+        metavar="PIXELS",
+        help="of the images of a folder with captions (32)",
+    )
 
 
 def _add_graph(commands: Commands) -> None:
@@ -132,12 +142,25 @@ def _add_graph(commands: Commands) -> None:
     )
     graph.add_argument("--run", action="store_true", help="also reproduce the stages")
     graph.add_argument(
+        "--skip",
+        nargs="+",
+        default=(),
+        metavar="STAGE",
+        help="with --run: stages that do not run; those after them take what they made earlier",
+    )
+    graph.add_argument(
         "--workflow",
-        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell"),
+        choices=("fashion-mnist", "mnist", "seeds", "cross-validation", "single-cell", "flux"),
         metavar="NAME",
         help="write another graph into workflows/: the four trainers on fashion-mnist or mnist, "
         "or the default graph over several seeds, or over the folds of a cross-validation; or "
-        "inVAE on single cells: single-cell",
+        "inVAE on single cells: single-cell; or images from words: flux",
+    )
+    graph.add_argument(
+        "--dataset",
+        default="synthetic",
+        metavar="NAME",
+        help="the cells of single-cell, which `jemtrack data` brings (synthetic)",
     )
     graph.add_argument("--runs", type=int, default=5, help="number of seeds or folds (5)")
     graph.add_argument(
@@ -298,7 +321,9 @@ def _add_sample(commands: Commands) -> None:
     sample.add_argument("--n", type=int, default=16, metavar="N", help="images of each (16)")
     sample.add_argument("--out", type=_path, metavar="FILE", help="the picture (samples.png)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
-    sample.add_argument("--solver", metavar="euler|midpoint|heun", help="of the flow (euler)")
+    sample.add_argument(
+        "--solver", metavar="NAME", help="euler, midpoint, heun or mean_flow (euler)"
+    )
     sample.add_argument("--steps", dest="n_steps", type=int, metavar="N", help="of the solver (8)")
     sample.add_argument("--guidance", type=float, metavar="W", help="strength of captions (2)")
 
@@ -450,3 +475,14 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument("--epochs", type=int, metavar="N", help="epochs of the benchmark `stage`")
     bench.add_argument("--profile", action="store_true", help="print the top costs of a step")
     bench.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # for tests
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = _add(
+        commands,
+        "completion",
+        "print the script that completes commands in a shell",
+        "Print the script by which a shell completes the commands and options of jemtrack.",
+        "jemtrack completion bash > ~/.local/share/bash-completion/completions/jemtrack",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))

@@ -66,12 +66,14 @@ class LabelledImages:
 class SourceImages:
     """The images in the files of a source, which may have no test images.
 
-    `flip` tells whether the file itself declares that a horizontal flip keeps the class.
+    `flip` tells whether the file itself declares that a horizontal flip keeps the class. Where
+    `captions` are given, a label is the number of one of them.
     """
 
     train: LabelledImages
     test: LabelledImages | None = None
     flip: bool = False
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,7 @@ class DataSplits:
     """A prepared data set: its three parts and what a trainer must know about it.
 
     `flip` tells whether a horizontal flip keeps the class; `seed` is the one that drew the parts.
+    `captions` are those of the labels, where the data set has captions and no classes.
     """
 
     dataset: str
@@ -88,6 +91,7 @@ class DataSplits:
     train: LabelledImages
     valid: LabelledImages
     test: LabelledImages
+    captions: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; equal splits give equal bytes."""
@@ -102,6 +106,8 @@ class DataSplits:
             "flip": self.flip,
             "seed": self.seed,
         }
+        if self.captions:
+            notes["captions"] = self.captions
         content = save(tensors, {_HEADER_KEY: json.dumps(notes)})
         # Renamed, because the old file may be a link into a cache, or mapped by a reader.
         atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
@@ -120,7 +126,8 @@ class DataSplits:
         ):
             notes = parse_json((file.metadata() or {})[_HEADER_KEY], "its metadata")
             train, valid, test = (_part(file.get_tensor, name) for name in PARTS)
-            data = cls(**notes, train=train, valid=valid, test=test)
+            captions = tuple(notes.pop("captions", ()))
+            data = cls(**notes, train=train, valid=valid, test=test, captions=captions)
             _check_notes(data)
             return data
 

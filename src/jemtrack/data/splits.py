@@ -53,7 +53,7 @@ def split(
     """Split into training, validation and test images.
 
     Test images of the source stay what they are; if it has none, a fifth is drawn, and `n_valid`
-    does not change which. Every class keeps at least one training image.
+    does not change which. Every class keeps at least one training image; a caption need not.
 
     Raises:
         ParameterError: if a label is not below `n_classes`, or `n_valid` or `seed` do not fit.
@@ -61,23 +61,26 @@ def split(
     if not 0 <= seed < _SEEDS:
         raise ParameterError(f"seed must be 0 to {_SEEDS - 1}, got {seed}")
     check_labels(images.train, n_classes, "training")
+    # Captions are no classes: all images are drawn from alike.
+    labels_N = torch.zeros_like(images.train.labels_N) if images.captions else images.train.labels_N
     rest, test = images.train, images.test
     if test is None:
-        rest, test = _draw(rest, _n_test(rest), seed)
+        is_test_N = _draw(labels_N, _n_test(labels_N), seed)
+        rest, test, labels_N = rest[~is_test_N], rest[is_test_N], labels_N[~is_test_N]
     check_labels(test, n_classes, "test")
-    _check_n_valid(rest, n_valid)
-    train, valid = _draw(rest, n_valid, seed)
-    return train, valid, test
+    _check_n_valid(labels_N, n_valid)
+    is_valid_N = _draw(labels_N, n_valid, seed)
+    return rest[~is_valid_N], rest[is_valid_N], test
 
 
-def _n_test(images: LabelledImages) -> int:
-    largest = _largest_draw(images)
+def _n_test(labels_N: Tensor) -> int:
+    largest = _largest_draw(labels_N)
     if largest == 0:
         raise ParameterError(
-            f"dataset: {len(images)} images of as many classes leave none to test on; "
+            f"dataset: {len(labels_N)} images of as many classes leave none to test on; "
             "bring more, or test_images and test_labels"
         )
-    return max(1, min(round(len(images) / _TEST_FRACTION), largest))
+    return max(1, min(round(len(labels_N) / _TEST_FRACTION), largest))
 
 
 def check_labels(images: LabelledImages, n_classes: int, part: str) -> None:
@@ -96,24 +99,24 @@ def check_labels(images: LabelledImages, n_classes: int, part: str) -> None:
         )
 
 
-def _largest_draw(images: LabelledImages) -> int:
-    return len(images) - len(np.unique(images.labels_N.numpy()))
+def _largest_draw(labels_N: Tensor) -> int:
+    return len(labels_N) - len(np.unique(labels_N.numpy()))
 
 
-def _check_n_valid(images: LabelledImages, n_valid: int) -> None:
-    largest = _largest_draw(images)
+def _check_n_valid(labels_N: Tensor, n_valid: int) -> None:
+    largest = _largest_draw(labels_N)
     if not 0 <= n_valid <= largest:
         raise ParameterError(
-            f"n_valid must be 0 to {largest}, so that of the {len(images)} images to draw from "
-            f"each of the {len(images) - largest} classes keeps one to train on, got {n_valid}"
+            f"n_valid must be 0 to {largest}, so that of the {len(labels_N)} images to draw from "
+            f"each of the {len(labels_N) - largest} classes keeps one to train on, got {n_valid}"
         )
 
 
-def _draw(images: LabelledImages, n_drawn: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Split off `n_drawn` images; both parts keep the order of the source."""
-    is_drawn_N = torch.zeros(len(images), dtype=torch.bool)
-    is_drawn_N[torch.from_numpy(_drawn_indices(images.labels_N.numpy(), n_drawn, seed))] = True
-    return images[~is_drawn_N], images[is_drawn_N]
+def _draw(labels_N: Tensor, n_drawn: int, seed: int) -> Tensor:
+    """Draw `n_drawn` images of these labels; return which, as bool (N,)."""
+    is_drawn_N = torch.zeros(len(labels_N), dtype=torch.bool)
+    is_drawn_N[torch.from_numpy(_drawn_indices(labels_N.numpy(), n_drawn, seed))] = True
+    return is_drawn_N
 
 
 def _drawn_indices(labels_N: np.ndarray, n_drawn: int, seed: int) -> np.ndarray:
@@ -168,7 +171,9 @@ def prepare(
     if source.n_classes not in {None, n_classes}:
         raise ParameterError(f"n_classes must be {source.n_classes} for {dataset}, got {n_classes}")
     images = read_source(source, data_root / dataset)
-    if source.n_classes is None:
+    if images.captions:
+        n_classes = len(images.captions)
+    elif source.n_classes is None:
         _check_n_classes(dataset, images, n_classes)
     if fold is not None:
         images = _folded(images, fold, seed)
@@ -176,7 +181,7 @@ def prepare(
     _check_two_classes(train, "train")
     _check_two_classes(test, "test")
     flip = source.flip or images.flip
-    return DataSplits(dataset, n_classes, flip, seed, train, valid, test)
+    return DataSplits(dataset, n_classes, flip, seed, train, valid, test, images.captions)
 
 
 def _check_n_classes(dataset: str, images: SourceImages, n_classes: int) -> None:
@@ -207,4 +212,4 @@ def _folded(images: SourceImages, chosen: ChosenFold, seed: int) -> SourceImages
         raise ParameterError(f"fold must be 0 to {chosen.n_folds - 1}, got {chosen.fold}")
     folds = stratified_folds(every.labels_N, chosen.n_folds, seed)
     train, test = next(islice(folds, chosen.fold, None))
-    return SourceImages(every[train], every[test], images.flip)
+    return SourceImages(every[train], every[test], images.flip, images.captions)

@@ -22,7 +22,7 @@ from jemtrack.deploy.predict import (
     read_description,
 )
 from jemtrack.errors import InputError
-from jemtrack.jem.networks.energy_model import evaluation_mode
+from jemtrack.shared.evaluation_mode import evaluation_mode
 
 _TOLERANCE = 1e-4
 

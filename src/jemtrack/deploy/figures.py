@@ -15,7 +15,8 @@ from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.detection import Detection
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.measures.scores import nll_by_image
-from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.shared.evaluation_mode import evaluation_mode
 
 # Computes the outputs by name, arrays of N rows, of uint8 images (N, C, H, W).
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]

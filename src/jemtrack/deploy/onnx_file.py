@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jemtrack.deploy.exported import DeployedModel, Outputs
 from jemtrack.deploy.predict import INPUT, TEMPERATURE, THRESHOLD
-from jemtrack.jem.networks.energy_model import evaluation_mode
+from jemtrack.shared.evaluation_mode import evaluation_mode
 
 _OPSET = 20
 

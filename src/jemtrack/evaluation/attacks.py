@@ -1,7 +1,7 @@
 """Accuracy under attack: projected gradient descent by the Adversarial Robustness Toolbox.
 
-The toolbox is an extra of this project (`pip install 'jemtrack[attacks]'`). Radii are in units of
-pixels from 0 to 1, whatever the range that a model takes: 8/255 is what the field calls 8.
+Radii are in units of pixels from 0 to 1, whatever the range that a model takes: 8/255 is what the
+field calls 8.
 
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018), for the
 attack; Nicolae et al., "Adversarial Robustness Toolbox v1.0.0" (2018). Letters: N images, C
@@ -16,15 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from jemtrack.data.images import LARGEST_PIXEL
+from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 
 Norm = Literal["linf", "l2"]
 _ORDERS = {"linf": np.inf, "l2": 2}
 
 
-def attacks_are_there() -> bool:
-    """Whether the toolbox is installed."""
-    return importlib.util.find_spec("art") is not None
+def check_toolbox() -> None:
+    """Check that the toolbox, an extra of this project, is installed.
+
+    Raises:
+        InputError: with the command that installs it, if it is not.
+    """
+    if importlib.util.find_spec("art") is None:
+        raise InputError(
+            "attacks need the Adversarial Robustness Toolbox: type `pip install "
+            "'jemtrack[attacks]'`, or let linf_radii and l2_radii be []"
+        )
 
 
 class UnitRangeClassifier(nn.Module):

@@ -1,13 +1,14 @@
 """How well an embedding of cells mixes batches and keeps types apart: the measures of scib.
 
 Six of them follow scib-metrics (https://github.com/YosefLab/scib-metrics) with exact neighbours;
-isolated labels and k-means, by scikit-learn, follow its definitions. kBET, the tenth, is not here,
-so that `total` is one of nine measures and not to be compared with scib's total. Each is 1 at best.
+isolated labels and k-means, by scikit-learn, follow its definitions. kBET, the tenth, is that of
+scib-metrics itself, an extra. Without it, `total` is one of nine measures and not to be compared
+with scib's; with it, `scib_total` is of all ten. Each is 1 at best.
 
 Letters: N cells, D dimensions, K neighbours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,9 +19,11 @@ from scipy.sparse.csgraph import connected_components
 _NEIGHBOURS_OF_GRAPH = 15  # the cell itself among them
 _NEIGHBOURS_OF_PERPLEXITY = 3  # neighbours for each unit of it
 _TOLERANCE, _HALVINGS = 1e-5, 50
+_NEIGHBOURS_OF_KBET = 50
 _STARTS = 10  # of k-means, whose scores otherwise jump from seed to seed
 BIO = ("isolated_labels", "kmeans_nmi", "kmeans_ari", "silhouette_label", "clisi")
 BATCH = ("bras", "ilisi", "graph_connectivity", "pcr")
+KBET, SCIB_TOTAL = "kbet", "scib_total"
 _SHARE_OF_BIO = 0.6
 
 
@@ -213,3 +216,26 @@ def integration_scores(
     )
     scores["total"] = _SHARE_OF_BIO * scores["bio"] + (1 - _SHARE_OF_BIO) * scores["batch"]
     return scores
+
+
+def with_kbet(
+    scores: Mapping[str, float],
+    embedding_ND: np.ndarray,
+    labels_N: np.ndarray,
+    batches_N: np.ndarray,
+) -> dict[str, float]:
+    """Add kBET and scib's total of all ten measures to the nine of an embedding.
+
+    kBET (Büttner et al. 2019) is the share of neighbourhoods, within a label, whose batches do
+    not differ from those of all its cells. It takes scib-metrics, and NaN is what that gives for
+    cells that are too few.
+    """
+    from scib_metrics import kbet_per_label
+    from scib_metrics.nearest_neighbors import NeighborsResults
+
+    found = Neighbours.of(embedding_ND, _NEIGHBOURS_OF_KBET)
+    graph = NeighborsResults(indices=found.indices_NK, distances=found.distances_NK)
+    kbet = float(kbet_per_label(graph, batches=batches_N, labels=labels_N))
+    batch = np.mean([*(scores[name] for name in BATCH), kbet])
+    total = float(_SHARE_OF_BIO * scores["bio"] + (1 - _SHARE_OF_BIO) * batch)
+    return {**scores, KBET: kbet, SCIB_TOTAL: total}

@@ -32,9 +32,10 @@ from jemtrack.project.scratch import locked, remove_old
 from jemtrack.shared.plain import plain
 from jemtrack.trackers.console import run_log
 from jemtrack.train.checkpoint import Checkpoints
+from jemtrack.train.family import ModelMaker
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.recipe import Recipe
-from jemtrack.train.run import ModelMaker, Training
+from jemtrack.train.run import Training
 
 RUNS = Path("runs")
 _MODEL = "model.safetensors"

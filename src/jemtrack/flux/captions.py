@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from jemtrack.data.class_names import class_names
+from jemtrack.data.images import DataSplits
 from jemtrack.flux.networks.shape import MAX_TOKENS, PAD, UNKNOWN
 
 # `{}` is the name of the class.
@@ -27,9 +29,17 @@ _WORD = re.compile(r"\w+")
 _FIRST_WORD = UNKNOWN + 1
 
 
-def class_captions(names: Iterable[str], templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
-    """Write the captions of each class."""
+def captions_of(data: DataSplits, templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
+    """Return the captions of each label: the data's own, or by templates of its class's name."""
+    if data.captions:
+        return [[caption] for caption in data.captions]
+    names = class_names(data.dataset, data.n_classes)
     return [[template.format(name) for template in templates] for name in names]
+
+
+def unseen_captions(data: DataSplits) -> list[list[str]]:
+    """Return captions of each label by templates that no training has seen, or the data's own."""
+    return captions_of(data, HELD_OUT_TEMPLATES)
 
 
 def words(caption: str) -> list[str]:

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 from jemtrack.errors import InputError
 from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps
 from jemtrack.flux.networks.shape import LARGEST_SIDE, SMALLEST_SIDE, FluxShape
-from jemtrack.parameters import ValueProblem
-from jemtrack.train.recipe import Recipe, Step
+from jemtrack.parameters import build
+from jemtrack.train.family import Family
+from jemtrack.train.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
     from jemtrack.data.images import DataSplits
     from jemtrack.events.handlers import Callback
+    from jemtrack.train.family import ModelMaker
     from jemtrack.train.phase import Batches, Models, Objective, Validation
-    from jemtrack.train.run import ModelMaker, Training
+    from jemtrack.train.run import Training
 
 
-class FluxFamily:
-    """Latent flow models; see `jemtrack.train.run.Family`."""
+class FluxFamily(Family):
+    """Latent flow models; see `jemtrack.train.family.Family`."""
 
-    name: str = "flux"
-    note: str = ""
-    step: type[Step] = FluxStep
-    shape: type = FluxShape
-    settings: type = FluxSettings
-    objectives: Mapping[str, type] = {}
+    name = "flux"
+    step = FluxStep
+    shape = FluxShape
+    settings = FluxSettings
 
     def notes(self, recipe: Recipe, model: FluxShape) -> Iterator[str]:
         """Yield what the modes mean where their names tell too little, and the open sizes."""
@@ -53,16 +53,6 @@ class FluxFamily:
                 "times below 256"
             )
 
-    def usual_values(self, objective: Any) -> dict[str, Any]:
-        """Return nothing: a step's modes have defaults."""
-        return {}
-
-    def recipe_problems(
-        self, recipe: Recipe, model: FluxShape, objective: Any
-    ) -> Iterator[ValueProblem]:
-        """Yield nothing: `own_problems` says it all."""
-        yield from ()
-
     def check_data(self, model: FluxShape, settings: FluxSettings, data: DataSplits) -> None:
         """Check that the networks take images of this size, and can be in memory."""
         from jemtrack.flux.networks.model_file import check_sizes
@@ -76,19 +66,13 @@ class FluxFamily:
             )
         check_sizes(sizes_for(model, data, (), ("compressor",)))
 
-    def objective_problems(
-        self, recipe: Recipe, objective: Any, settings: Any, data: Any, *, run_own: bool
-    ) -> Iterator[str]:
-        """Yield nothing: a step's modes demand nothing of the data."""
-        yield from ()
-
     def networks(
         self, recipe: Recipe, model: FluxShape, data: DataSplits, start: Path | None
     ) -> dict[str, ModelMaker]:
-        """Return makers of all models that a step needs."""
+        """Return makers of all models that a step needs; what `start` has comes from there."""
         from jemtrack.flux.training import model_makers
 
-        return model_makers(_steps(recipe), model, data)
+        return model_makers(_steps(recipe), model, data, start)
 
     def parts(
         self,
@@ -109,10 +93,6 @@ class FluxFamily:
 
         return usual_callbacks(_steps(training.recipe), training)
 
-    def final_metrics(self, models: Models, settings: Any, data: Any) -> dict[str, float]:
-        """Return nothing: the last epoch's validation says it all."""
-        return {}
-
     def save(self, path: Path, models: Models, training: Training) -> None:
         """Write the networks, with all that is needed to sample from them."""
         from jemtrack.flux.training import save
@@ -129,9 +109,11 @@ class FluxFamily:
         self, model: Path, captions: Sequence[str], seed: int, out: Path, options: Mapping[str, Any]
     ) -> list[str]:
         """Draw an image for each caption into a grid at `out`; see `jemtrack.commands.sample`."""
+        from jemtrack.flux.sampling.generate import FlowSampler
         from jemtrack.flux.sampling.grid import draw_grid
 
-        return draw_grid(model, captions, seed, out, options)
+        sampler = build(FlowSampler, dict(options), "jemtrack sample:")
+        return draw_grid(model, captions, seed, out, sampler)
 
 
 def _steps(recipe: Recipe) -> tuple[FluxStep, ...]:

@@ -46,6 +46,7 @@ class FluxStep(Step):
         use_lpips: add the perceptual loss to the reconstruction.
         train_diff: the flow processor; the text encoder stays as it is.
         train_diff_full: the flow processor and the text encoder.
+        mse_weight: weight of the mean squared error of pixels, beside the mean absolute one.
         kl_beta: weight of the divergence from the prior, in nats per latent value.
         kl_warmup_steps: optimization steps until `kl_beta` is reached.
         kl_free_bits: nats per value of a latent channel that cost nothing.
@@ -57,14 +58,19 @@ class FluxStep(Step):
         r1_gamma: of the gradient penalty; 0: none.
         r1_interval: batches from one penalty to the next.
         lambda_lpips: weight of the perceptual loss.
+        flow_objective: rectified_flow, or mean_flow, whose samples may take a single step.
+        flow_guidance: of a mean flow, with which it is learned; 1 is none.
         flow_time: distribution of the flow's times.
         cfg_dropout_prob: probability with which an image has no caption.
+        batch_size: images in an optimization step; null: as the section `training` says.
+        use_ema: keep averages of the weights; without, they are the weights in this step.
     """
 
     models: ClassVar[tuple[str, ...]] = MODELS
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = _OPTIMIZED
     usual_optimizer: ClassVar[OptimizerOptions] = AdamW(lr=1e-4)
     validation_metrics: ClassVar[tuple[str, ...]] = ("valid_psnr",)
+    aliases: ClassVar[Mapping[str, str]] = {"D_img": "discriminator", "flow": "flow_processor"}
 
     description: str = ""
     train_vae: bool = False
@@ -73,6 +79,7 @@ class FluxStep(Step):
     use_lpips: bool = False
     train_diff: bool = False
     train_diff_full: bool = False
+    mse_weight: NotNegative = 0.0
     kl_beta: NotNegative = 0.0001
     kl_warmup_steps: Count = 5000
     kl_free_bits: NotNegative = 0.0
@@ -82,8 +89,12 @@ class FluxStep(Step):
     r1_gamma: NotNegative = 5.0
     r1_interval: AtLeastOne = 16
     lambda_lpips: NotNegative = 0.1
+    flow_objective: Literal["rectified_flow", "mean_flow"] = "rectified_flow"
+    flow_guidance: NotNegative = 1.0
     flow_time: Literal["logit_normal", "uniform"] = "logit_normal"
     cfg_dropout_prob: Share = 0.1
+    batch_size: AtLeastOne | None = None
+    use_ema: bool = True
 
     @classmethod
     def trained(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -121,6 +132,9 @@ class FluxStep(Step):
         if not any(_losses(values)):
             names = ", ".join(_TRAINING)
             yield ValueProblem((), f"trains nothing: at least one of {names} must be true")
+        if values.get("flow_guidance", 1) != 1 and values.get("flow_objective") != "mean_flow":
+            text = "is of a mean flow: a rectified flow is guided when it is sampled"
+            yield ValueProblem(("flow_guidance",), text)
         frozen = {*_frozen(values)}
         for mode in _TRAINING:
             for optimizer in _needs(mode) if values.get(mode) else ():
@@ -179,8 +193,8 @@ def _frozen(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @parameters
-class FluxSettings(TrainingSettings):
-    """The section `training` of a recipe file.
+class FluxOptions:
+    """What is seen and kept in a training.
 
     Attributes:
         batch_size: images in an optimization step.
@@ -200,6 +214,11 @@ class FluxSettings(TrainingSettings):
     checkpoint_save_interval: AtLeastOne | None = None
     n_samples: Count = 2
     sample_captions: Annotated[tuple[str, ...], FROM_LIST] = ()
+
+
+@parameters
+class FluxSettings(FluxOptions, TrainingSettings):
+    """The section `training` of a recipe file."""
 
 
 def first_steps(steps: tuple[FluxStep, ...]) -> dict[str, str]:

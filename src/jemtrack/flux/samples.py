@@ -21,7 +21,7 @@ from jemtrack.events.events import BatchEnd, EpochEnd, Event, PhaseStart, Positi
 from jemtrack.events.handlers import Callback
 from jemtrack.flux.networks.autoencoder import Compressor, Expander
 from jemtrack.flux.sampling.generate import FlowSampler
-from jemtrack.flux.sampling.pictures import as_pixels, pillow, write_picture
+from jemtrack.shared.pictures import as_pixels, pillow, write_picture
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.phase import Models

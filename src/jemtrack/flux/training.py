@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jemtrack.callbacks.ema import Ema
-from jemtrack.data.class_names import class_names
 from jemtrack.data.images import DataSplits, LabelledImages, to_unit_range
 from jemtrack.events.handlers import Callback, build_callback
 from jemtrack.flux.batches import CaptionedBatch, CaptionedImages
-from jemtrack.flux.captions import class_captions, tokenise_classes, vocabulary_of
+from jemtrack.flux.captions import captions_of, tokenise_classes, vocabulary_of
 from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps, spade_after
 from jemtrack.flux.networks.autoencoder import Compressor
-from jemtrack.flux.networks.model_file import make_network, save_models
+from jemtrack.flux.networks.model_file import make_network, save_models, starting_networks
 from jemtrack.flux.networks.shape import FluxShape, FluxSizes, chosen_sizes
 from jemtrack.flux.objectives.adversarial import AdversarialWeight, GradientPenalty
 from jemtrack.flux.objectives.autoencoder import Adversary, AutoencoderObjective
 from jemtrack.flux.objectives.divergence import Divergence
 from jemtrack.flux.objectives.feature_distance import trained_features
+from jemtrack.flux.objectives.mean_flow import MeanFlowPath
 from jemtrack.flux.objectives.rectified_flow import FlowObjective, FlowPath
 from jemtrack.flux.samples import CreatedModels, SamplePlan, Samples
 from jemtrack.shared.metrics import declare_metric
@@ -34,7 +34,8 @@ from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.phase import Batches, Models, Objective, Turn, Validation
 
 if TYPE_CHECKING:
-    from jemtrack.train.run import ModelMaker, Training
+    from jemtrack.train.family import ModelMaker
+    from jemtrack.train.run import Training
 
 FEATURES = "features"  # the model of the perceptual loss
 _AT_ONCE = 256
@@ -60,30 +61,42 @@ def sizes_for(
     image_shape = tuple(data.train.images_NCHW.shape[1:])
     spade = any(step.train_spade for step in steps if step.trains_autoencoder)
     vocabulary = _vocabulary(data)
-    return chosen_sizes(
-        model, cast(tuple[int, int, int], image_shape), vocabulary, tuple(models), spade
-    )
-
-
-def _captions(data: DataSplits) -> list[list[str]]:
-    return class_captions(class_names(data.dataset, data.n_classes))
+    mean_flow = any(step.flow_objective == "mean_flow" for step in steps if step.trains_flow)
+    image = cast(tuple[int, int, int], image_shape)
+    return chosen_sizes(model, image, vocabulary, tuple(models), spade, mean_flow)
 
 
 def _vocabulary(data: DataSplits) -> tuple[str, ...]:
-    return vocabulary_of(chain.from_iterable(_captions(data)))
+    return vocabulary_of(chain.from_iterable(captions_of(data)))
 
 
 def model_makers(
-    steps: tuple[FluxStep, ...], model: FluxShape, data: DataSplits
+    steps: tuple[FluxStep, ...], model: FluxShape, data: DataSplits, start: Path | None = None
 ) -> dict[str, ModelMaker]:
-    """Return makers of the models that the steps need, the compressor first."""
+    """Return makers of the models that the steps need, the compressor first.
+
+    Those that the file `start` has begin with its weights.
+
+    Raises:
+        ParameterError: if the networks of the file are of other sizes.
+    """
     names = (*first_steps(steps),)
     sizes = sizes_for(model, data, steps, names)
     makers: dict[str, ModelMaker] = {name: partial(make_network, name, sizes) for name in names}
+    if start:
+        trained = starting_networks(start, sizes)
+        makers |= {name: partial(_loaded, makers[name], trained[name]) for name in trained}
     if any(step.has_features for step in steps):
         seed = stream_seed(data.seed, FEATURES)
         makers[FEATURES] = partial(trained_features, data.train, data.n_classes, seed)
     return makers
+
+
+def _loaded(maker: ModelMaker, trained: nn.Module) -> nn.Module:
+    network = maker()
+    # Layers of SPADE that a file without it lacks begin as the identity.
+    network.load_state_dict(trained.state_dict(), strict=False)
+    return network
 
 
 def phase_parts(
@@ -91,12 +104,13 @@ def phase_parts(
 ) -> Iterator[tuple[Objective, Batches, Validation | None]]:
     """Yield objective, batches on `device` and validation of each step."""
     images = LabelledImages(data.train.images_NCHW.to(device), data.train.labels_N.to(device))
-    tokens_LPT = tokenise_classes(_captions(data), _vocabulary(data)).to(device)
+    tokens_LPT = tokenise_classes(captions_of(data), _vocabulary(data)).to(device)
     before: Counter[str] = Counter()
     for number, step in enumerate(steps):
         # Each step has an order and noise of its own.
         seed = stream_seed(data.seed, "step", step.name) if number else data.seed
-        batches = CaptionedImages(images, tokens_LPT, data.flip, settings.batch_size, seed)
+        batch_size = step.batch_size or settings.batch_size
+        batches = CaptionedImages(images, tokens_LPT, data.flip, batch_size, seed)
         spade = spade_after(steps[: number + 1])
         yield objective_of(step, before), batches, _validation(data, device, spade)
         n_batches = min(len(batches), step.max_steps or len(batches))
@@ -133,6 +147,7 @@ def objective_of(step: FluxStep, steps_before: Mapping[str, int]) -> FluxObjecti
                     free_bits=step.kl_free_bits,
                 ),
                 reconstruct=step.train_vae,
+                mse_weight=step.mse_weight,
                 features=step.lambda_lpips if step.has_features else None,
                 adversary=adversary if step.gan_training else None,
                 spade=step.train_spade,
@@ -140,7 +155,9 @@ def objective_of(step: FluxStep, steps_before: Mapping[str, int]) -> FluxObjecti
             )
         )
     if step.trains_flow:
-        path = FlowPath(time=step.flow_time, caption_dropout=step.cfg_dropout_prob)
+        is_mean = step.flow_objective == "mean_flow"
+        kind = partial(MeanFlowPath, guidance=step.flow_guidance) if is_mean else FlowPath
+        path = kind(time=step.flow_time, caption_dropout=step.cfg_dropout_prob)
         text = "text_encoder" in step.optimizers
         parts.append(FlowObjective(path, text, steps_before.get("flow", 0)))
     return FluxObjective(tuple(parts))
@@ -174,7 +191,9 @@ def usual_callbacks(steps: tuple[FluxStep, ...], training: Training) -> list[Cal
     averages = any(isinstance(build_callback(each), Ema) for each in training.recipe.callbacks)
     callbacks: list[Callback] = [CreatedModels(first_steps(steps))]
     if settings.use_ema and not averages:
-        callbacks.append(Ema(decay=settings.ema_decay, warm_up=True, adopt=True))
+        ema = Ema(decay=settings.ema_decay, warm_up=True, adopt=True)
+        ema.paused = frozenset(step.name for step in steps if not step.use_ema)
+        callbacks.append(ema)
     if settings.n_samples:
         callbacks.append(Samples(_sample_plan(steps, training)))
     return callbacks
@@ -182,7 +201,7 @@ def usual_callbacks(steps: tuple[FluxStep, ...], training: Training) -> list[Cal
 
 def _sample_plan(steps: tuple[FluxStep, ...], training: Training) -> SamplePlan:
     settings, data = training.settings, training.data
-    captions = [of_class[0] for of_class in _captions(data)]
+    captions = [of_class[0] for of_class in captions_of(data)]
     source = data.valid if len(data.valid) else data.train
     return SamplePlan(
         pixels_NCHW=source.images_NCHW[: settings.n_samples].to(training.runtime.device),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from jemtrack.invae.options import NETWORK, InVAEBatchArgs, InVAEShape, KLOptions
-from jemtrack.parameters import ValueProblem, parameters
+from jemtrack.parameters import parameters
+from jemtrack.train.family import Family
 from jemtrack.train.optimizers import Adam, OptimizerOptions
 from jemtrack.train.recipe import Recipe, Step, TrainingSettings
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     import torch
 
     from jemtrack.data.cells.cells import CellSplits
-    from jemtrack.events.handlers import Callback
     from jemtrack.invae.network import InVAE
+    from jemtrack.train.family import ModelMaker
     from jemtrack.train.phase import Batches, Models, Objective, Validation
-    from jemtrack.train.run import ModelMaker, Training
+    from jemtrack.train.run import Training
 
 _MODULES = tuple(f"{NETWORK}.{part}" for part in ("encoder", "prior", "decoder"))
 
@@ -59,42 +60,23 @@ class InVAESettings(InVAEBatchArgs, TrainingSettings):
     """The section `training` of a recipe file."""
 
 
-class InVAEFamily:
-    """Networks of single cells; see `jemtrack.train.run.Family`."""
+class InVAEFamily(Family):
+    """Networks of single cells; see `jemtrack.train.family.Family`."""
 
-    name: str = "invae"
-    note: str = (
+    name = "invae"
+    note = (
         "its data are cells, which a recipe file has no section for: check the file here, and "
         "train it as the parameter `recipe` of the stage TrainInVAE"
     )
-    step: type[Step] = InVAEStep
-    shape: type = InVAEShape
-    settings: type = InVAESettings
-    objectives: Mapping[str, type] = {}
-
-    def usual_values(self, objective: Any) -> dict[str, Any]:
-        """Return nothing: a step has all it needs."""
-        return {}
-
-    def recipe_problems(self, recipe: Recipe, model: Any, objective: Any) -> Iterator[ValueProblem]:
-        """Yield nothing: the bound depends on every part."""
-        yield from ()
-
-    def notes(self, recipe: Recipe, model: Any) -> Iterator[str]:
-        """Yield nothing: its sizes are those of the parameters."""
-        yield from ()
+    step = InVAEStep
+    shape = InVAEShape
+    settings = InVAESettings
 
     def check_data(self, model: InVAEShape, settings: Any, data: CellSplits) -> None:
         """Check the parameters against each other and against the cells."""
         from jemtrack.invae.training import check_data
 
         check_data(model, settings, data)
-
-    def objective_problems(
-        self, recipe: Recipe, objective: Any, settings: Any, data: CellSplits, *, run_own: bool
-    ) -> Iterator[str]:
-        """Yield nothing: there is one objective."""
-        yield from ()
 
     def networks(
         self, recipe: Recipe, model: InVAEShape, data: CellSplits, start: Path | None
@@ -116,14 +98,6 @@ class InVAEFamily:
         from jemtrack.invae.training import phase_parts
 
         return phase_parts(recipe, settings, data, device)
-
-    def final_metrics(self, models: Models, settings: Any, data: CellSplits) -> dict[str, float]:
-        """Return nothing beside the last epoch's metrics."""
-        return {}
-
-    def callbacks(self, training: Training) -> Sequence[Callback]:
-        """Return none."""
-        return ()
 
     def save(self, path: Path, models: Models, training: Training) -> None:
         """Write the network, its shape and the names of its genes, batches and labels."""

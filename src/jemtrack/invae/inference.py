@@ -15,7 +15,8 @@ from torch import Tensor
 
 from jemtrack.data.cells.cells import UNKNOWN, Cells
 from jemtrack.invae.batches import CellBatch, cell_batch
-from jemtrack.invae.network import Condition, InVAE, Terms, evaluation_mode
+from jemtrack.invae.network import Condition, InVAE, Terms
+from jemtrack.shared.evaluation_mode import evaluation_mode
 from jemtrack.shared.random_streams import generator
 
 INVAE, SPURIOUS = "X_inVAE", "X_inVAE_spurious"

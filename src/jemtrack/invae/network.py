@@ -6,8 +6,7 @@ Letters: B cells, G genes, C codes of a batch or label, H hidden units, K latent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -307,14 +306,3 @@ class InVAE(nn.Module):
     def parts(self) -> tuple[slice, slice]:
         """Return the dimensions of z_i and of z_s."""
         return slice(self.shape.z_i_dim), slice(self.shape.z_i_dim, None)
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Keep norms and dropout as they are in use, and then what they were."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)

@@ -60,13 +60,14 @@ class KLOptions:
     """The weight of the divergence from the prior.
 
     Attributes:
-        kl_weight: the weight at last; 1 is the evidence lower bound.
+        kl_weight: the weight at last; 1 is the evidence lower bound. The decoder is given the
+            batch, so that what the latent says of it is divergence alone: more weight removes it.
         kl_start: the weight at first.
         kl_warmup_epochs: epochs over which it rises linearly, step by step; 0: none.
         free_bits: nats of a cell's divergence that cost nothing.
     """
 
-    kl_weight: NotNegative = 1.0
+    kl_weight: NotNegative = 4.0
     kl_start: NotNegative = 0.0
     kl_warmup_epochs: Count = 80
     free_bits: NotNegative = 0.0

@@ -19,9 +19,10 @@ from jemtrack.data.images import LabelledImages
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.mahalanobis import Mahalanobis
 from jemtrack.evaluation.models.model_outputs import ModelOutputs
-from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model, trained_noise
+from jemtrack.shared.evaluation_mode import evaluation_mode
 from jemtrack.shared.progress import track
 
 

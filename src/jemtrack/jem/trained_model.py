@@ -20,7 +20,7 @@ from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.measures.temperature import fit_temperature
 from jemtrack.jem.networks import model_file
-from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import Predictions, noisy_batches
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.sampling.chain_starts import UniformStarts
@@ -28,6 +28,7 @@ from jemtrack.jem.sampling.generation import class_samples
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.jem.scores import model_outputs
 from jemtrack.parameters import format_value
+from jemtrack.shared.evaluation_mode import evaluation_mode
 from jemtrack.shared.hardware import DeviceName, chosen_device
 from jemtrack.shared.random_streams import generator
 

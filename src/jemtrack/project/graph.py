@@ -11,7 +11,8 @@ import subprocess
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from jemtrack.documents import is_ambiguous, parse_json, parse_yaml, read_text
 from jemtrack.errors import InputError
 from jemtrack.files import atomic_write_texts
-from jemtrack.parameters import format_value
+from jemtrack.parameters import format_value, suggestion
 from jemtrack.project.code import source_folder, workflow_module
 from jemtrack.project.comments import add_comments
 from jemtrack.project.merge import MISSING, merge, merge_paths, merge_stage
@@ -38,6 +39,8 @@ from jemtrack.project.params import (
     checked_stages,
     installed_versions,
     own_problems,
+    read_stages,
+    stage_outs,
     structure_problems,
 )
 from jemtrack.project.schemas import SCHEMAS, parameter_schema
@@ -48,19 +51,30 @@ if TYPE_CHECKING:
 Files = dict[Path, Any]
 
 
-def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | None = None) -> None:
+def write_graph(
+    nodes: Iterable[Stage],
+    *,
+    run: bool = False,
+    skip: Collection[str] = (),
+    no_exec: bool | None = None,
+) -> None:
     """Write the stages of `nodes` into the graph's files; with `run`, reproduce them.
 
     Other stages are kept, and so is what was added or changed by hand; what was deleted by hand
-    is written again. `no_exec` is the older spelling of `not run`.
+    is written again. Stages named in `skip` do not run, and those after them take what they made
+    earlier. `no_exec` is the older spelling of `not run`.
 
     Raises:
-        InputError: if two stages have the same name, a node's class cannot be imported, a file
-            is broken or is edited meanwhile, or the working directory is not in a project: then
-            nothing is written. Also if a stage fails.
+        InputError: if two stages have the same name or none has one to skip, a node's class
+            cannot be imported, a file is broken or is edited meanwhile, or the working directory
+            is not in a project: then nothing is written. Also if a stage fails.
         OSError: if the disk is full: then, too, nothing is written.
     """
     nodes = [*nodes]
+    names = [node.name for node in nodes]
+    for name in skip:
+        if name not in names:
+            raise InputError(f"there is no stage {name!r} to skip; {suggestion(name, names)}")
     source_folder()
     # zntrack.json records what was written: it comes last, so that after a power cut between two
     # of them the next `write_graph` takes nothing for an edit by hand.
@@ -85,7 +99,9 @@ def write_graph(nodes: Iterable[Stage], *, run: bool = False, no_exec: bool | No
     atomic_write_texts({path: _dumped(path, files[path]) for path in changed})
     print(_summary(original[DVC].get("stages") or {}, files[DVC]["stages"], changed), flush=True)
     if run if no_exec is None else not no_exec:
-        _reproduce([node.name for node in nodes])
+        if skip:
+            names = [name for name in _in_order(names) if name not in skip]
+        _reproduce(names, alone=bool(skip))
 
 
 def declared_nodes() -> list[Stage]:
@@ -307,12 +323,26 @@ _Representer.add_representer(
 )
 
 
-def _reproduce(names: list[str]) -> None:
-    """Run `dvc repro` for the stages; raise an `InputError` if it fails."""
+def _in_order(names: list[str]) -> list[str]:
+    """Sort stages of the graph so that each comes after those that it reads."""
+    makers = {out.as_posix(): name for name in names for out in stage_outs(name)}
+    stages = read_stages()
+    read = {name: [makers[d] for d in stages[name]["deps"] if d in makers] for name in names}
+    return [*TopologicalSorter(read).static_order()]
+
+
+def _reproduce(names: list[str], *, alone: bool) -> None:
+    """Run `dvc repro` for the stages, and unless `alone` for those that they depend on.
+
+    Raises:
+        InputError: if it fails.
+    """
+    if not names:
+        return
     # The stages call `zntrack`: take that of the running Python, even if its environment is not
     # activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    command = [sys.executable, "-m", "dvc", "repro", *names]
+    command = [sys.executable, "-m", "dvc", "repro", *["--single-item"] * alone, *names]
     done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
     if done.returncode:
         raise InputError(f"`dvc repro {' '.join(names)}` failed: see its messages above")

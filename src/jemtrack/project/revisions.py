@@ -6,33 +6,54 @@
     old.metrics()["MaxEntropyL2"]["accuracy"]
     old.table("EvaluateX/tables/figures.csv")
     model = old.model("MaxEntropyL2")
+    old.stage("MaxEntropyL2").local_paths["nodes/MaxEntropyL2/model.safetensors"]
 
 Files that git does not track come from DVC's cache or its remote.
 """
 
 import io
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dvc.api
 import pandas as pd
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
+from dvc_data.hashfile.hash_info import HashInfo
 from torch import nn
 
-from jemtrack.documents import decoded, parse_yaml
+from jemtrack.documents import decoded, parse_json, parse_yaml
 from jemtrack.errors import InputError
 from jemtrack.evaluation.models.model_outputs import StoredOutputs, load_outputs
 from jemtrack.evaluation.models.results import metrics_of
-from jemtrack.project.params import PARAMS
+from jemtrack.parameters import suggestion
+from jemtrack.project.params import DVC, LOCK, PARAMS
 from jemtrack.shared.components import imported
 from jemtrack.train.phase import Models
 
 NODES = Path("nodes")
 EVALUATION = "EvaluateX"
+_FOLDER = ".dir"  # the end of the MD5 of a folder
+
+
+class StageOutput(NamedTuple):
+    """What a stage has made, by the paths of its outs.
+
+    Attributes:
+        artifacts: the reference of each out: the MD5 of its content, as in `dvc.lock`, which
+            `Revision.resolve` takes.
+        metadata: its `params`, and its `metrics` by the paths of their files.
+        local_paths: where the content of each out lies on this machine. Of a revision these are
+            files of DVC's cache, which must not be changed; what git tracks is not among them.
+    """
+
+    artifacts: Mapping[str, str]
+    metadata: Mapping[str, Any]
+    local_paths: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,7 @@ class Revision:
 
     def read(self, path: str | Path) -> bytes:
         """Read a file, such as `params.yaml` or `nodes/Report/report.html`."""
-        folder = Path(self.repo or ".").resolve()
+        folder = self._folder
         if self.name is None and folder.is_dir():
             try:
                 return (folder / path).read_bytes()
@@ -92,8 +113,61 @@ class Revision:
 
     def params(self) -> dict[str, Any]:
         """Read the parameters of all stages."""
-        text = decoded(self.read(PARAMS), f"{PARAMS} of {self}")
-        found: dict[str, Any] = parse_yaml(text, Path(f"{PARAMS} of {self}"))
+        return self._yaml(PARAMS)
+
+    def stage(self, name: str) -> StageOutput:
+        """Read what a stage made in the last run that `dvc.lock` records.
+
+        Raises:
+            InputError: if there is no such stage, it has not run, or its files are nowhere.
+        """
+        stages, locked = ((self._yaml(path).get("stages") or {}) for path in (DVC, LOCK))
+        if name not in stages:
+            raise InputError(f"{DVC} of {self} has no stage {name!r}; {suggestion(name, stages)}")
+        if name not in locked:
+            raise InputError(f"{LOCK} of {self} has no result of {name}: type `dvc repro {name}`")
+        made = {out["path"]: str(out["md5"]) for out in locked[name].get("outs", [])}
+        metrics = _paths(stages[name].get("metrics", []))
+        metadata = {
+            "params": self.params().get(name, {}),
+            "metrics": {
+                path: parse_json(self.read(path), f"{path} of {self}")
+                for path in metrics
+                if not made[path].endswith(_FOLDER)
+            },
+        }
+        if self.name is None:
+            return StageOutput(made, metadata, {path: self._folder / path for path in made})
+        # Metrics are small files in git, and not in DVC's cache.
+        cached = {path: content for path, content in made.items() if path not in metrics}
+        return StageOutput(
+            made, metadata, {path: self.resolve(content) for path, content in cached.items()}
+        )
+
+    def resolve(self, reference: str) -> Path:
+        """Return where the content of an artifact lies in DVC's cache; fetch it if it does not.
+
+        Raises:
+            InputError: if neither the cache nor the remote has it.
+        """
+        with Repo(str(self._folder)) as repo:
+            path = Path(repo.cache.local.oid_to_path(reference))
+            try:
+                if not path.exists():
+                    repo.cloud.pull([HashInfo("md5", reference)])
+            except DvcException as error:
+                raise InputError(f"{reference} is not in DVC's cache: {error}") from error
+        if not path.exists():
+            raise InputError(f"{reference} is neither in DVC's cache nor on its remote")
+        return path
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.repo or ".").resolve()
+
+    def _yaml(self, path: str | Path) -> dict[str, Any]:
+        where = f"{path} of {self}"
+        found: dict[str, Any] = parse_yaml(decoded(self.read(path), where), Path(where))
         return found
 
     def table(self, path: str) -> pd.DataFrame:
@@ -130,3 +204,8 @@ class Revision:
         """Load the outputs of each model for the evaluated images."""
         path = NODES / stage / "outputs.safetensors"
         return load_outputs(self.read(path), f"{path} of {self}")
+
+
+def _paths(entries: Iterable[str | Mapping[str, Any]]) -> list[str]:
+    """Return the paths of outs of `dvc.yaml`; one with options is a mapping of its path."""
+    return [each if isinstance(each, str) else next(iter(each)) for each in entries]

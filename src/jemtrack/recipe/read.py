@@ -26,7 +26,7 @@ from jemtrack.train.recipe import (
 )
 
 if TYPE_CHECKING:  # it imports PyTorch
-    from jemtrack.train.run import Family
+    from jemtrack.train.family import Family
 
 # Where each family's FAMILY is; a file that does not tell its family is of the first.
 _FAMILIES = {
@@ -196,6 +196,26 @@ class RawStep:
         return self.form(**{**self.fields(), **chosen})
 
 
+def _named(values: Mapping[str, Any], form: type[Step]) -> dict[str, Any]:
+    """Return a step's values with the models called as the form calls them."""
+    named = dict(values)
+    for each in {"freeze", "unfreeze"} & named.keys():
+        if isinstance(named[each], list):
+            named[each] = [form.aliases.get(str(name), name) for name in named[each]]
+    if chosen := mapping_at(named, "optimization"):
+        named["optimization"] = {kind: _renamed(chosen[kind], form) for kind in chosen}
+    return named
+
+
+def _renamed(chosen: Any, form: type[Step]) -> Any:
+    """Rename optimizers or schedulers that go by an alias; the form's own names come first."""
+    if not isinstance(chosen, Mapping):
+        return chosen
+    names = {alias: name for alias, name in form.aliases.items()
+             if name in form.optimized and name not in chosen}  # fmt: skip
+    return {names.get(str(name), name): each for name, each in chosen.items()}
+
+
 class RawPipeline:
     """The defaults and steps of a recipe, at `at` in its file; what has no form is skipped."""
 
@@ -203,7 +223,8 @@ class RawPipeline:
         self, value: Any, form: type[Step], at: Place = (), usual: Mapping[str, Any] | None = None
     ) -> None:
         self.value, self.form, self.at = value, form, at
-        self.defaults, self.at_defaults = mapping_at(value, "defaults"), (*at, "defaults")
+        self.defaults = _named(mapping_at(value, "defaults"), form)
+        self.at_defaults = (*at, "defaults")
         # A list where `steps:` is missing is read as the steps that it is meant to be.
         self.at_steps = at if isinstance(value, list) else (*at, "steps")
         self.listed = value if isinstance(value, list) else list_at(value, "steps")
@@ -211,7 +232,7 @@ class RawPipeline:
         for number, own in enumerate(self.listed):
             if isinstance(own, Mapping):
                 places = self.at_defaults, (*self.at_steps, number)
-                filled = layered(self.defaults, own, *places)
+                filled = layered(self.defaults, _named(own, form), *places)
                 self.steps[number] = RawStep(form, *filled, usual or {})
 
 

@@ -15,7 +15,7 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import noisy_batches, trunk_features
 from jemtrack.jem.networks.model_file import load_model, trained_noise
 from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts, check_each_class
-from jemtrack.jem.sampling.generation import Samples, class_samples, image_grid
+from jemtrack.jem.sampling.generation import class_samples
 from jemtrack.jem.sampling.langevin import LangevinSampler
 from jemtrack.parameters import parameters
 from jemtrack.project.results import ResultTracking
@@ -27,6 +27,7 @@ from jemtrack.shared.hardware import (
     chosen_device,
     keep_freed_memory,
 )
+from jemtrack.shared.pictures import grid, write_picture
 from jemtrack.shared.progress import track
 from jemtrack.shared.random_streams import generator
 from jemtrack.stages.stage import Stage, plot
@@ -103,7 +104,8 @@ class DrawSamples(Stage):
             model, name = load_model(path)[0].to(device), path.parent.name
             drawn = class_samples(model, self.sampler, labels_N, start_NCHW, data.seed)
             drawn.energies.to_csv(self.energies / f"{name}.csv", index=False)
-            _write_grid(drawn, self.params.n_per_class, self.grids / f"{name}.png")
+            rows = grid(drawn.pixels(), self.params.n_per_class)
+            write_picture(self.grids / f"{name}.png", rows, _SCALE)
             features_NF = trunk_features(judge, torch.split(drawn.images_NCHW, _AT_ONCE))
             predicted_N = _predicted(judge, features_NF)
             metrics[name] = {
@@ -143,11 +145,3 @@ def _predicted(judge: JointEnergyModel, features_NF: Tensor) -> Tensor:
     device = next(judge.parameters()).device
     logits_NC: Tensor = judge.class_head(features_NF.to(device))
     return logits_NC.argmax(dim=1).cpu()
-
-
-def _write_grid(drawn: Samples, columns: int, path: Path) -> None:
-    from PIL import Image
-
-    grid = Image.fromarray(image_grid(drawn.pixels(), columns))
-    large = (grid.width * _SCALE, grid.height * _SCALE)
-    grid.resize(large, Image.Resampling.NEAREST).save(path)

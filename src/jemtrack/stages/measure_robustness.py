@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from jemtrack.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from jemtrack.data.images import DataSplits, LabelledImages
-from jemtrack.evaluation.attacks import attacks_are_there, correct_under_attack
+from jemtrack.evaluation.attacks import check_toolbox, correct_under_attack
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.statistics.means import compare_means
 from jemtrack.evaluation.statistics.resampling import wilson_interval
@@ -56,7 +56,7 @@ class RobustnessArgs:
         linf_radii: of attacks that change each value, 0 to 1, by at most so much.
         l2_radii: of attacks that change the image by at most so much altogether.
         n_attacked: of the images; an attack takes as long as its steps.
-        n_steps: of an attack. Attacks need the extra `attacks`, and are skipped without it.
+        n_steps: of an attack.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.
         device: auto is a GPU if there is one, else the CPU.
         threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
@@ -114,8 +114,12 @@ class MeasureRobustness(Stage):
 
     def compute(self) -> None:
         """Corrupt and attack the same images for each model."""
+        radii = [*self.params.linf_radii, *self.params.l2_radii]
+        if radii:
+            check_toolbox()
         keep_freed_memory()
         tracking = ResultTracking(self.name)
+        n_results = 1 + len(self.params.corruptions) * len(STRENGTHS) + len(radii)
         data = DataSplits.load(self.data)
         stream = generator(data.seed, "images of robustness")
         images = data.test[torch.randperm(len(data.test), generator=stream)[: self.params.n_images]]
@@ -123,7 +127,7 @@ class MeasureRobustness(Stage):
         results = {}
         for path in self.models:
             model, found = path.parent.name, self._results(path, images, data)
-            results[model] = [*track(found, f"Testing {model}", self._n_results())]
+            results[model] = [*track(found, f"Testing {model}", n_results)]
         metrics = {}
         for model, rows in results.items():
             table = pd.DataFrame([row.table_row() for row in rows])
@@ -133,14 +137,8 @@ class MeasureRobustness(Stage):
         self.tables.mkdir(parents=True, exist_ok=True)
         figures.to_csv(self.tables / "figures.csv", index=False)
         tests.to_csv(self.tables / "tests.csv", index=False)
-        if not attacks_are_there() and (self.params.linf_radii or self.params.l2_radii):
-            print("no attacks: they need `pip install 'jemtrack[attacks]'`")
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         tracking.send({"params": self.params}, metrics, [self.metrics])
-
-    def _n_results(self) -> int:
-        radii = [*self.params.linf_radii, *self.params.l2_radii] if attacks_are_there() else []
-        return 1 + len(self.params.corruptions) * len(STRENGTHS) + len(radii)
 
     def _results(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[_Result]:
         model, _, notes = load_model(path)
@@ -150,8 +148,6 @@ class MeasureRobustness(Stage):
             logits_NC, _ = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)
             right_N = LabelledLogits(logits_NC, images.labels_N).correct_N
             yield _Result("corruption", kind, strength, right_N)
-        if not attacks_are_there():
-            return
         some = images[torch.arange(min(self.params.n_attacked, len(images)))]
         for norm in ("linf", "l2"):
             for radius in getattr(self.params, f"{norm}_radii"):

@@ -10,6 +10,7 @@ import zntrack
 from jemtrack.data.cells.prepare import CellArgs, prepare_cells
 from jemtrack.data.cells.sources import CELL_SOURCES, read_cells
 from jemtrack.files import atomic_write
+from jemtrack.project.results import ResultTracking
 from jemtrack.shared.progress import say
 from jemtrack.stages.stage import Stage, plot
 
@@ -34,6 +35,7 @@ class PrepareCells(Stage):
 
     def compute(self) -> None:
         """Read the files, prepare the cells, and write them to one .h5ad file."""
+        tracking = ResultTracking(self.name)
         folder = self.params.folder
         say(f"Reading {folder}")
         raw = read_cells(self.params.dataset, folder)
@@ -46,6 +48,7 @@ class PrepareCells(Stage):
         self.metrics.write_text(json.dumps(prepared.facts, indent=2) + "\n")
         parts = ", ".join(f"{count} {part}" for part, count in prepared.facts["cells"].items())
         say(f"{parts} cells of {prepared.cells.n_vars} genes")
+        tracking.send({"params": self.params}, prepared.facts, [self.genes])
 
     @classmethod
     def input_paths(cls, parameters: Mapping[str, Any]) -> list[str]:

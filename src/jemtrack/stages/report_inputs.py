@@ -1,7 +1,6 @@
 """What Report reads: example images, trainings, the data set, the environment."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from jemtrack.data.images import PARTS, DataSplits, LabelledImages, load_outlier
 from jemtrack.evaluation.measures.inputs import LabelledLogits
 from jemtrack.evaluation.models.model_outputs import StoredOutputs
 from jemtrack.evaluation.report.content import Examples, Misclassified
-from jemtrack.jem.sampling.generation import image_grid
+from jemtrack.shared.pictures import encoded, grid
 
 _PER_ROW = 10
 # Under which terms the known data sets may be used, as their publishers say.
@@ -78,9 +76,7 @@ def errors(images: LabelledImages, checked: LabelledLogits) -> list[Misclassifie
 
 def png(images_NCHW: Tensor, columns: int) -> bytes:
     """Write uint8 images as one PNG file, side by side in `columns`, a pixel a pixel."""
-    written = io.BytesIO()
-    Image.fromarray(image_grid(images_NCHW, columns)).save(written, format="png")
-    return written.getvalue()
+    return encoded(grid(images_NCHW, columns))
 
 
 def _of_each_class(images: LabelledImages, n_classes: int) -> tuple[Tensor, int]:

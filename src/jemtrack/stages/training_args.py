@@ -31,7 +31,7 @@ from jemtrack.train.optimizers import choose_optimizer, choose_scheduler
 from jemtrack.train.recipe import Recipe, Step
 
 if TYPE_CHECKING:  # it imports PyTorch
-    from jemtrack.train.run import Family
+    from jemtrack.train.family import Family
 
 Choice = Annotated[str | dict[str, Any], WithJsonSchema({"type": ["string", "object"]})]
 # Not imported above, for a stage depends on them only if its parameters ask for them.

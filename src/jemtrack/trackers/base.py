@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from jemtrack.events.events import (
 from jemtrack.events.handlers import Tracker
 
 SHORT = 8  # digits of a run's id that tell it apart from others
+GROUP = "JEMTRACK_GROUP"
 
 
 class Level(StrEnum):
@@ -138,3 +140,24 @@ def run_origin() -> dict[str, str]:
         }
         return {name: value for name, value in found.items() if value}
     return {}
+
+
+def run_group() -> str:
+    """Name what the runs of all stages of one `dvc repro` have in common; "" outside of DVC.
+
+    It is GROUP of the environment, DVC's experiment, or else the process of DVC.
+    """
+    for name in (GROUP, "DVC_EXP_NAME"):
+        if group := os.environ.get(name):
+            return group
+    if "DVC_STAGE" not in os.environ:
+        return ""
+    import psutil  # type: ignore[import-untyped]
+
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            # DVC gives this variable to the processes of a stage, and has none itself.
+            if "DVC_STAGE" not in process.environ():
+                started = datetime.fromtimestamp(process.create_time())
+                return f"repro {started:%Y-%m-%d %H:%M:%S} {process.pid}"
+    return ""

@@ -17,9 +17,9 @@ from jemtrack.events.events import MODEL, Metrics, RunStart, Status
 from jemtrack.record.paths import DatabaseUrl
 from jemtrack.shared.components import Option, component, load_extra
 from jemtrack.shared.plain import as_text, flat, plain
-from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label, run_origin
+from jemtrack.trackers.base import CurveTracker, Level, qualified, run_group, run_label, run_origin
 
-_TAG = "jemtrack.run_id"
+_TAG, _GROUP_TAG = "jemtrack.run_id", "jemtrack.group"
 _MODEL_CODE = Path(__file__).parents[1] / "jem" / "mlflow_model.py"
 _VALUE_LIMIT = 6000  # characters of a parameter
 _DIGEST_LIMIT = 36  # of a data set's digest
@@ -48,6 +48,8 @@ class Mlflow(CurveTracker):
     """Logs a run into an MLflow database or server, and resumes it when training does.
 
     The run is named after its stage and experiment; its tags tell the commit and the experiment.
+    The runs of the stages of one `dvc repro` are children of one, whose status is that of the
+    stage that ended last.
     Epochs' metrics keep their names, by epoch; the others are `batch/<metric>` and
     `measured/<metric>` by optimization step, those of the run `run/<metric>`. What `performance`
     measures of the machine has MLflow's names, such as `system/cpu_utilization_percentage`.
@@ -67,7 +69,7 @@ class Mlflow(CurveTracker):
             )
         self._tool = load_extra("mlflow", "mlflow")
         self._client: Any = None
-        self._run = ""
+        self._run = self._parent = ""
         self._pending: list[Any] = []
         self._stored: dict[tuple[str, int], float] = {}
         self._time = 0
@@ -76,8 +78,7 @@ class Mlflow(CurveTracker):
         """Create the run, or find it by its tag; log the parameters."""
         self._client = self._tool.MlflowClient(tracking_uri=self.uri)
         experiment = self._experiment_id()
-        condition = f"tags.`{_TAG}` = '{start.run_id}'"
-        found = self._client.search_runs([experiment], condition, max_results=1)
+        found = self._tagged(experiment, _TAG, start.run_id)
         if start.run_id and found:
             self._run = found[0].info.run_id
             self._client.update_run(self._run, status="RUNNING")
@@ -89,6 +90,9 @@ class Mlflow(CurveTracker):
             self._run = created.info.run_id
             if "dataset" in (data := start.parameters.get("data") or {}):
                 self._log_data(data)
+        if group := run_group():
+            self._parent = self._parent_of(experiment, group)
+            self._client.set_tag(self._run, "mlflow.parentRunId", self._parent)
         self._client.log_dict(self._run, plain(start.parameters), "parameters.json")
         parameters = [
             self._tool.entities.Param(_allowed(name), as_text(value)[:_VALUE_LIMIT])
@@ -127,6 +131,27 @@ class Mlflow(CurveTracker):
         """End the run with its status."""
         self._client.set_tag(self._run, "jemtrack.status", str(status))
         self._client.set_terminated(self._run, _ENDS[status])
+        if self._parent:
+            self._client.set_terminated(self._parent, _ENDS[status])
+
+    def _tagged(self, experiment: str, tag: str, value: str) -> list[Any]:
+        return list(self._client.search_runs([experiment], f"tags.`{tag}` = '{value}'"))
+
+    def _parent_of(self, experiment: str, group: str) -> str:
+        """Return the run that is the parent of the group's; make it if there is none."""
+
+        def first() -> str:
+            runs = self._tagged(experiment, _GROUP_TAG, group)
+            return min(((run.info.start_time, run.info.run_id) for run in runs), default=(0, ""))[1]
+
+        if not (parent := first()):
+            tags = {_GROUP_TAG: group, "mlflow.source.type": "LOCAL"}
+            own = self._client.create_run(experiment, tags=tags, run_name=group).info.run_id
+            # A stage that runs beside this one may have made one, too.
+            if (parent := first()) != own:
+                self._client.delete_run(own)
+        self._client.update_run(parent, status="RUNNING")
+        return parent
 
     def _log_model(self, path: Path, shape: Mapping[str, Any]) -> None:
         """Log the weights with the code that reads them, and the types of images and outputs."""

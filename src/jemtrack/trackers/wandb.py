@@ -10,7 +10,7 @@ from jemtrack.events.events import Metrics, RunStart, Status
 from jemtrack.record.paths import SharedPath
 from jemtrack.shared.components import Option, component, load_extra
 from jemtrack.shared.plain import plain
-from jemtrack.trackers.base import CurveTracker, Level, qualified, run_label
+from jemtrack.trackers.base import CurveTracker, Level, qualified, run_group, run_label
 
 # W&B writes to the disk at this interval; a kill takes what came after.
 _FLUSH_SECONDS = 1.0
@@ -25,7 +25,8 @@ class WeightsAndBiases(CurveTracker):
     `measured/<metric>` by `step`, those of the run are `run/<metric>` in the summary. W&B's own
     step is the optimization step. W&B refuses to go back, so it keeps one of the equal values
     that a later session repeats. It cannot take back what is void after a divergence: there, the
-    last value of an epoch or step is the valid one.
+    last value of an epoch or step is the valid one. The runs of the stages of one `dvc repro` are
+    a group.
     """
 
     project: str = Option(str, "the project at W&B", default="jemtrack")
@@ -49,6 +50,8 @@ class WeightsAndBiases(CurveTracker):
         self._run = self._tool.init(
             project=self.project,
             name=run_label(start),
+            group=run_group() or None,
+            job_type=start.name.rpartition("/")[2],
             id=start.run_id or None,
             mode=self.mode,
             resume="allow",

@@ -105,6 +105,8 @@ class Step:
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     usual_optimizer: ClassVar[OptimizerOptions]
     validation_metrics: ClassVar[tuple[str, ...]] = ()
+    # What published files call models, beside the names in `models` and `optimized`.
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     name: Annotated[Name, AfterValidator(_file_name)]
     n_epochs: AtLeastOne

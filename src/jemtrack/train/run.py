@@ -1,11 +1,11 @@
 """A run: phases that are trained one after another, of a family's models by a recipe or of any."""
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,21 +14,19 @@ from jemtrack.events.dispatcher import EventDispatcher
 from jemtrack.events.events import MODEL, ArtifactSaved, Position, RunStart, new_session
 from jemtrack.events.handlers import Callback, EventHandler, build_callback
 from jemtrack.files import atomic_write
-from jemtrack.parameters import ValueProblem
 from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
+from jemtrack.train.family import Family, ModelMaker
 from jemtrack.train.interruption import Interruption
 from jemtrack.train.launch import Runtime
 from jemtrack.train.lifecycle import Lifecycle
 from jemtrack.train.loop import fit
-from jemtrack.train.phase import Batches, Models, Objective, Phase, Validation
-from jemtrack.train.recipe import Divergence, Recipe, Step
+from jemtrack.train.phase import Models, Phase
+from jemtrack.train.recipe import Divergence, Recipe
 from jemtrack.train.state import TrainState
-
-ModelMaker = Callable[[], nn.Module]
 
 
 @dataclass
@@ -121,84 +119,6 @@ class Run:
         assert save
         if is_rank_zero():
             atomic_write(path, lambda unfinished: save(unfinished, self.state.served))
-
-
-class Family(Protocol):
-    """A family of models; its module imports PyTorch only where something is made.
-
-    `model` and `settings` below are parameters: of the networks, and of all that is seen in a
-    training (batches, noise, validation). In a file they are the sections `model` and `training`.
-    `objective` is the one of the steps that name none.
-    """
-
-    name: str  # how a file calls it
-    note: str  # why recipe files of it cannot be trained; empty if they can
-    step: type[Step]  # the form of its steps
-    shape: type  # the parameters class of the section `model`
-    settings: type  # that of the section `training`, the recipe left out
-    objectives: Mapping[str, type]  # those that a step can name, by their `type`
-
-    def notes(self, recipe: Recipe, model: Any) -> Iterator[str]:
-        """Yield sentences for the reader of a recipe that is sound."""
-        ...
-
-    def usual_values(self, objective: Any) -> dict[str, Any]:
-        """Return the raw values that serve steps which lack them, by the training's objective."""
-        ...
-
-    def recipe_problems(self, recipe: Recipe, model: Any, objective: Any) -> Iterator[ValueProblem]:
-        """Yield what is wrong between the steps of a recipe and the model's parameters."""
-        ...
-
-    def check_data(self, model: Any, settings: Any, data: Any) -> None:
-        """Check the model and the settings against the data.
-
-        Raises:
-            ParameterError: if they do not fit.
-        """
-
-    def objective_problems(
-        self, recipe: Recipe, objective: Any, settings: Any, data: Any, *, run_own: bool
-    ) -> Iterator[str]:
-        """Yield what the steps' objectives demand of settings and data that these do not meet.
-
-        Code of the user's own is run only if `run_own` says so.
-        """
-        ...
-
-    def networks(
-        self, recipe: Recipe, model: Any, data: Any, start: Path | None
-    ) -> dict[str, ModelMaker]:
-        """Return makers of all models that the recipe's steps need, the first one's first.
-
-        They draw from the global random stream, or load the file `start`.
-        """
-        ...
-
-    def parts(
-        self, recipe: Recipe, settings: Any, data: Any, device: torch.device, objective: Any
-    ) -> Iterable[tuple[Objective, Batches, Validation | None]]:
-        """Make what each step's phase has: its objective, batches on `device`, and validation.
-
-        Raises:
-            InputError: if an objective or a parameter does not fit.
-        """
-        ...
-
-    def callbacks(self, training: "Training") -> Sequence[Callback]:
-        """Make the callbacks that a training of the family has beside those of its recipe."""
-        ...
-
-    def final_metrics(self, models: Models, settings: Any, data: Any) -> dict[str, float]:
-        """Measure the trained models once more, beside the last epoch's metrics."""
-        ...
-
-    def save(self, path: Path, models: Models, training: "Training") -> None:
-        """Write models of a training into one file, with its notes and what else they need."""
-
-    def load(self, path: Path) -> Models:
-        """Load the models that `save` wrote."""
-        ...
 
 
 def initial_models(makers: Mapping[str, ModelMaker], seed: int) -> dict[str, nn.Module]:

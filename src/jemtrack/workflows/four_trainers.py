@@ -1,5 +1,6 @@
 """The graph of the four trainers on a data set that others publish on, in a folder of its own."""
 
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
 from jemtrack.data.outliers import MADE
@@ -77,10 +78,16 @@ def nodes(dataset: str, scale: Literal["cpu", "gpu"] = "cpu") -> list[Stage]:
     return [prepared, *trainers, *measuring_stages(prepared.images, trainers, outliers)]
 
 
-def write_graph(dataset: str, scale: Literal["cpu", "gpu"] = "cpu", *, run: bool = False) -> None:
+def write_graph(
+    dataset: str,
+    scale: Literal["cpu", "gpu"] = "cpu",
+    *,
+    run: bool = False,
+    skip: Collection[str] = (),
+) -> None:
     """Write the graph into `workflows/<dataset>/`, from the project's root; `run` it if asked.
 
     What was changed in its files by hand stays.
     """
     with workflow_folder(dataset):
-        files.write_graph(nodes(dataset, scale), run=run)
+        files.write_graph(nodes(dataset, scale), run=run, skip=skip)

@@ -1,5 +1,6 @@
 """Graphs of the main job several times over: by seeds, or by the folds of a cross-validation."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal
 
@@ -54,10 +55,12 @@ def nodes(workflow: Workflow, count: int) -> list[Stage]:
     return [*stages, summary]
 
 
-def write_graph(workflow: Workflow, count: int, *, run: bool = False) -> None:
+def write_graph(
+    workflow: Workflow, count: int, *, run: bool = False, skip: Collection[str] = ()
+) -> None:
     """Write the graph into `workflows/<workflow>/`, from the project's root.
 
-    What was changed in its files by hand stays; `run` it if asked.
+    What was changed in its files by hand stays; `run` it if asked, but not the stages to `skip`.
     """
     with workflow_folder(workflow):
-        files.write_graph(nodes(workflow, count), run=run)
+        files.write_graph(nodes(workflow, count), run=run, skip=skip)

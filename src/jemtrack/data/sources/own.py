@@ -6,6 +6,7 @@
 | `labels` | `(N,)`, whole numbers from 0 |
 | `test_images`, `test_labels` | the same, of the same size; both or neither |
 | `flip` | optional, true or false: whether a mirrored image keeps its class |
+| `captions` | optional, `(L,)`, text: a label is the number of one; H = W is then from 8 to 256 |
 
 Pixels are uint8, or floats from 0 to 1 that become round(value * 255).
 """
@@ -14,6 +15,7 @@ import difflib
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from jemtrack.data.sources.registry import SOURCES, Form, Source, digest
 from jemtrack.errors import InputError, ParameterError
 from jemtrack.files import name_problem
 
-_SIDES = range(8, 33)
+_SMALLEST, _LARGEST, _LARGEST_CAPTIONED = 8, 32, 256  # pixels a side
 _CHANNELS = (1, 3)
 _LARGEST_LABEL = 2**31 - 1
 
@@ -50,7 +52,26 @@ def read_npz(paths: list[Path]) -> SourceImages:
                 f"{path}: images and test_images must have one size (channels, height, width), "
                 f"got {sizes[0]} and {sizes[1]}"
             )
-    return SourceImages(train, test, bool(flip))
+    return SourceImages(train, test, bool(flip), _texts(path, arrays, (train, test)))
+
+
+def _texts(
+    path: Path, arrays: dict[str, np.ndarray], parts: Iterable[LabelledImages | None]
+) -> tuple[str, ...]:
+    """Return the captions, if there are any, of which each image has one."""
+    if "captions" not in arrays:
+        return ()
+    captions = arrays["captions"]
+    if captions.ndim != 1 or captions.dtype.kind != "U":
+        raise InputError(
+            f"{path}: captions must be text of shape (L,), got {captions.dtype} of {captions.shape}"
+        )
+    last = max(int(part.labels_N.max()) for part in parts if part is not None)
+    if last >= len(captions):
+        raise InputError(
+            f"{path}: labels must be numbers of captions, 0 to {len(captions) - 1}, got {last}"
+        )
+    return tuple(captions.tolist())
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -84,7 +105,8 @@ def _part(path: Path, arrays: dict[str, np.ndarray], prefix: str) -> LabelledIma
                 f"found {', '.join(sorted(arrays)) or 'nothing'}"
             )
     where = f"{path}: {image_key}"
-    images_NCHW = _channels_first(where, arrays[image_key])
+    largest = _LARGEST_CAPTIONED if "captions" in arrays else _LARGEST
+    images_NCHW = _channels_first(where, arrays[image_key], largest)
     labels_N = _checked_labels(f"{path}: {label_key}", arrays[label_key])
     if len(images_NCHW) != len(labels_N):
         raise InputError(
@@ -97,7 +119,7 @@ def _part(path: Path, arrays: dict[str, np.ndarray], prefix: str) -> LabelledIma
     )
 
 
-def _channels_first(where: str, images: np.ndarray) -> np.ndarray:
+def _channels_first(where: str, images: np.ndarray, largest: int) -> np.ndarray:
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] not in _CHANNELS and images.shape[3] in _CHANNELS:
@@ -110,9 +132,9 @@ def _channels_first(where: str, images: np.ndarray) -> np.ndarray:
     if len(images) == 0:
         raise InputError(f"{where} is empty; at least one image is needed")
     height, width = images.shape[2:]
-    if height != width or height not in _SIDES:
+    if not _SMALLEST <= height == width <= largest:
         raise InputError(
-            f"{where} must be square, {_SIDES.start} to {_SIDES.stop - 1} pixels a side, "
+            f"{where} must be square, {_SMALLEST} to {largest} pixels a side, "
             f"got {height}x{width}; resize them first"
         )
     return images

@@ -64,21 +64,14 @@ def evaluate(
     calibrations = {
         model: measures(each.logits_NC, each.labels_N) for model, each in checked.items()
     }
-    detection = _detection(outputs, statistics)
-    n_bins = getattr(measures, "n_bins", N_BINS)
-    metrics: dict[str, dict[str, float]] = {}
-    for model, calibration in calibrations.items():
-        metrics[model] = dict(calibration.metrics)
-        if VALID in labels:
+    metrics = {model: dict(each.metrics) for model, each in calibrations.items()}
+    if VALID in labels:
+        n_bins = getattr(measures, "n_bins", N_BINS)
+        for model, each in checked.items():
             valid = LabelledLogits(outputs[model][VALID].logits_NC, labels[VALID])
-            metrics[model] |= scaled_measures(valid, checked[model], n_bins)
-            metrics[model]["valid_nll"] = float(
-                nll_by_image(valid.logits_NC, valid.labels_N).mean()
-            )
-        if detection is not None:
-            metrics[model]["auroc"] = detection.mean_auroc(model)
+            metrics[model] |= _validated(valid, each, n_bins)
     reliability = {model: each.reliability for model, each in calibrations.items()}
-    tables = {"measures": measures_table(metrics), "confusion": _confusions(checked)}
+    tables = {"confusion": _confusions(checked)}
     comparison = compare_classifiers(
         {model: each.logits_NC for model, each in checked.items()},
         labels[MEASURED],
@@ -86,11 +79,13 @@ def evaluate(
         **asdict(statistics),
     )
     tables |= {"figures": comparison.figures, "tests": comparison.pairs}
-    if detection is not None:
+    if detection := _detection(outputs, statistics):
         tables |= {"outliers": detection.figures, "tests_outliers": detection.pairs}
+        for model, found in metrics.items():
+            found["auroc"] = detection.mean_auroc(model)
     return EvaluationResults(
         metrics=metrics,
-        tables=tables,
+        tables={"measures": measures_table(metrics), **tables},
         calibration=reliability,
         energies={model: _energies(sets, split) for model, sets in outputs.items()},
         risk_coverage={
@@ -99,6 +94,12 @@ def evaluate(
         },
         roc=detection.roc if detection else {},
     )
+
+
+def _validated(valid: LabelledLogits, measured: LabelledLogits, n_bins: int) -> dict[str, float]:
+    """Measure the validation images, and the others at the temperature that fits them."""
+    nll = float(nll_by_image(valid.logits_NC, valid.labels_N).mean())
+    return {**scaled_measures(valid, measured, n_bins), "valid_nll": nll}
 
 
 def _outlier_sets(sets: Mapping[str, ModelOutputs]) -> dict[str, ModelOutputs]:

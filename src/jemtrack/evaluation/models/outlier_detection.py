@@ -71,38 +71,28 @@ def detect_outliers(
         n_resamples: of the bootstrap.
         level: of confidence.
     """
-    rows, pairs = [], []
-    of_all: dict[tuple[str, str], list[Placements]] = {}
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    placed: dict[str, dict[tuple[str, str], Placements]] = {}
     roc: dict[str, list[pd.DataFrame]] = {model: [] for model in images}
+    scores = [(model, score) for model, of_model in images.items() for score in of_model]
     for partner, of_partner in outliers.items():
-        detections = {
-            (model, score): Detection(images_N, of_partner[model][score])
-            for model, scores in images.items()
-            for score, images_N in scores.items()
-        }
-        placed = {
-            (model, score): placements(images_N, of_partner[model][score])
-            for model, scores in images.items()
-            for score, images_N in scores.items()
-        }
+        samples = {(m, score): (images[m][score], of_partner[m][score]) for m, score in scores}
+        detections = {key: Detection(*both) for key, both in samples.items()}
+        placed[partner] = {key: placements(*both) for key, both in samples.items()}
         # Of one partner all have equally many images: a resample serves every model.
         sizes = next(iter(detections.values())).sizes
         resampled = bootstrap(detections, sizes, seed, n_resamples)
         for (model, score), detection in detections.items():
             which = {"model": model, "partner": partner, "score": score}
-            bounds = _bounds(resampled[model, score], placed[model, score], level)
+            bounds = _bounds(resampled[model, score], placed[partner][model, score], level)
             counts = dict(zip(("n_images", "n_outliers"), sizes, strict=True))
             rows.append({**which, **detection.measures(), **bounds, **counts})
             roc[model].append(detection.roc().assign(partner=partner, score=score))
-        pairs += [
-            row
-            for score in next(iter(images.values()))
-            for row in _tests(placed, partner, score, level)
-        ]
-        for key, each in placed.items():
-            of_all.setdefault(key, []).append(each)
-    means = {key: mean_placements(parts) for key, parts in of_all.items()}
+        for score in dict.fromkeys(score for _, score in scores):
+            pairs += _tests(placed[partner], partner, score, level)
     if len(outliers) > 1:
+        means = {key: mean_placements([each[key] for each in placed.values()]) for key in scores}
         pairs += _tests(means, MEAN, DENSITY, level)
     curves = {model: pd.concat(parts, ignore_index=True) for model, parts in roc.items()}
     return OutlierDetection(pd.DataFrame(rows), with_correction(pairs), curves)

@@ -1,12 +1,9 @@
 """The page of an evaluation's results: its tables and pictures, put into the template."""
 
-import re
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from jemtrack.evaluation.models.results import SIGNIFICANT
 from jemtrack.evaluation.report import pictures
@@ -22,7 +19,7 @@ from jemtrack.evaluation.report.tables import (
     with_interval,
     words,
 )
-from jemtrack.evaluation.report.template import TEMPLATE
+from jemtrack.evaluation.report.template import IMAGE_SECTIONS, rendered
 
 _DETECTION = {
     "auroc": "AUROC ↑",
@@ -34,14 +31,9 @@ _DETECTION = {
 
 def render(content: PageContent) -> str:
     """Write the HTML of the whole page; what was not measured has no section."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {
-        "kind": kind_label,
-        "anchor": lambda name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
-        "png": lambda content: f"data:image/png;base64,{b64encode(content).decode()}",
-    }
     results, tables = content.results, content.results.tables
-    html: str = environment.from_string(TEMPLATE).render(
+    return rendered(
+        IMAGE_SECTIONS,
         page=content,
         models=results.models,
         verdicts=verdicts(results, content.robustness),
@@ -64,7 +56,6 @@ def render(content: PageContent) -> str:
         references=REFERENCES,
         **_provenance(content),
     )
-    return html.lstrip()  # the macros leave empty lines before the page
 
 
 def _pictures(content: PageContent) -> dict[str, list[str]]:
@@ -140,10 +131,9 @@ def _detection(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 def _robustness(found: Robustness) -> dict[str, Any]:
     if not len(found.figures):
-        return {"accuracies": None, "attacked": False, "robustness_tests": None}
+        return {"accuracies": None, "robustness_tests": None}
     return {
         "accuracies": _figures(found.figures, found.tests),
-        "attacked": (found.curves["group"] == "attack").any(),
         "robustness_tests": _tests(found.tests),
     }
 

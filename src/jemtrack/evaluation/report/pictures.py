@@ -22,7 +22,7 @@ from jemtrack.evaluation.statistics.calibration_interval import with_intervals
 # Okabe and Ito's colours, which people with colour blindness can tell apart, too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 _GREY = "#777777"
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.spines.top": False,
@@ -38,7 +38,7 @@ _STYLE: Any = {
 }
 
 
-_styled = mpl.rc_context(_STYLE)
+_styled = mpl.rc_context(STYLE)
 
 
 def as_svg(figure: Figure) -> str:
@@ -47,7 +47,7 @@ def as_svg(figure: Figure) -> str:
     Its title, which a screen reader says and a pointer shows, is that of the axes and their labels.
     """
     written = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
     text = written.getvalue()
     start = text.index("<svg")

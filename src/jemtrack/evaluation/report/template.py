@@ -1,9 +1,31 @@
-"""The HTML of an evaluation's page, a Jinja template that `page.render` fills.
+"""The HTML of a page of results: Jinja templates.
 
-The page needs no network and no file beside it.
+A page is made of macros, sections of its own, which end in naming them (`sections`) with a macro
+`facts` for its head, and the frame. It needs no network and no file beside it.
 """
 
-TEMPLATE = """\
+import re
+from base64 import b64encode
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from jemtrack.evaluation.report.labels import kind_label
+
+
+def rendered(sections: str, **content: Any) -> str:
+    """Fill a page with the content that its sections name."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {
+        "kind": kind_label,
+        "anchor": lambda name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
+        "png": lambda content: f"data:image/png;base64,{b64encode(content).decode()}",
+    }
+    template = environment.from_string(_MACROS + sections + _FRAME)
+    return template.render(**content).lstrip()  # the macros leave empty lines before the page
+
+
+_MACROS = """\
 {% macro table(content, name, words=False) -%}
 <div class="scroll" role="region" aria-label="{{ name }}" tabindex="0">
 <table{% if words %} class="words"{% endif %} aria-label="{{ name }}">
@@ -30,6 +52,19 @@ TEMPLATE = """\
 {% endfor %}</p>{% endif %}
 <div class="panels">{% for svg in panels %}{{ svg | safe }}{% endfor %}</div>
 <figcaption>{{ caller() }}</figcaption></figure>
+{%- endmacro %}
+
+"""
+
+# Of an evaluation of images, which `page.render` fills.
+IMAGE_SECTIONS = """\
+{% macro facts() -%}
+<p class="facts">measured on
+<b>{{ page.facts.n_images }} {{ page.facts.split }} images of {{ page.facts.dataset }}</b> ·
+noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> ·
+outliers <b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
+{%- if not loop.last %}, {% endif %}{% else %}none{% endfor %}</b> ·
+code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></p>
 {%- endmacro %}
 
 {% macro summary() %}
@@ -123,8 +158,6 @@ or the radius of an attack (pixels from 0 to 1), with its interval at 95%.{% end
 {% if robustness_tests %}
 {{ details("Robustness tests between models", robustness_tests) }}
 {% endif %}
-{% if not attacked %}<p>No attacks: they need the Adversarial Robustness Toolbox, which was not
-installed (<code>pip install 'jemtrack[attacks]'</code>).</p>{% endif %}
 {% endmacro %}
 
 {% macro samples() %}
@@ -173,6 +206,9 @@ dvc.lock</code> finds the commits that have a model.</p>
   "Energy distributions": energies, "Corruption robustness": robustness if accuracies,
   "Samples": samples if grids, "Data": data_card if page.data, "References": papers,
   "Provenance": provenance} -%}
+"""
+
+_FRAME = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -247,12 +283,7 @@ nav { margin-bottom: 1rem; } nav a { margin-right: .8rem; white-space: nowrap; }
 <body>
 <header>
 <h1>{{ page.title }}</h1>
-<p class="facts">measured on
-<b>{{ page.facts.n_images }} {{ page.facts.split }} images of {{ page.facts.dataset }}</b> ·
-noise <b>{{ "as in training" if page.facts.noise else "none" }}</b> ·
-outliers <b>{% for name, count in page.facts.outliers.items() %}{{ count }} {{ name }}
-{%- if not loop.last %}, {% endif %}{% else %}none{% endfor %}</b> ·
-code <b>{{ page.code }}{% if page.changed_files %} with changes{% endif %}</b></p>
+{{ facts() }}
 <nav aria-label="Sections">{% for name, content in sections.items() if content -%}
 <a href="#{{ name | anchor }}">{{ name }}</a>
 {% endfor %}</nav>

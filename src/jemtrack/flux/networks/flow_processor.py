@@ -1,7 +1,7 @@
 """The flow processor: the velocity of the latent at a time, given a caption.
 
-Time runs from 0, noise, to 1, data. Letters: B batch, C channels, D features, H height, T tokens,
-W width.
+Time runs from 0, noise, to 1, data. Letters: B batch, C channels, D features, H height, N times (a
+time, and a span if there is one), T tokens, W width.
 """
 
 from typing import cast
@@ -62,7 +62,7 @@ class _UNet(nn.Module):
     def __init__(self, sizes: FluxSizes) -> None:
         super().__init__()
         near, far, n_features = (n * sizes.feature_maps_dim for n in (1, 2, 4))
-        self.time = TimeEmbedding(n_features)
+        self.time = TimeEmbedding(n_features, 2 if sizes.mean_flow else 1)
         self.text = nn.Linear(sizes.text_embedding_dim, n_features)
         self.stem = conv(sizes.vae_dim, near)
         self.down = ResidualBlock(near, near, n_features)
@@ -73,8 +73,8 @@ class _UNet(nn.Module):
         self.norm = group_norm(near)
         self.head = zeroed(conv(near, sizes.vae_dim))
 
-    def forward(self, z_BCHW: Tensor, time_B: Tensor, text: Text) -> Tensor:
-        condition_BD = functional.silu(self.time(time_B) + self.text(text.mean_BD))
+    def forward(self, z_BCHW: Tensor, times_BN: Tensor, text: Text) -> Tensor:
+        condition_BD = functional.silu(self.time(times_BN) + self.text(text.mean_BD))
         near_BCHW = self.down(self.stem(z_BCHW), condition_BD)
         h_BCHW = self.halve(near_BCHW)
         for block in self.middle:
@@ -120,7 +120,7 @@ class _DiT(nn.Module):
     def __init__(self, sizes: FluxSizes) -> None:
         super().__init__()
         n_features, (channels, height, width) = sizes.feature_maps_dim, sizes.latent_shape
-        self.time = TimeEmbedding(n_features)
+        self.time = TimeEmbedding(n_features, 2 if sizes.mean_flow else 1)
         self.text = nn.Linear(sizes.text_embedding_dim, n_features)
         self.stem = nn.Linear(channels, n_features)
         self.places = nn.Parameter(0.02 * torch.randn(height * width, n_features))
@@ -130,8 +130,8 @@ class _DiT(nn.Module):
         self.norm = nn.LayerNorm(n_features)
         self.head = zeroed(nn.Linear(n_features, channels))
 
-    def forward(self, z_BCHW: Tensor, time_B: Tensor, text: Text) -> Tensor:
-        condition_BD = functional.silu(self.time(time_B) + self.text(text.mean_BD))
+    def forward(self, z_BCHW: Tensor, times_BN: Tensor, text: Text) -> Tensor:
+        condition_BD = functional.silu(self.time(times_BN) + self.text(text.mean_BD))
         x_BTD = self.stem(z_BCHW.flatten(2).transpose(1, 2)) + self.places
         for block in self.blocks:
             x_BTD = block(x_BTD, condition_BD, text)
@@ -140,14 +140,25 @@ class _DiT(nn.Module):
 
 
 class FlowProcessor(nn.Module):
-    """Computes the velocity of standardised latents: by a U-Net if they are small, or a DiT."""
+    """Computes the velocity of standardised latents: by a U-Net if they are small, or a DiT.
+
+    With `sizes.mean_flow` it is the mean velocity over a span of time from there on.
+    """
 
     def __init__(self, sizes: FluxSizes) -> None:
         super().__init__()
-        self.latent_shape = sizes.latent_shape
+        self.latent_shape, self.has_span = sizes.latent_shape, sizes.mean_flow
         self.scale = LatentScale(sizes.vae_dim)
         self.network = _UNet(sizes) if sizes.has_u_net else _DiT(sizes)
 
-    def forward(self, z_BCHW: Tensor, time_B: Tensor, text: Text) -> Tensor:
-        """Compute the velocity of the latents at their times, in float32 even under autocast."""
-        return cast(Tensor, self.network(z_BCHW, time_B, text)).float()
+    def forward(
+        self, z_BCHW: Tensor, time_B: Tensor, text: Text, span_B: Tensor | None = None
+    ) -> Tensor:
+        """Compute the velocity of the latents at their times, in float32 even under autocast.
+
+        Without spans, these are 0: it is that of the moment.
+        """
+        times = [time_B]
+        if self.has_span:
+            times.append(torch.zeros_like(time_B) if span_B is None else span_B)
+        return cast(Tensor, self.network(z_BCHW, torch.stack(times, dim=1), text)).float()

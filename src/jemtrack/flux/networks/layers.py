@@ -1,6 +1,6 @@
 """Layers that several networks share.
 
-Letters: B batch, C channels, D features, H height, K keys, Q queries, T tokens, W width.
+Letters: B batch, C channels, D features, H height, K keys, N times, Q queries, T tokens, W width.
 All norms are group norms: they have no running state, so a frozen network needs no other mode,
 and several processes need not share statistics.
 """
@@ -89,18 +89,26 @@ def perceptron(n_features: int) -> nn.Sequential:
 
 
 class TimeEmbedding(nn.Module):
-    """Embeds a time in [0, 1] by sines and cosines of 32 frequencies, and two layers."""
+    """Embeds `n` times in [0, 1] by sines and cosines of 32 frequencies, and two layers.
 
-    def __init__(self, n_features: int) -> None:
+    One time has waves from half a turn to 500 turns over the unit interval. Of two, a time and a
+    span, the network is differentiated: the derivative of such waves would drown all else, and
+    there are five turns at most.
+    """
+
+    def __init__(self, n_features: int, n: int = 1) -> None:
         super().__init__()
+        self.fastest = 1000 if n == 1 else 10  # half turns
         self.layers = nn.Sequential(
-            nn.Linear(2 * _FREQUENCIES, n_features), nn.SiLU(), nn.Linear(n_features, n_features)
+            nn.Linear(2 * n * _FREQUENCIES, n_features),
+            nn.SiLU(),
+            nn.Linear(n_features, n_features),
         )
 
-    def forward(self, time_B: Tensor) -> Tensor:
+    def forward(self, times_BN: Tensor) -> Tensor:
         """Compute the embedding, (B, D)."""
-        # From half a turn to 500 turns over the unit interval, as many to an octave throughout.
-        powers = torch.linspace(0, 1, _FREQUENCIES, device=time_B.device)
-        angles = time_B[:, None] * math.pi * 1000**powers
-        out: Tensor = self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
+        powers = torch.linspace(0, 1, _FREQUENCIES, device=times_BN.device)  # as many to an octave
+        angles = times_BN[..., None] * math.pi * self.fastest**powers
+        waves = torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
+        out: Tensor = self.layers(waves)
         return out

@@ -1,12 +1,14 @@
 """Save and load the networks of a training as one file; see `jemtrack.shared.model_file`."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
+from jemtrack.errors import ParameterError
 from jemtrack.flux.networks.autoencoder import Compressor, Expander
 from jemtrack.flux.networks.discriminator import Discriminator
 from jemtrack.flux.networks.flow_processor import FlowProcessor
@@ -80,6 +82,24 @@ def load_models(path: Path) -> FluxFile:
     models.load_state_dict(read_weights(path), assign=True)
     return FluxFile(dict(cast(Iterable[tuple[str, nn.Module]], models.eval().items())),
                     sizes, metadata)  # fmt: skip
+
+
+def starting_networks(path: Path, sizes: FluxSizes) -> dict[str, nn.Module]:
+    """Load those of the networks that `sizes` describe from which a training is to start.
+
+    Raises:
+        ParameterError: if they are of other sizes; a file without SPADE serves one with it.
+    """
+    file = load_models(path)
+    other = replace(cast(Any, file.sizes), models=sizes.models, spade=sizes.spade)
+    if other != sizes or file.sizes.spade > sizes.spade:
+        names = [each.name for each in fields(cast(Any, sizes)) if each.name != "models"]
+        unlike = [name for name in names if getattr(file.sizes, name) != getattr(sizes, name)]
+        raise ParameterError(
+            f"load_path must be a model of the sizes of this training, but {', '.join(unlike)} of "
+            f"{path} differ"
+        )
+    return {name: file.models[name] for name in sizes.models if name in file.models}
 
 
 def _made(sizes: FluxSizes) -> nn.ModuleDict:

@@ -61,6 +61,7 @@ class FluxSizes:
         spade: whether the expander's norms are modulated by the latent.
         vocabulary: the words that the text encoder knows.
         models: the networks that there are.
+        mean_flow: whether the flow processor computes mean velocities over spans of time.
     """
 
     channels: Literal[1, 3]
@@ -72,6 +73,7 @@ class FluxSizes:
     spade: bool
     vocabulary: Annotated[tuple[str, ...], FROM_LIST]
     models: Annotated[tuple[Literal[MODELS], ...], FROM_LIST]  # type: ignore[valid-type]
+    mean_flow: bool = False
 
     @property
     def base_channels(self) -> int:
@@ -124,6 +126,7 @@ def chosen_sizes(
     vocabulary: tuple[str, ...],
     models: tuple[str, ...],
     spade: bool,
+    mean_flow: bool = False,
 ) -> FluxSizes:
     """Fill up the sizes that `shape` leaves open, for images (C, H, W)."""
     channels, height, width = image_shape
@@ -137,4 +140,5 @@ def chosen_sizes(
         spade=spade,
         vocabulary=vocabulary,
         models=models,
+        mean_flow=mean_flow,
     )

@@ -46,13 +46,15 @@ class Adversary:
 class AutoencoderObjective:
     """Trains compressor and expander, and with an `adversary` the discriminator first.
 
-    With `reconstruct` the loss is |x - expander(z)| + beta KL, and the adversarial loss reaches
-    the expander alone: it decodes the latent once more, detached. Without it the adversarial loss
-    takes the reconstruction's place, and reaches the compressor through the latent.
+    With `reconstruct` the loss is |x - x'| + mse_weight |x - x'|^2 + beta KL of the decoded x', and
+    the adversarial loss reaches the expander alone: it decodes the latent once more, detached.
+    Without it the adversarial loss takes the reconstruction's place, and reaches the compressor
+    through the latent.
 
     Attributes:
         divergence: KL and its weight.
-        reconstruct: minimise the mean absolute error of pixels.
+        reconstruct: minimise the error of pixels.
+        mse_weight: of the mean squared error, beside the mean absolute one.
         features: weight of the perceptual loss; None: there is none.
         adversary: None: no discriminator.
         spade: let the latent modulate the expander's norms.
@@ -61,6 +63,7 @@ class AutoencoderObjective:
 
     divergence: Divergence
     reconstruct: bool = True
+    mse_weight: float = 0.0
     features: float | None = None
     adversary: Adversary | None = None
     spade: bool = False
@@ -96,7 +99,10 @@ class AutoencoderObjective:
     def _reconstruction(
         self, models: Models, batch: CaptionedBatch, decoded_BCHW: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        of_pixels = batch.mean((decoded_BCHW - batch.images_BCHW).abs())
+        error_BCHW = decoded_BCHW - batch.images_BCHW
+        of_pixels = batch.mean(error_BCHW.abs())
+        if self.mse_weight:
+            of_pixels = of_pixels + self.mse_weight * batch.mean(error_BCHW.square())
         if self.features is None:
             return of_pixels, {VAE_LOSS: of_pixels.detach()}
         network = cast(FeatureNetwork, models["features"])

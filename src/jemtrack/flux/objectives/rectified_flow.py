@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jemtrack.flux.batches import CaptionedBatch
 from jemtrack.flux.networks.autoencoder import Compressor
 from jemtrack.flux.networks.flow_processor import FlowProcessor
 from jemtrack.flux.networks.shape import PAD
+from jemtrack.flux.networks.text_encoder import Text
 from jemtrack.parameters import Share, parameters
 from jemtrack.shared.metrics import declare_metric
 from jemtrack.train.distributed import all_gather
@@ -40,9 +41,9 @@ class FlowPath:
     time: Literal["logit_normal", "uniform"] = "logit_normal"
     caption_dropout: Share = 0.1
 
-    def times(self, batch: CaptionedBatch) -> Tensor:
-        """Draw a time for each image, (B,)."""
-        normal_B = batch.noise("time", ())
+    def times(self, batch: CaptionedBatch, name: str = "time") -> Tensor:
+        """Draw a time for each image, (B,), from the stream of that name."""
+        normal_B = batch.noise(name, ())
         return normal_B.sigmoid() if self.time == "logit_normal" else torch.special.ndtr(normal_B)
 
     def captions(self, batch: CaptionedBatch) -> Tensor:
@@ -57,10 +58,23 @@ class FlowPath:
         points_BCHW = (1 - time_B111) * start_BCHW + time_B111 * end_BCHW
         return points_BCHW, end_BCHW - start_BCHW
 
+    def errors(
+        self, processor: FlowProcessor, ends: tuple[Tensor, Tensor], text: Text,
+        batch: CaptionedBatch, encoder: nn.Module,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Return what is minimised, and the squared errors of the velocity, both (B, ...).
+
+        `ends` are the noise and the standardised latents; `text` is of the captions.
+        """
+        time_B = self.times(batch)
+        points_BCHW, velocity_BCHW = self.between(*ends, time_B)
+        squares_BCHW = (processor(points_BCHW, time_B, text) - velocity_BCHW).square()
+        return squares_BCHW, squares_BCHW
+
 
 @dataclass(frozen=True)
 class FlowObjective:
-    """The mean squared error of the velocity of latents, which are detached and standardised.
+    """Trains the velocity of latents, which are detached and standardised.
 
     Attributes:
         path: times and captions.
@@ -81,14 +95,14 @@ class FlowObjective:
             processor.scale.measure(all_gather(end_BCHW))
         end_BCHW = processor.scale.standardise(end_BCHW)
         start_BCHW = batch.noise("noise", tuple(end_BCHW.shape[1:]))
-        time_B = self.path.times(batch)
-        points_BCHW, velocity_BCHW = self.path.between(start_BCHW, end_BCHW, time_B)
+        encoder = models["text_encoder"]
         with nullcontext() if self.train_text else torch.no_grad():
-            text = models["text_encoder"](self.path.captions(batch))
-        found_BCHW = processor(points_BCHW, time_B, text)
-        loss = batch.mean((found_BCHW - velocity_BCHW).square())
+            text = encoder(self.path.captions(batch))
+        ends = start_BCHW, end_BCHW
+        minimised, squares = self.path.errors(processor, ends, text, batch, encoder)
         trained = ("flow", "text_encoder") if self.train_text else ("flow",)
-        yield Turn({"loss": loss, FLOW_LOSS: loss.detach()}, trained)
+        losses = {"loss": batch.mean(minimised), FLOW_LOSS: batch.mean(squares.detach())}
+        yield Turn(losses, trained)
 
     @staticmethod
     @torch.no_grad()

@@ -6,26 +6,8 @@ is E(x) = -log p~(x) (Grathwohl et al. 2020, https://arxiv.org/abs/1912.03263, e
 Letters: B batch, C channels in `BCHW` and classes in `logits_BC`, F features.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Put `network` into evaluation mode for the block, then restore the mode of each module.
-
-    `network.train()` would not do: a frozen module that was in evaluation mode must stay in it.
-    """
-    trained = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in trained:
-            module.training = True
 
 
 class JointEnergyModel(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from jemtrack.data.images import LabelledImages, to_unit_range
-from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel
+from jemtrack.shared.evaluation_mode import evaluation_mode
 from jemtrack.shared.metrics import declare_metric
 from jemtrack.shared.random_streams import generator
 

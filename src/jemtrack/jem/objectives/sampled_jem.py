@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from jemtrack.data.images import LabelledImages
 from jemtrack.errors import ParameterError
-from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.norms import ActNorm
 from jemtrack.jem.sampling.chain_starts import GaussianStarts, UniformStarts
 from jemtrack.jem.sampling.langevin import LangevinSampler
@@ -21,6 +21,7 @@ from jemtrack.jem.sampling.replay_buffer import Chains, ReplayBuffer
 from jemtrack.jem.training.batches import Batch
 from jemtrack.jem.training.options import SampledJEMOptions
 from jemtrack.parameters import parameters
+from jemtrack.shared.evaluation_mode import evaluation_mode
 from jemtrack.shared.metrics import declare_metric
 from jemtrack.shared.random_streams import generator
 from jemtrack.train.distributed import all_gather, global_batch_size, local_shard

@@ -6,13 +6,14 @@ Letters: N images, C channels or classes, H height, W width.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.sampling.langevin import LangevinSampler
+from jemtrack.shared.evaluation_mode import evaluation_mode
+from jemtrack.shared.pictures import as_pixels
 from jemtrack.shared.random_streams import generator
 
 N_RECORDED = 20  # steps at which the energy of the chains is recorded
@@ -32,8 +33,8 @@ class Samples:
     energies: pd.DataFrame
 
     def pixels(self) -> Tensor:
-        """Return the images as uint8 (N, C, H, W)."""
-        return ((self.images_NCHW + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+        """Return the images as uint8 (N, C, H, W), on the CPU."""
+        return as_pixels(self.images_NCHW)
 
 
 def joint_log_density(model: JointEnergyModel, labels_N: Tensor) -> Callable[[Tensor], Tensor]:
@@ -87,14 +88,3 @@ def _energies(
     energy_N = -density(images_NCHW).double()
     low, middle, high = energy_N.quantile(energy_N.new_tensor([0.25, 0.5, 0.75])).tolist()
     return {"step": step, "energy": middle, "low": low, "high": high}
-
-
-def image_grid(images_NCHW: Tensor, columns: int) -> np.ndarray:
-    """Lay out uint8 images (N, C, H, W) in `columns`, separated by grey lines, as (H, W, 3)."""
-    count, _, height, width = images_NCHW.shape
-    rows = -(-count // columns)
-    grid = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 128, dtype=np.uint8)
-    for index, image_CHW in enumerate(images_NCHW.expand(-1, 3, -1, -1).numpy()):
-        top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
-        grid[top : top + height, left : left + width] = image_CHW.transpose(1, 2, 0)
-    return grid

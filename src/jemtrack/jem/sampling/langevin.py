@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jemtrack.jem.networks.energy_model import JointEnergyModel, evaluation_mode
+from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.parameters import parameters
+from jemtrack.shared.evaluation_mode import evaluation_mode
 from jemtrack.shared.random_streams import generator
 
 

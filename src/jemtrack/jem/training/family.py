@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,30 +21,26 @@ from jemtrack.jem.training.forms import (
 )
 from jemtrack.jem.training.options import NETWORK
 from jemtrack.parameters import ValueProblem
-from jemtrack.train.recipe import Recipe, Step, is_within
+from jemtrack.train.family import Family
+from jemtrack.train.recipe import Recipe, is_within
 
 if TYPE_CHECKING:
     import torch
 
     from jemtrack.data.images import DataSplits
-    from jemtrack.events.handlers import Callback
+    from jemtrack.train.family import ModelMaker
     from jemtrack.train.phase import Batches, Models, Objective, Validation
-    from jemtrack.train.run import ModelMaker, Training
+    from jemtrack.train.run import Training
 
 
-class JemFamily:
-    """Joint energy-based models; see `jemtrack.train.run.Family`."""
+class JemFamily(Family):
+    """Joint energy-based models; see `jemtrack.train.family.Family`."""
 
-    name: str = "jem"
-    note: str = ""
-    step: type[Step] = JemStep
-    shape: type = NetworkShape
-    settings: type = JemSettings
-    objectives: Mapping[str, type] = OBJECTIVES
-
-    def notes(self, recipe: Recipe, model: NetworkShape) -> Iterator[str]:
-        """Yield nothing: a recipe says what it does."""
-        yield from ()
+    name = "jem"
+    step = JemStep
+    shape = NetworkShape
+    settings = JemSettings
+    objectives = OBJECTIVES
 
     def usual_values(self, objective: Objective | None) -> dict[str, Any]:
         """Return the raw `objective` of steps that have none: None is one that is not known."""
@@ -111,10 +107,6 @@ class JemFamily:
         from jemtrack.jem.training.phases import phase_parts
 
         return phase_parts(recipe, objective, settings, data, device)
-
-    def callbacks(self, training: Training) -> Sequence[Callback]:
-        """Return none."""
-        return ()
 
     def final_metrics(
         self, models: Models, settings: BatchArgs, data: DataSplits

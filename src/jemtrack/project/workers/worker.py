@@ -17,6 +17,7 @@ from typing import Any
 from jemtrack.files import SOURCE
 from jemtrack.project.workers.snapshot import put_clone
 from jemtrack.project.workers.stage_process import ENDED, KILLED, end_group
+from jemtrack.trackers.base import GROUP
 
 _LOOK_SECONDS = 0.2
 # The coordinator touches its heartbeat file twice a second; a shared disk shows that late.
@@ -136,6 +137,7 @@ def _environment(work: Work, clone: Path) -> dict[str, str]:
     programs = str(Path(sys.executable).parent)
     return {
         "OMP_NUM_THREADS": str(work.threads),
+        GROUP: f"jemtrack run {work.snapshot[:8]}",
         **os.environ,
         "DVC_ROOT": str(work.root / work.project),
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),

@@ -2,7 +2,7 @@ from contextlib import suppress
 
 from torch import nn
 
-from jemtrack.jem.networks.energy_model import evaluation_mode
+from jemtrack.shared.evaluation_mode import evaluation_mode
 
 
 def test_each_module_gets_its_own_mode_back_whatever_happens():

@@ -1,4 +1,4 @@
-"""Pictures of images, as files.
+"""Pictures of images, as bytes and files.
 
 Letters: C channels, H height, N images, W width.
 """
@@ -44,13 +44,19 @@ def grid(pixels_NCHW: Tensor, columns: int) -> Tensor:
     return torch.nn.functional.pad(picture_CHW, (0, 1, 0, 1), value=_GREY)
 
 
-def write_picture(path: Path, pixels_CHW: Tensor, scale: int = 1) -> None:
-    """Write a picture without loss, as PNG or WebP; the file is never seen half written."""
+def encoded(pixels_CHW: Tensor, scale: int = 1, kind: str = "png") -> bytes:
+    """Encode a uint8 picture without loss, as PNG or WebP, a pixel as `scale` times `scale`."""
     library = pillow()
     colours_HWC = pixels_CHW.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     picture = library.fromarray(colours_HWC)
     size = picture.width * scale, picture.height * scale
-    written, options = io.BytesIO(), {"lossless": True} if path.suffix.lower() == ".webp" else {}
-    picture.resize(size, library.Resampling.NEAREST).save(written, path.suffix[1:], **options)
+    written, options = io.BytesIO(), {"lossless": True} if kind.lower() == "webp" else {}
+    picture.resize(size, library.Resampling.NEAREST).save(written, kind, **options)
+    return written.getvalue()
+
+
+def write_picture(path: Path, pixels_CHW: Tensor, scale: int = 1) -> None:
+    """Write a picture as `encoded` does; the file is never seen half written."""
+    content = encoded(pixels_CHW, scale, path.suffix[1:])
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda unfinished: unfinished.write_bytes(written.getvalue()))
+    atomic_write(path, lambda unfinished: unfinished.write_bytes(content))
