@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,3 +171,12 @@ def test_a_trained_models_bundle_keeps_its_promises(tmp_path, dataset, n_batches
     found = [*promises(description)]
     assert len(found) == 9
     assert [str(bar) for bar in found if not bar.met] == []
+
+
+def test_the_benchmark_of_the_server_prints_a_line_a_bar(deployed_once):
+    command = [sys.executable, "-m", "benchmarks.serving", str(deployed_once / "bundle")]
+    command += ["--no-litserve", "--turns", "2"]
+    ended = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=True)
+
+    bars = [line for line in ended.stdout.splitlines() if line.startswith(("ok ", "NO "))]
+    assert [re.search(r"(\d+) client", bar)[1] for bar in bars] == ["1", "8", "32"]
