@@ -1,40 +1,44 @@
-"""Time a bundle against PyTorch, a clean process, and the server against the bare session.
+"""Time a bundle against PyTorch, and a clean process; hold a trained one to its promises.
 
-    python benchmarks/deploy.py [MODEL.safetensors]
+    python -m benchmarks.deploy [digits | fashion-mnist]
 
 prints a line a bar of docs/deploy.md: what was measured, and what is asked for. Sides take turns in
 one process, with one thread each, and medians of the turns' ratios are printed, so that other work
-of the machine affects both alike. Without a model, a WideResNet-10-2 for 28x28 grey images with
-random weights is timed, whose accuracy says nothing.
+of the machine affects both alike. Without a data set, a WideResNet-10-2 for 28x28 grey images with
+random weights is timed, whose accuracy says nothing. `benchmarks.serving` times the server.
 """
 
 import argparse
+import contextlib
 import json
-import re
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.bars import Bar
+from jemtrack import create_model, create_trainer
 from jemtrack.data.images import DataSplits, LabelledImages
+from jemtrack.data.outliers import make_outliers
+from jemtrack.data.sources.fetch import fetch
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.bundle import INT8, Exported, Material, write_bundle
-from jemtrack.deploy.figures import Run
+from jemtrack.deploy.figures import FP32_BOUNDS, Run
 from jemtrack.deploy.formats import Source, torch_run
-from jemtrack.deploy.predict import MODEL, Model
+from jemtrack.deploy.predict import MASS, MODEL, Model
 from jemtrack.jem.networks.model_file import save_model
 from jemtrack.jem.networks.shape import WideResNetShape
 from jemtrack.jem.networks.wide_resnet import build_model
+
+N_VALID = {"digits": 180, "fashion-mnist": 5000}  # validation images
 
 # Prints the seconds until the first answer, its peak memory in MiB and whether torch came along.
 FIRST = """
@@ -48,21 +52,6 @@ seconds = time.perf_counter() - started
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 print(json.dumps([seconds, peak, "torch" in sys.modules]))
 """
-
-
-class Bar(NamedTuple):
-    """What was measured, and at least or at most what is asked for."""
-
-    name: str
-    value: float
-    bound: float
-    at_least: bool = True
-
-    def __str__(self) -> str:
-        """Write it with a mark."""
-        met = self.value >= self.bound if self.at_least else self.value <= self.bound
-        asked = f"{'>=' if self.at_least else '<='} {self.bound:g}"
-        return f"{'ok ' if met else 'NO '} {self.name:55} {self.value:10.3f}   {asked}"
 
 
 def some_material(folder: Path) -> Material:
@@ -122,93 +111,73 @@ def clean_process(bundle: Path, repeats: int = 5) -> Iterator[Bar]:
     yield Bar("clean process: imports torch", float(any(with_torch)), 0, at_least=False)
 
 
-@contextmanager
-def served(bundle: Path) -> Iterator[int]:
-    """Run `jemtrack serve`; yield its port."""
-    command = [str(Path(sys.executable).parent / "jemtrack"), "serve", str(bundle), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            found = (re.search(r"running on http://\S+:(\d+)", line) for line in process.stderr)
-            yield int(next(match[1] for match in found if match))
-        finally:
-            process.terminate()
-
-
-def asker(port: int, body: bytes) -> Callable[[], float]:
-    """Make what asks the server on a connection of its own, and returns the seconds."""
-    connection = HTTPConnection("127.0.0.1", port)
-    headers = {"Content-Type": "application/octet-stream"}
-
-    def ask() -> float:
-        started = time.perf_counter()
-        connection.request("POST", "/predict", body, headers)
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200, answer.status
-        return time.perf_counter() - started
-
-    return ask
-
-
-def several(ask: Callable[[], float], n: int) -> list[float]:
-    """Ask so often."""
-    return [ask() for _ in range(n)]
-
-
-def server(bundle: Path, n: int) -> Iterator[Bar]:
-    """Compare the server with the bare session, by turns: one client, then 8 and 32.
-
-    The clients are threads of this process, which share the machine's cores with the server.
-    """
-    model = Model(bundle, threads=1)
-    image = np.zeros((1, *model.shape), np.uint8)
-
-    def bare() -> float:
-        started = time.perf_counter()
-        model(image)
-        return time.perf_counter() - started
-
-    with served(bundle) as port:
-        ask = asker(port, image.tobytes())
-        pairs = [(ask(), bare()) for _ in range(n + 20)][20:]
-        behind = statistics.median(one for one, _ in pairs) - statistics.median(
-            other for _, other in pairs
+def promises(description: dict[str, Any]) -> Iterator[Bar]:
+    """Compare what the int8 model says with the float32 one, and what is refused with alpha."""
+    models, alpha = description["models"], description["alpha"]
+    plain, small = (models[file]["figures"] for file in (MODEL, INT8))
+    for name, bound in {"accuracy": 0.005, "nll": 0.005, "auroc": 0.003}.items():
+        apart = abs(small[name] - plain[name])
+        yield Bar(f"{INT8}: {name} apart from {MODEL}", apart, bound, at_least=False)
+    error = math.sqrt(alpha * (1 - alpha) / description["measured_on"]["n_test"])
+    for file, about in models.items():
+        share = about["figures"]["refused"]
+        yield Bar(f"{file}: test images refused", share, alpha + 2 * error, at_least=False)
+    for name, bound in FP32_BOUNDS.items():
+        yield Bar(f"{MODEL}: {name} apart", models[MODEL]["differences"][name], bound, False)
+    if MASS in description:
+        yield Bar(
+            f"{MASS} apart", description[MASS]["difference"], description[MASS]["bound"], False
         )
-        yield Bar("server, 1 client: ms behind the bare session", 1e3 * behind, 0.4, at_least=False)
-        for clients in (8, 32):
-            askers = [asker(port, image.tobytes()) for _ in range(clients)]
-            with ThreadPoolExecutor(clients) as pool:
-                started = time.perf_counter()
-                spent = [*pool.map(several, askers, [n // clients] * clients)]
-                rate = sum(map(len, spent)) / (time.perf_counter() - started)
-            yield Bar(
-                f"server, {clients} clients: throughput over the bare session",
-                rate * statistics.median(bare() for _ in range(n)),
-                0.75,
-            )
+
+
+def trained_material(dataset: str, folder: Path, n_batches: int) -> Material:
+    """Train MaxEntropyL2's objective on a published data set, for so many batches."""
+    fetch(dataset, folder / "data")
+    step = {
+        "name": "train",
+        "n_epochs": 1 if dataset != "digits" else n_batches // 20,
+        "max_steps": n_batches,
+        "objective": {"type": "max_entropy_l2"},
+        "optimization": {"optimizers": {"network": {"type": "Adam", "lr": 1e-3}}},
+    }
+    config = {
+        "data": {
+            "dataset": dataset,
+            "data_root": str(folder / "data"),
+            "n_valid": N_VALID[dataset],
+        },
+        "training": {"threads": 1, "n_steps": 0, "pipeline": {"steps": [step]}},
+    }
+    model = create_model(config)
+    with contextlib.chdir(folder):
+        create_trainer(model, folder=folder / dataset).fit()
+    path, data = folder / dataset / "model.safetensors", model.data
+    outliers = make_outliers(data, ["permuted", "uniform"], 1000, folder / "data")
+    return Material(path, data, outliers, DeployArgs(threads=1, gradient=True))
 
 
 def main() -> None:
     """Print a line a bar."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", nargs="?", type=Path, help="a model.safetensors of this project")
+    parser.add_argument("dataset", nargs="?", choices=[*N_VALID], help="to train on first")
+    parser.add_argument("--batches", type=int, default=2000, help="to train on (2000)")
     parser.add_argument("--turns", type=int, default=100, help="of each comparison (100)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the bundle there")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder, "bundle")
-        if options.model:
-            data = DataSplits.load(Path("nodes/PrepareData/images.safetensors"))
-            material = Material(options.model, data, {}, DeployArgs(threads=1))
-        else:
-            material = some_material(Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = options.keep or folder / "bundle"
+        material = (
+            trained_material(options.dataset, folder, options.batches)
+            if options.dataset
+            else some_material(folder)
+        )
         exported = Exported.of(material)
         source = Source(bundle, write_bundle(exported, material, bundle), exported)
-        for bars in (
-            speed(source, options.turns),
-            clean_process(bundle),
-            server(bundle, 5 * options.turns),
-        ):
+        found = [speed(source, options.turns), clean_process(bundle)]
+        if options.dataset:
+            found.append(promises({**source.description}))
+        for bars in found:
             for bar in bars:
                 print(bar, flush=True)
 

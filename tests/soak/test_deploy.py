@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from deployed import make, material, some_data
 
 import jemtrack
+from benchmarks.deploy import promises, trained_material
 from jemtrack.commands.main import main
 from jemtrack.data.images import to_unit_range
 from jemtrack.data.sources.fetch import fetch
@@ -154,3 +156,27 @@ def test_the_seeds_pipelines_run(tmp_path, monkeypatch):
     assert converter.convert(target_format="openvino", precision="fp16").exists()
     metrics = jemtrack.PerformanceProfiler(exported_path).profile([1, 8], num_iterations=20)
     assert (metrics["p50_ms"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "n_batches"),
+    [("digits", 400), pytest.param("fashion-mnist", 400, marks=pytest.mark.real_data)],
+)
+def test_a_trained_models_bundle_keeps_its_promises(tmp_path, dataset, n_batches):
+    """int8 is as good, the float32 graph agrees, and no more is refused than alpha allows."""
+    given = trained_material(dataset, tmp_path, n_batches)
+    description = write_bundle(Exported.of(given), given, tmp_path / "bundle")
+
+    assert description["models"][MODEL]["figures"]["accuracy"] > 0.8  # it has learned something
+    found = [*promises(description)]
+    assert len(found) == 9
+    assert [str(bar) for bar in found if not bar.met] == []
+
+
+def test_the_benchmark_of_the_server_prints_a_line_a_bar(deployed_once):
+    command = [sys.executable, "-m", "benchmarks.serving", str(deployed_once / "bundle")]
+    command += ["--no-litserve", "--turns", "2"]
+    ended = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=True)
+
+    bars = [line for line in ended.stdout.splitlines() if line.startswith(("ok ", "NO "))]
+    assert [re.search(r"(\d+) client", bar)[1] for bar in bars] == ["1", "8", "32"]

@@ -17,7 +17,7 @@ from deployed import material, outliers, some_data
 
 import jemtrack
 from jemtrack.deploy.bundle import INT8, Exported, fitted_models, write_bundle
-from jemtrack.deploy.gradient import mass_difference
+from jemtrack.deploy.gradient import mass_differences
 from jemtrack.deploy.predict import MODEL, Model, open_session, rows
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.inference import noisy_batches
@@ -197,11 +197,12 @@ def test_a_mass_that_does_not_agree_with_pytorch_is_refused(exported):
     outputs = model_outputs(network, batches, lambda features_NF: features_NF[:, 0])
     mass_N = outputs.approximate_mass_N.numpy()
 
-    assert mass_difference(network, images, mass_N) == 0
-    assert mass_difference(network, images, mass_N * 1.0005) == pytest.approx(0.0005)
+    assert mass_differences(network, images, mass_N) == {"difference": 0, "largest": 0}
+    near = mass_differences(network, images, mass_N * 1.0005)
+    assert near == pytest.approx({"difference": 0.0005, "largest": 0.0005})
     for wrong in (1.002, np.nan):
         with pytest.raises(InputError, match="approximate_mass is refused: it must differ by at"):
-            mass_difference(network, images, mass_N * wrong)
+            mass_differences(network, images, mass_N * wrong)
 
 
 def test_the_card_has_alpha_and_the_largest_differences(exported, deployed_once, tmp_path):

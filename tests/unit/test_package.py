@@ -65,7 +65,7 @@ def test_importing_it_imports_no_library():
 def test_the_library_does_without_the_extras():
     run_python(
         f"""{WITHOUT_EXTRAS}
-for name in ("evaluation", "jem", "train", "commands.train"):
+for name in ("evaluation", "factories", "jem", "train", "commands.train"):
     module = importlib.import_module(f"jemtrack.{{name}}")
     for each in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{{module.__name__}}."):
         if each.name.rpartition(".")[2] not in {{"page", "pictures", "template", "cell_report"}}:  # of reports

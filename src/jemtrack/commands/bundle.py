@@ -10,10 +10,12 @@ from rich.table import Table
 from jemtrack.commands.tables import table_console
 from jemtrack.deploy.predictor import opened
 from jemtrack.errors import InputError
+from jemtrack.shared.hardware import available_cpus
 
 if TYPE_CHECKING:
     from jemtrack.deploy.batcher import Limits
 
+_MOST_WORKERS = 8  # unless more are asked for: each takes some 60 MB
 _DRAIN = 30  # seconds for the requests that are in work when the server is told to end
 
 
@@ -24,7 +26,7 @@ def serve(
     host: str,
     port: int,
     threads: int,
-    workers: int,
+    workers: int | None,
     limits: "Limits",
 ) -> None:
     """Serve the bundle's model; requests in work are answered before the server ends.
@@ -37,6 +39,8 @@ def serve(
     from jemtrack.deploy.server import make_app
     from jemtrack.deploy.worker import Worker
 
+    if workers is None:
+        workers = max(1, min(_MOST_WORKERS, available_cpus() // max(threads, 1)))
     if not 0 <= port < 2**16:
         raise InputError(f"--port must be 0 to 65535, got {port}")
     if min(*limits, workers) < 1 or threads < 0:

