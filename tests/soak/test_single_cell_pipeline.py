@@ -120,6 +120,7 @@ write_graph(
 
 def test_models_trained_side_by_side_from_one_preparation_are_those_trained_alone(cells: Project):
     cells.run("python", "-c", SIDE_BY_SIDE)
+    cells.commit("three models")
     names = ["Z2", "Z3", "Z4"]
 
     output = cells.run("jemtrack", "run", *names, "--workers", "3")
