@@ -100,7 +100,7 @@ def write_clone(folder: Path, epochs: int | None) -> None:
 def in_environment(folder: Path, program: str, *arguments: str) -> None:
     """Run a program of this environment in a folder, quietly."""
     command = [Path(sys.executable).with_name(program), *arguments]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 def model_digests(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from jemtrack.commands.parser import build_parser
 from jemtrack.errors import InputError
 from jemtrack.project.workers import coordinator
 from jemtrack.project.workers.coordinator import State
@@ -73,6 +74,16 @@ def test_an_interval_needs_a_number_of_trials_and_a_measure(monkeypatch, tmp_pat
         Search("s", space).combinations()
     with pytest.raises(InputError, match=r"--metric FILE:KEY"):
         made(tmp_path, Search("s", space, trials=3))
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--metric=accuracy", "must be FILE:KEY, got 'accuracy'"), ("--name=a b", "must be letters")],
+)
+def test_what_is_no_measure_or_name_is_refused(option, said, capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["sweep", "--seeds", "2", option])
+    assert said in capsys.readouterr().err
 
 
 class Curves(Executor):

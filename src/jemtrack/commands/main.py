@@ -133,7 +133,7 @@ def _sweep(options: argparse.Namespace) -> int:
     search = Search(
         options.name,
         targets=tuple(options.stages),
-        measure=options.metric,
+        measure=options.metric or "",
         maximize=options.maximize,
         trials=options.trials,
     )

@@ -1,6 +1,7 @@
 """What the command line takes: `jemtrack COMMAND`, with its options and its help."""
 
 import argparse
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,19 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def _measure(text: str) -> str:
+    file, _, key = text.rpartition(":")
+    if not file or not key:
+        raise argparse.ArgumentTypeError(f"must be FILE:KEY, got {text!r}")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", text):
+        raise argparse.ArgumentTypeError(f"must be letters, digits, _ and -, got {text!r}")
+    return text
 
 
 def _revision(text: str) -> str:
@@ -192,10 +206,15 @@ def _add_run(commands: Commands) -> None:
         help="try so many, chosen by Optuna, those before included",
     )
     sweep.add_argument(
-        "--metric", default="", metavar="FILE:KEY", help="what is compared: the smaller, the better"
+        "--metric",
+        type=_measure,
+        metavar="FILE:KEY",
+        help="what is compared: the smaller, the better",
     )
     sweep.add_argument("--maximize", action="store_true", help="the larger, the better")
-    sweep.add_argument("--name", default="sweep", metavar="NAME", help="of the sweep (sweep)")
+    sweep.add_argument(
+        "--name", type=_name, default="sweep", metavar="NAME", help="of the sweep (sweep)"
+    )
 
 
 def _add_workers(command: argparse.ArgumentParser, what: str) -> None:

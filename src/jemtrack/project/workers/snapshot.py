@@ -79,21 +79,21 @@ def put_clone(source: str, snapshot: str, clone: Path, baseline: str | None = No
     `baseline`, that is the commit of the clone, and what the snapshot has beyond it, an edit.
     """
     try:
-        _check_out(clone, snapshot, baseline)
+        _check_out(clone, source, snapshot, baseline)
     except (InputError, OSError):  # there is none, or it was killed in the middle of something
         shutil.rmtree(clone, ignore_errors=True)
         clone.parent.mkdir(parents=True, exist_ok=True)
         # The objects of one on this disk stay there: a clone takes no time and no space.
         shared = ["--shared"] * Path(source).is_dir()
         _git(clone.parent, "clone", *shared, "--no-checkout", "--quiet", source, str(clone))
-        if not shared:
-            _git(clone, "fetch", "--quiet", source, _REF)
-        _check_out(clone, snapshot, baseline)
+        _check_out(clone, source, snapshot, baseline)
 
 
-def _check_out(clone: Path, snapshot: str, baseline: str | None) -> None:
+def _check_out(clone: Path, source: str, snapshot: str, baseline: str | None) -> None:
     if not (clone / ".git").is_dir():  # git would find the repository above
         raise InputError(f"{clone} is no clone")
+    if not Path(source).is_dir():
+        _git(clone, "fetch", "--quiet", source, _REF)
     _git(clone, "checkout", "--quiet", "--force", "--detach", snapshot)
     _git(clone, "clean", "--quiet", "--force", "-d")
     if baseline:

@@ -163,6 +163,9 @@ def open_study(search: Search, storage: Path) -> optuna.Study:
     if study.user_attrs.get("search", described) != described:
         raise InputError(f"the sweep {search.name!r} tried other values: choose another --name")
     study.set_user_attr("search", described)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if trial.params.keys() != search.space.keys():  # a kill has left half of them
+            study.tell(trial.number, state=TrialState.FAIL)
     states = (*_DONE, TrialState.RUNNING, TrialState.WAITING)  # what has failed is tried again
     there = [
         each.system_attrs.get("fixed_params", each.params)
@@ -220,15 +223,14 @@ class Sweep(Coordinator):
 
     def _submit_ready(self) -> None:
         while len(self._futures) < self._search.width and self.n_left:
+            n_reported = 0
             if self._started:
                 before = self._started.pop(0)
-                trial, n_reported = (
-                    Trial(self.study, before._trial_id),
-                    len(before.intermediate_values),
-                )
+                n_reported = len(before.intermediate_values)
+                trial = Trial(self.study, before._trial_id)
             else:
                 self._n_asked -= 1
-                trial, n_reported = self.study.ask(self._search.space), 0
+                trial = self.study.ask(self._search.space)
             name = f"{self._search.name}-{trial.number}"
             self._trials[name], self._n_reported[name] = trial, n_reported
             self.runs[name] = self._new_run(name)
@@ -259,7 +261,7 @@ class Sweep(Coordinator):
     def _is_hopeless(self, run: StageRun) -> bool:
         """Report new validations of the trial; tell whether Optuna prunes it for them."""
         file = self._work.workers / run.worker / self._work.folder / self._search.curve
-        values = _column(file, self._search.key) if _written_since(file, run.since) else []
+        values = _column(file, self._search.key, run.since)
         trial, before = self._trials[run.stage], self._n_reported[run.stage]
         for number, value in enumerate(values[before:], before):
             trial.report(value, number)
@@ -271,16 +273,16 @@ def _overrides(trial: Trial | FrozenTrial) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in trial.params.items()]
 
 
-def _written_since(file: Path, moment: float) -> bool:
-    """Tell whether the file is of what has run since; another trial may have left one."""
+def _column(file: Path, name: str, since: float) -> list[float]:
+    """Read a column of numbers, unless the file is older: another trial may have left one.
+
+    The last line may be half a line yet, and is left out then.
+    """
     try:
-        return file.stat().st_mtime >= moment
-    except OSError:
-        return False
-
-
-def _column(file: Path, name: str) -> list[float]:
-    """Read a column of numbers; the last line may be half a line yet, and is left out then."""
-    whole, _, _ = file.read_text().rpartition("\n")
+        if file.stat().st_mtime < since:
+            return []
+        whole, _, _ = file.read_text().rpartition("\n")
+    except OSError:  # there is none, or DVC has just removed it
+        return []
     rows = csv.DictReader(whole.splitlines())
     return [float(value) for row in rows if (value := row.get(name))]
