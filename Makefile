@@ -84,7 +84,7 @@ test-browser: .venv/.installed-dev  ## run the tests of the pages in Chromium
 # A Slurm of two nodes and a Grid Engine on this machine, from Debian's packages; the tests end them.
 cluster-test: .venv/.installed-dev  ## run `jemtrack run --on` on a real Slurm and Grid Engine
 	command -v slurmctld >/dev/null && command -v sge_qmaster >/dev/null || .ci/install_clusters
-	OMP_NUM_THREADS=1 pytest -m cluster
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadscope -m cluster tests/cluster
 
 check: .venv/.installed-dev  ## check format, lint, types and import contracts
 	ruff format --check

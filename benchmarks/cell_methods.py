@@ -7,13 +7,13 @@ batches, the learning rate and the warm-up of inVAE, and else their defaults; a 
 the divergence, 1 unless said, and 4 of inVAE. scANVI is given the labels of the training cells, as
 inVAE's prior is, after scVI's training.
 
-What was measured is kept in a file (`--scores`), so that a run that is broken off goes on.
+The embeddings are kept in a folder, so that a run that is broken off goes on, and seeds can be
+trained side by side (`--train-only`).
 """
 
 import argparse
 import dataclasses
 import functools
-import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -125,7 +125,7 @@ class Comparison:
         scvi.settings.seed = seed
         whole = self._with_labels()
         train = whole[self.train_N].copy()
-        scvi.model.SCVI.setup_anndata(train, batch_key=BATCH, labels_key=LABEL)
+        scvi.model.SCVI.setup_anndata(train, batch_key=BATCH)
         args = InVAEArgs()
         model = scvi.model.SCVI(
             train,
@@ -222,20 +222,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=range(1, 6), help="(1 to 5)")
     parser.add_argument("--epochs", type=int, default=InVAEArgs().n_epochs, help="(%(default)s)")
     parser.add_argument("--methods", nargs="+", help="(all)")
-    parser.add_argument("--scores", type=Path, default=Path("cell_methods.json"))
+    parser.add_argument(
+        "--train-only", dest="score", action="store_false", help="keep the embeddings, measure none"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("cell_methods"), help="(%(default)s)")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     comparison = Comparison(options.path, options.epochs)
     methods = options.methods or [*comparison.methods]
-    scores = json.loads(options.scores.read_text()) if options.scores.exists() else {}
+    options.folder.mkdir(parents=True, exist_ok=True)
+    embeddings = {}
+    # JAX, which kBET takes, would slow the trainings down: all of them come first.
     for seed in options.seeds:
         for method in methods:
-            if (key := f"{method}/{seed}") not in scores:
-                scores[key] = comparison.scores(comparison.methods[method](seed))
-                options.scores.write_text(json.dumps(scores))
-    show(scores, [*comparison.sets], methods, options.seeds)
+            path = options.folder / f"{method}-{options.epochs}-{seed}.npy"
+            if not path.exists():
+                np.save(path, comparison.methods[method](seed))
+            embeddings[f"{method}/{seed}"] = np.load(path)
+    if options.score:
+        scores = {name: comparison.scores(each) for name, each in embeddings.items()}
+        show(scores, [*comparison.sets], methods, options.seeds)
 
 
 if __name__ == "__main__":

@@ -58,14 +58,8 @@ def write_project(folder: Path, count: int, seconds: float) -> None:
 
 def seconds_of(folder: Path, workers: int) -> float:
     """Time `jemtrack run`."""
-    command = Path(sys.executable).with_name("jemtrack")
     started = time.perf_counter()
-    subprocess.run(
-        [command, "run", "--workers", str(workers)],
-        cwd=folder,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    in_environment(folder, "jemtrack", "run", "--workers", str(workers))
     return time.perf_counter() - started
 
 
@@ -83,13 +77,76 @@ def gaps(folder: Path) -> list[float]:
     ]
 
 
+TRAINERS = ("XEntropyAugmented", "MaxEntropyL1", "MaxEntropyL2")
+COMMANDS = {"dvc repro": ["dvc", "repro"], "2 workers": ["jemtrack", "run", "--workers", "2"]}
+
+
+def write_clone(folder: Path, epochs: int | None) -> None:
+    """Clone this checkout's last commit, with one thread a stage and nothing in its cache."""
+    root = Path(__file__).parents[1]
+    subprocess.run(["git", "clone", "--quiet", str(root), str(folder)], check=True)
+    parameters = yaml.safe_load((folder / "params.yaml").read_text())
+    for stage, values in parameters.items():
+        chosen = values.get("params", {})
+        if "threads" in chosen:
+            chosen["threads"] = 1
+        if stage in TRAINERS and epochs:
+            chosen["n_epochs"] = epochs
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+    in_environment(folder, "dvc", "config", "--local", "cache.dir", str(folder / ".dvc" / "cache"))
+    in_environment(folder, "jemtrack", "data", "digits")
+
+
+def in_environment(folder: Path, program: str, *arguments: str) -> None:
+    """Run a program of this environment in a folder, quietly."""
+    command = [Path(sys.executable).with_name(program), *arguments]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """Return the digest of each trainer's model, as dvc.lock has it."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return {
+        out["path"]: out["md5"]
+        for trainer in TRAINERS
+        for out in stages[trainer]["outs"]
+        if out["path"].endswith(".safetensors")
+    }
+
+
+def compare_on_trainers(rounds: int, epochs: int | None) -> None:
+    """Print the seconds of the default graph one stage after the other and on 2 workers."""
+    print(f"default graph, one thread a stage, {epochs or 'all'} epochs, {available_cpus()} CPUs")
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    digests = []
+    for number in range(rounds):
+        for name in [*COMMANDS][:: 1 if number % 2 == 0 else -1]:
+            with tempfile.TemporaryDirectory() as parent:
+                folder = Path(parent, "project")
+                write_clone(folder, epochs)
+                started = time.perf_counter()
+                in_environment(folder, *COMMANDS[name])
+                seconds[name].append(time.perf_counter() - started)
+                digests.append(model_digests(folder))
+            print(f"{name:10} {seconds[name][-1]:7.1f} s", flush=True)
+    alone, together = map(statistics.median, seconds.values())
+    equal = "equal" if all(each == digests[0] for each in digests) else "NOT equal"
+    print(f"{alone / together:.2f}x faster on 2 workers; the models are {equal}")
+
+
 def main() -> None:
-    """Print a row for each number of workers."""
+    """Print a row for each number of workers, or the comparison on the trainers."""
     parser = argparse.ArgumentParser(description="What `jemtrack run` adds to the stages.")
     parser.add_argument("--stages", type=int, default=8, help="independent stages (8)")
     parser.add_argument("--seconds", type=float, default=10, help="that each sleeps (10)")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4], help="(2 4)")
+    parser.add_argument("--trainers", action="store_true", help="run the default graph instead")
+    parser.add_argument("--rounds", type=int, default=3, help="of --trainers (3)")
+    parser.add_argument("--epochs", type=int, help="of each training of --trainers (all)")
     options = parser.parse_args()
+    if options.trainers:
+        compare_on_trainers(options.rounds, options.epochs)
+        return
     print(
         f"{options.stages} stages of {options.seconds:g} s and a joint one, {available_cpus()} CPUs"
     )

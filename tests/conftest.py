@@ -52,6 +52,12 @@ def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`made_once` in this run's folder, by a name and what makes it."""
+    return lambda name, make: made_once(name, tmp_path_factory, make)
+
+
+@pytest.fixture(scope="session")
 def _whole_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once("whole_project", tmp_path_factory, lambda path: new_project(path) and None)
 

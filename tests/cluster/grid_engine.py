@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 from slurm import told, wait_for
 
 NAME = "sge"
-OPTIONS = {"job_extra_directives": ["-pe smp 2"]}
+OPTIONS = {"job_extra_directives": ["-pe smp 2", "-r y"]}
+LIMIT = {"walltime": "00:00:45"}
 PROGRAMS = ("sge_qmaster", "sge_execd", "qsub", "qconf")
 ROOT, CELL = Path("/var/lib/gridengine"), "default"
 COMMON, RUN = ROOT / CELL / "common", Path("/var/run/gridengine")
@@ -36,7 +38,7 @@ qsort_args         NONE
 QUEUE = {
     "qname": "all.q",
     "hostlist": "localhost",
-    "slots": "4",
+    "slots": "8",
     "load_thresholds": "NONE",  # or a busy machine would get no job
     "rerun": "TRUE",
     "pe_list": "smp",
@@ -57,7 +59,7 @@ def running(folder: Path) -> Iterator[None]:
     subprocess.run(["install", "-d", "-o", "sgeadmin", str(RUN)], check=True)
     with contextlib.ExitStack() as stack:
         subprocess.run(["sge_qmaster"], check=True)
-        stack.callback(answers, "qconf", "-km")
+        stack.callback(end, "sge_qmaster", "-km")
         wait_for(lambda: answers("qconf", "-sconf", "global"))
         answers("qconf", "-as", "localhost")
         answers("qconf", "-ah", "localhost")
@@ -66,13 +68,19 @@ def running(folder: Path) -> Iterator[None]:
         if not answers("qconf", "-sp", "smp"):
             change(folder / "smp", "-Ap", PARALLEL, {})
         subprocess.run(["sge_execd"], check=True)
-        stack.callback(answers, "qconf", "-ke", "localhost")
+        stack.callback(end, "sge_execd", "-kej", "localhost")
         wait_for(lambda: answers("qconf", "-sel"))
         option = "-Mq" if answers("qconf", "-sq", "all.q") else "-Aq"
         change(folder / "all.q", option, told("qconf", "-sq"), QUEUE)
         wait_for(lambda: re.search(r"lx-\S+\s*$", told("qstat", "-f")))  # it has no fault
         yield
         answers("qdel", "-f", "-u", "root")
+
+
+def end(daemon: str, *options: str) -> None:
+    """End a daemon, and wait for it: another one may need its port."""
+    answers("qconf", *options)
+    wait_for(lambda: daemon not in (each.info["name"] for each in psutil.process_iter(["name"])))
 
 
 def answers(*command: str) -> bool:
@@ -96,7 +104,11 @@ def cancel(job: str) -> None:
     told("qdel", job)
 
 
-def submit(script: Path, *arguments: str, folder: Path) -> Callable[[], Path]:
-    """Submit a job; return what finds its output."""
+def requeue(job: str) -> None:
+    told("qmod", "-rj", job)
+
+
+def submit(script: Path, *arguments: str, folder: Path) -> Callable[[], str]:
+    """Submit a job; return what reads its output."""
     told("qsub", str(script), *arguments, cwd=folder)
-    return lambda: next(folder.glob("jemtrack.o*"))
+    return lambda: "".join(path.read_text() for path in folder.glob("jemtrack.o*"))

@@ -3,15 +3,18 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 NAME = "slurm"
-OPTIONS: dict[str, Any] = {}
+OPTIONS: dict[str, Any] = {"job_extra_directives": ["--requeue"]}
+# The least that Slurm takes; it looks twice a minute at which jobs are over theirs.
+LIMIT: dict[str, Any] = {"walltime": "00:01:00"}
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 PORTS = {"ctld": 16817, "n1": 16818, "n2": 16819}
 CONFIG = """
@@ -31,12 +34,13 @@ ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
 SlurmctldTimeout=30
 SlurmdTimeout=30
-NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n1} CPUs=2 RealMemory=8000
-NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n2} CPUs=2 RealMemory=8000
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n1} CPUs=4 RealMemory=8000
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={n2} CPUs=4 RealMemory=8000
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -94,15 +98,22 @@ def cancel(job: str) -> None:
     told("scancel", job)
 
 
-def submit(script: Path, *arguments: str, folder: Path) -> Callable[[], Path]:
-    """Submit a job; return what finds its output."""
+def requeue(job: str) -> None:
+    told("scontrol", "requeue", job)
+
+
+def submit(script: Path, *arguments: str, folder: Path) -> Callable[[], str]:
+    """Submit a job; return what reads its output."""
     told("sbatch", str(script), *arguments, cwd=folder)
-    return lambda: next(folder.glob("slurm-*.out"))
+    return lambda: "".join(path.read_text() for path in folder.glob("slurm-*.out"))
 
 
 def end(pid_file: Path) -> None:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    """End a daemon, and wait for it: another one may need its port."""
+    with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+        daemon = psutil.Process(int(pid_file.read_text()))
+        daemon.terminate()
+        daemon.wait(60)
 
 
 def wait_for(said: Callable[[], object]) -> None:

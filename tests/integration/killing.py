@@ -29,11 +29,15 @@ NO_WORKER = "Worker status: 0 active, 0 idle"
 N_IDLE = 10  # looks that see no worker, which takes some seconds to begin
 
 
-def train_longer(project: Project) -> None:
-    """Give the stage two phases and all that draws random numbers or has a state of its own."""
+def train_longer(project: Project, times: int = 1) -> None:
+    """Give the stage two phases and all that draws random numbers or has a state of its own.
+
+    Each phase has so many `times` its epochs.
+    """
     for name, value in {"batch_size": 32, "dropout_rate": 0.2, "norm": "batch"}.items():
         project.set(f"{STAGE}.params.{name}", value)
     steps = [_WARM_UP, {**_JOINT, "freeze": ["network.energy_head"]}]
+    steps = [{**step, "n_epochs": step["n_epochs"] * times} for step in steps]
     project.set(f"{STAGE}.recipe", {"steps": steps})
     project.run("jemtrack", "graph")
     project.commit("a longer training")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from killing import killed, start
+from mlflow import MlflowClient
 from project import Project
 from small_cells import STAGES, small_cells
 from test_resume import kill_all
@@ -60,7 +61,9 @@ def test_a_stage_that_is_killed_again_and_again_ends_with_the_same_bytes(cells: 
 def test_one_call_runs_all_its_stages_are_one_group_and_others_are_skipped(cells: Project):
     root = cells.path.parents[1]
     trackers = [{"type": "mlflow"}, {"type": "wandb"}]
-    (root / "jemtrack.yaml").write_text(yaml.safe_dump({"trackers": trackers}))
+    (cells.path / "jemtrack.yaml").write_text(yaml.safe_dump({"trackers": trackers}))
+    # On a busy machine, making the database takes longer than a stage waits for its trackers.
+    MlflowClient(tracking_uri=f"sqlite:///{cells.path}/mlflow.db").search_experiments()
     # Not warm: there, all commands would be of one process.
     project = Project(root, packages={"PYTHONPATH": str(root / "src")}, warm=False)
     code = """
@@ -85,14 +88,14 @@ for name, output in found.items():
     assert references[model] == hashlib.md5(content, usedforsecurity=False).hexdigest()
     assert metadata["params"]["params"]["z_i_dim"] == 4
     assert metadata["metrics"]["nodes/TrainInVAE/metrics.json"]["valid_loss"] > 0
-    with sqlite3.connect(root / "mlflow.db") as database:
+    with sqlite3.connect(cells.path / "mlflow.db") as database:
         parents = database.execute(
             "SELECT value, count(*) FROM tags WHERE key = 'mlflow.parentRunId' GROUP BY value"
         ).fetchall()
         statuses = database.execute("SELECT DISTINCT status FROM runs").fetchall()
     assert [count for _, count in parents] == [3]
     assert statuses == [("FINISHED",)]
-    assert len([*(root / "wandb").glob("offline-run-*")]) == 3
+    assert len([*(cells.path / "wandb").glob("offline-run-*")]) == 3
 
     skipped = ("jemtrack", "graph", "--workflow", "single-cell", "--run", "--skip")
     cells.set("TrainInVAE.params.lr", 0.004)
@@ -120,6 +123,7 @@ write_graph(
 
 def test_models_trained_side_by_side_from_one_preparation_are_those_trained_alone(cells: Project):
     cells.run("python", "-c", SIDE_BY_SIDE)
+    cells.commit("three models")
     names = ["Z2", "Z3", "Z4"]
 
     output = cells.run("jemtrack", "run", *names, "--workers", "3")

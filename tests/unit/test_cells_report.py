@@ -54,7 +54,7 @@ def test_the_page_is_whole_and_says_what_was_measured():
     )
     assert "-0.100 to +0.100, which is none for sure." in words
     assert "0.200 to 0.300" in words
-    assert "12.2500 to 12.7500" in words
+    assert "12.2 to 12.8" in words
     assert "EvaluateCells: 90 cells of <mine>" in words
     assert "iLISI" not in {*found.words}  # it could not be measured
     assert all(each.startswith(("#", "data:")) for each in found.addresses)

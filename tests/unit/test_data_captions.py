@@ -96,7 +96,7 @@ def test_images_in_colour_stay_so_and_equal_captions_share_a_label(folder, tmp_p
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("captions.txt", "0.png a square", r"captions\.txt: a line must be a file's name, a tab"),
+        ("captions.txt", "0.png a square", r"captions\.txt:1: must be a file's name, a tab and"),
         ("captions.txt", "9.png\tnone", r"9\.png cannot be read as an image: .*No such file"),
         ("metadata.csv", "name,text\n0.png,a", r"metadata\.csv:2: must have `file_name` and"),
         ("metadata.jsonl", "[1]", r"metadata\.jsonl:1: must have `file_name` and `text`"),

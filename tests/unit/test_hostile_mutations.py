@@ -28,7 +28,7 @@ from jemtrack.stages.prepare_data import PrepareData
 from jemtrack.stages.prepare_outliers import PrepareOutliers
 from jemtrack.stages.sampled_jem import SampledJEM
 
-LIMIT_S = 5
+LIMIT_S = 5  # of the processor: what else the machine does is no matter
 SETTINGS = """\
 checkpoint_seconds: 30
 trackers:
@@ -94,10 +94,10 @@ def repeated(draw, content: bytes) -> bytes:
 
 def said(*command: str) -> list[str]:
     """Run a command in this process: any exception but its own fails the test."""
-    began, screen = time.monotonic(), io.StringIO()
+    began, screen = time.process_time(), io.StringIO()
     with redirect_stdout(screen), redirect_stderr(screen):
         status = main(command)
-    assert time.monotonic() - began < LIMIT_S
+    assert time.process_time() - began < LIMIT_S
     assert hostile_canary.CALLS == []
     assert "Traceback" not in screen.getvalue()
     return screen.getvalue().splitlines() if status else []
@@ -198,9 +198,9 @@ def test_a_broken_file_of_tensors_is_an_input_error(tensors, tmp_path_factory, d
     )
     path = tmp_path_factory.mktemp("tensors") / kind
     path.write_bytes(broken)
-    began = time.monotonic()
+    began = time.process_time()
 
     with suppress(InputError):
         READERS[kind](path)
-    assert time.monotonic() - began < LIMIT_S
+    assert time.process_time() - began < LIMIT_S
     shutil.rmtree(path.parent)

@@ -1,16 +1,22 @@
 """What `jemtrack run` plans, what its clones have, and whom it tries again, on small graphs."""
 
+import inspect
+import json
 import os
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dask_kubernetes import operator
+from distributed import LocalCluster
 from dvc.repo import Repo
 
+from jemtrack.commands.run import seconds_left
 from jemtrack.errors import InputError
 from jemtrack.project.workers.clusters import Cluster, cluster_problems, executors
 from jemtrack.project.workers.coordinator import Coordinator, State, only_run, prepare
@@ -141,7 +147,7 @@ def test_a_clone_has_the_edits_and_not_what_was_removed(tmp_path):
     git("add", "old")
     git("commit", "--quiet", "--message", "old")
     plan, clone = restore_and_plan(), tmp_path / "clone"
-    put_clone(plan.git_root, take_snapshot(plan), clone)
+    put_clone(str(plan.git_root), take_snapshot(plan), clone)
     (clone / "left").write_text("by a stage that was killed")
     (clone / ".git" / "index.lock").touch()
     Path("code").write_text("edited")
@@ -151,7 +157,7 @@ def test_a_clone_has_the_edits_and_not_what_was_removed(tmp_path):
     before = git("status", "--short")
 
     snapshot = take_snapshot(plan)
-    put_clone(plan.git_root, snapshot, clone)
+    put_clone(str(plan.git_root), snapshot, clone)
 
     names = {path.name for path in clone.iterdir()}
     assert (clone / "code").read_text() == "edited"
@@ -160,7 +166,7 @@ def test_a_clone_has_the_edits_and_not_what_was_removed(tmp_path):
     assert git("status", "--short") == before
     assert git("stash", "list") == ""
     git("gc", "--prune=now", "--quiet")
-    put_clone(plan.git_root, snapshot, tmp_path / "another")
+    put_clone(str(plan.git_root), snapshot, tmp_path / "another")
 
 
 def test_a_file_that_was_touched_is_no_edit():
@@ -205,7 +211,7 @@ class Told(Executor):
         self.started: list[str] = []
 
     def submit(self, run: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
-        stage = arguments[-1]
+        stage = arguments[1]
         self.started.append(stage)
         future: Future[Any] = Future()
         future.set_result(Outcome(self.ends.get(stage, [0]).pop(0), 1.0))
@@ -213,8 +219,8 @@ class Told(Executor):
 
 
 def coordinated(plan: Plan, executor: Executor) -> dict[str, State]:
-    coordinator = Coordinator(plan, prepare(plan, threads=1), lambda _: executor, lambda _: None)
-    coordinator.run()
+    coordinator = Coordinator(plan, prepare(plan, threads=1), lambda _: executor)
+    coordinator.run(lambda _: None)
     return {stage: run.state for stage, run in coordinator.runs.items()}
 
 
@@ -257,9 +263,10 @@ def test_a_kind_of_job_has_options_of_its_own_and_faults_have_their_place():
         ("hpc.jobs", "must be >= 1, got 0"),
         (
             "hpc.walltime",
-            "is not a parameter of Cluster; it has address, jobs, kinds, options, setup, tls, type",
+            "is not a parameter of Cluster; it has address, folder, git, jobs, kinds, options, "
+            + "remote, setup, tls, type",
         ),
-        ("other.type", "must be slurm, sge, address or a dotted path, got 'slrm'"),
+        ("other.type", "must be slurm, sge, kubernetes, address or a dotted path, got 'slrm'"),
         ("twice.kinds", "must have a once"),
         ("remote.address", "is missing"),
     ]
@@ -278,3 +285,48 @@ def test_an_executor_of_ones_own_is_named_by_its_path(tmp_path):
         executors(Cluster(type="builtins.dict"), tmp_path),
     ):
         pass
+
+
+def test_pods_are_asked_for_in_the_words_of_dask_kubernetes(tmp_path, monkeypatch):
+    """There is no Kubernetes here: a cluster on this machine takes what its class would take."""
+    real = operator.KubeCluster
+
+    class Pods(LocalCluster):
+        def __init__(self, **options: Any) -> None:
+            inspect.signature(real.__init__).bind(None, **options)
+            chosen = {name: options[name] for name in ("image", "worker_command", "n_workers")}
+            worker = operator.make_cluster_spec("a", **chosen)["spec"]["worker"]
+            assert worker["replicas"] == 0
+            (container,) = worker["spec"]["containers"]
+            command = ["dask", "worker", "--nthreads", "1", "--resources", "stage=1"]
+            assert container["args"][:6] == command
+            super().__init__(
+                n_workers=1, processes=False, resources={"stage": 1}, dashboard_address=None
+            )
+
+        def adapt(self, **options: Any) -> None:
+            inspect.signature(real.adapt).bind(None, **options)
+            assert options["maximum"] == 3
+
+    monkeypatch.setattr(operator, "KubeCluster", Pods)
+    pods = Cluster(type="kubernetes", tls=False, jobs=3, options={"image": "mine"})
+    with executors(pods, tmp_path) as executor_of:
+        assert executor_of("a").submit(len, "abc").result() == 3
+
+    (problem,) = cluster_problems({"pods": {"type": "kubernetes"}}, ())
+    assert problem.place == ("pods", "tls")
+    assert problem.message.startswith("must be false: dask-kubernetes does not encrypt")
+
+
+def test_the_time_left_is_that_of_the_epochs_since_the_training_resumed(tmp_path):
+    assert seconds_left(tmp_path, datetime.now(UTC)) == 0
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    position = {"phase": 0, "epoch": 4, "batch": 0}
+    start = {"event": "phase_start", "position": position, "n_epochs": 10}
+    lines = [{"timestamp": (began + timedelta(seconds=n)).isoformat(), **start} for n in (-50, 0)]
+    (tmp_path / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ends = [{"timestamp": (began + timedelta(seconds=n)).isoformat()} for n in (-20, 30, 60)]
+    (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(end) + "\n" for end in ends))
+
+    # Two epochs of 30 s are done, four are left, and the first of them has run for 10 s.
+    assert seconds_left(tmp_path, began + timedelta(seconds=70)) == 110

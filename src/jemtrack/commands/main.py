@@ -55,8 +55,9 @@ def _extra_of(module: str) -> str | None:
 
     package = module.partition(".")[0]
     for requirement in requires("jemtrack") or ():
-        found = re.match(r"(\w+).*; extra == .(\w+).", requirement)  # ruamel: of ruamel-yaml
-        if found and found[1] == package != "jemtrack":
+        found = re.match(r"([\w-]+).*; extra == .(\w+).", requirement)
+        # dask_jobqueue is of dask-jobqueue, and ruamel of ruamel-yaml.
+        if found and f"{found[1]}_".replace("-", "_").startswith(f"{package}_"):
             return found[2]
     return None
 
@@ -130,6 +131,20 @@ def _run(options: argparse.Namespace) -> int:
     from jemtrack.commands.run import run
 
     return run(options.stages, options.workers, options.cluster)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from jemtrack.commands.sweep import sweep
+    from jemtrack.project.workers.sweep import Search
+
+    search = Search(
+        options.name,
+        targets=tuple(options.stages),
+        measure=options.metric or "",
+        maximize=options.maximize,
+        trials=options.trials,
+    )
+    return sweep(search, options.settings, options.seeds, options.workers, options.cluster)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -295,6 +310,7 @@ _COMMANDS = {
     "data": _data,
     "graph": _graph,
     "run": _run,
+    "sweep": _sweep,
     "check": _check,
     "compare": _compare,
     "exps": _exps,

@@ -1,6 +1,7 @@
 """What the command line takes: `jemtrack COMMAND`, with its options and its help."""
 
 import argparse
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,19 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def _measure(text: str) -> str:
+    file, _, key = text.rpartition(":")
+    if not file or not key:
+        raise argparse.ArgumentTypeError(f"must be FILE:KEY, got {text!r}")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", text):
+        raise argparse.ArgumentTypeError(f"must be letters, digits, _ and -, got {text!r}")
+    return text
 
 
 def _revision(text: str) -> str:
@@ -185,15 +199,57 @@ def _add_run(commands: Commands) -> None:
         "in the end the project has every result, as after `dvc repro`.",
         "jemtrack run\njemtrack run EvaluateX --workers 3\njemtrack run --on slurm",
     )
-    run.add_argument(
+    _add_workers(run, "stages")
+
+    sweep = _add(
+        commands,
+        "sweep",
+        "try parameters side by side, as experiments",
+        "Try values of parameters on several workers. Each trial is an experiment of DVC, which "
+        "`dvc exp show` lists. By default each combination of the values is tried; with --trials, "
+        "Optuna chooses, and ends trials whose validation is worse than usual. The same command "
+        "resumes a sweep.",
+        "jemtrack sweep --seeds 5\n"
+        "jemtrack sweep -S MaxEntropyL2.params.width=1,2 -S MaxEntropyL2.params.n_epochs=10,20\n"
+        "jemtrack sweep MaxEntropyL2 --trials 20 --metric "
+        "nodes/MaxEntropyL2/metrics.json:valid_nll \\\n"
+        "  -S 'MaxEntropyL2.params.lr=tag(log,interval(1e-4,1e-2))'",
+    )
+    _add_workers(sweep, "trials")
+    sweep.add_argument(
+        "-S", "--set", dest="settings", action="append", default=[], metavar="KEY=VALUES",
+        help="a parameter and what to try, in Hydra's grammar: 1,2 or range(1,4), and with "
+        "--trials interval(0.1,0.9), of a log scale tag(log,interval(1e-4,1e-2))",
+    )  # fmt: skip
+    sweep.add_argument("--seeds", type=_count, metavar="N", help="try the seeds 1 to N")
+    sweep.add_argument(
+        "--trials",
+        type=_count,
+        metavar="N",
+        help="try so many, chosen by Optuna, those before included",
+    )
+    sweep.add_argument(
+        "--metric",
+        type=_measure,
+        metavar="FILE:KEY",
+        help="what is compared: the smaller, the better",
+    )
+    sweep.add_argument("--maximize", action="store_true", help="the larger, the better")
+    sweep.add_argument(
+        "--name", type=_name, default="sweep", metavar="NAME", help="of the sweep (sweep)"
+    )
+
+
+def _add_workers(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
         "stages", nargs="*", metavar="STAGE", help="with those before it (all of this folder)"
     )
-    where = run.add_mutually_exclusive_group()
+    where = command.add_mutually_exclusive_group()
     where.add_argument(
         "--workers",
         type=_count,
         metavar="N",
-        help="stages at a time (as many as have the threads of their parameters on this machine)",
+        help=f"{what} at a time (as many as have the threads of their parameters on this machine)",
     )
     where.add_argument(
         "--on", dest="cluster", metavar="NAME", help="run them on this cluster of jemtrack.yaml"

@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.live import Live
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from jemtrack.commands.scratch import progress_text
 from jemtrack.commands.tables import table_console
+from jemtrack.errors import InputError
 from jemtrack.project.params import PARAMS, read_parameters
 from jemtrack.project.provenance import scratch_folder
 from jemtrack.project.scratch import last_written, remove_recorded, trainings
@@ -24,12 +27,14 @@ from jemtrack.project.workers.coordinator import (
     only_run,
     prepare,
 )
-from jemtrack.project.workers.plan import Plan, restore_and_plan
-from jemtrack.project.workers.snapshot import edited_since
+from jemtrack.project.workers.plan import Plan, push_inputs, restore_and_plan
+from jemtrack.project.workers.snapshot import edited_since, push_snapshot
 from jemtrack.project.workers.worker import Work
+from jemtrack.record.jsonl import EPOCHS, RUN, read_lines
 from jemtrack.shared.hardware import available_cpus
 from jemtrack.train.checkpoint import newest_first
 
+_BUSY = ("threads", "processes", "nodes")  # parameters that say how many CPUs a stage keeps busy
 _TAIL = 20  # lines of the log of a stage that failed
 _LOG_END = 8192  # bytes, in which they are looked for
 
@@ -43,79 +48,105 @@ def run(targets: Sequence[str] = (), workers: int | None = None, cluster: str | 
         InputError: if the stages cannot run; then none has.
         Interrupted: after Ctrl-C or SIGTERM, when the stages have ended.
     """
-    plan = restore_and_plan(targets)
+    plan = restore_and_plan(targets, _remote(cluster))
     if plan.n_restored:
-        print(f"restored {_stages(plan.n_restored)} from DVC's cache")
+        print(f"restored {_n_stages(plan.n_restored)} from DVC's cache")
     if not plan.stages:
         print("nothing to run")
         return 0
     with only_run(plan):
-        runs, work = _run_here(plan, workers) if cluster is None else _run_on(plan, cluster)
+        with pool(plan, workers, cluster, len(plan.stages)) as (work, found):
+            print(f"{_n_stages(len(plan.stages))} to run on {found.name}", flush=True)
+            runs = coordinate(Coordinator(plan, work, found.executor_of))
         return _finish(plan, work, runs, targets)
 
 
-def _run_here(plan: Plan, workers: int | None) -> tuple[list[StageRun], Work]:
-    workers = min(workers or _default_workers(plan), len(plan.stages))
-    work = prepare(plan, threads=max(available_cpus() // workers, 1))
-    on = f"{workers} worker" + "s" * (workers > 1)
-    print(f"{_stages(len(plan.stages))} to run on {on}", flush=True)
-    with ThreadPoolExecutor(workers) as executor:
-        return _coordinate(plan, work, lambda stage: executor), work
+@dataclass(frozen=True)
+class Pool:
+    """Where stages run: what executes each, how many run at a time, and what to call it."""
+
+    executor_of: Callable[[str], Executor]
+    width: int
+    name: str
 
 
-def _run_on(plan: Plan, name: str) -> tuple[list[StageRun], Work]:
+@contextlib.contextmanager
+def pool(
+    plan: Plan, workers: int | None, cluster: str | None, count: int, sweep: str = ""
+) -> Iterator[tuple[Work, Pool]]:
+    """Take the snapshot, and open the workers or the cluster for `count` stages, or for a sweep."""
+    if cluster is None:
+        width = min(workers or _default_workers(plan), count)
+        work = prepare(plan, threads=max(available_cpus() // width, 1))
+        with ThreadPoolExecutor(width) as executor:
+            yield work, Pool(lambda stage: executor, width, f"{width} worker" + "s" * (width > 1))
+        return
     # Imported here: it takes a while, and most runs are on this machine.
     from jemtrack.project.runtime import runtime_cluster
     from jemtrack.project.workers.clusters import executors, job_logs
 
-    cluster = runtime_cluster(name)
+    chosen = runtime_cluster(cluster)
     work = prepare(plan, threads=1, named=True)
-    with executors(cluster, work.workers) as executor_of:
-        jobs = f"; its jobs log to {_relative(job_logs(work.workers))}" * cluster.has_jobs
-        print(f"{_stages(len(plan.stages))} to run on {name}{jobs}", flush=True)
-        return _coordinate(plan, work, executor_of), work
+    if sweep and chosen.remote:
+        raise InputError(f"clusters.{cluster}: a sweep needs a shared disk, and not a `remote`")
+    if plan.remote:
+        push_inputs(plan)
+        git = push_snapshot(plan.git_root, work.snapshot, chosen.git)
+        work = replace(work, git=git, own_folder=f"{chosen.folder}/{plan.git_root.name}")
+    with executors(chosen, work.workers) as executor_of:
+        jobs = f"; its jobs log to {_relative(job_logs(work.workers))}" * chosen.has_jobs
+        yield work, Pool(executor_of, chosen.jobs_of(sweep), f"{cluster}{jobs}")
+
+
+def _remote(cluster: str | None) -> str:
+    """Return the DVC remote of a cluster without a shared disk."""
+    if cluster is None:
+        return ""
+    from jemtrack.project.runtime import runtime_cluster
+
+    return runtime_cluster(cluster).remote
 
 
 def _default_workers(plan: Plan) -> int:
     """Return for how many stages there are CPUs, by the threads that their parameters ask for."""
     values = read_parameters() if PARAMS.exists() else {}
     most = 1
-    for stage in plan.stages:
+    for stage in plan.stages or values:
         section = values.get(stage)
         asked = section.get("params") if isinstance(section, dict) else None
         if isinstance(asked, dict):
-            threads, processes = asked.get("threads", 1), asked.get("processes", 1)
-            if isinstance(threads, int) and isinstance(processes, int):
-                most = max(most, threads * processes)
+            threads, processes, nodes = (asked.get(name, 1) for name in _BUSY)
+            if all(isinstance(each, int) and each > 0 for each in (threads, processes, nodes)):
+                most = max(most, threads * processes // nodes)
     return max(available_cpus() // most, 1)
 
 
-def _coordinate(plan: Plan, work: Work, executor_of: Callable[[str], Executor]) -> list[StageRun]:
-    with _watching() as watch:
-        coordinator = Coordinator(plan, work, executor_of, watch)
-        runs = [*coordinator.runs.values()]
-        try:
-            coordinator.run()
-        except KeyboardInterrupt:
-            stopped = [run.stage for run in runs if run.state is State.STOPPED]
-            _say(f"stopped {', '.join(stopped) or 'before a stage ran'}: the same command resumes")
-            raise
-    return runs
+def coordinate(coordinator: Coordinator) -> list[StageRun]:
+    """Show what a coordinator does while it runs; return all that has run."""
+    try:
+        with _watching() as watch:
+            coordinator.run(watch)
+    except KeyboardInterrupt:
+        runs = coordinator.runs.values()
+        stopped = [run.stage for run in runs if run.state is State.STOPPED]
+        say(f"stopped {', '.join(stopped) or 'before a stage ran'}: the same command resumes")
+        raise
+    return [*coordinator.runs.values()]
 
 
 def _finish(plan: Plan, work: Work, runs: Sequence[StageRun], targets: Sequence[str]) -> int:
     """Restore what is done, as `dvc repro` does; say what is missing; return the exit status."""
     for failed in (run for run in runs if run.state is State.FAILED):
-        _say(_failure(failed))
+        say(failure(failed))
     if not_run := [run.stage for run in runs if run.state is State.NOT_RUN]:
-        _say(f"not run, because of what failed: {', '.join(not_run)}")
-    after = restore_and_plan(targets)
+        say(f"not run, because of what failed: {', '.join(not_run)}")
+    after = restore_and_plan(targets, plan.remote)
     remove_recorded()
-    print(f"restored {_stages(after.n_restored)}, ran none in the project itself")
+    print(f"restored {_n_stages(after.n_restored)}, ran none in the project itself")
     done = [run.stage for run in runs if run.state is State.DONE]
     if stale := [stage for stage in done if stage in after.stages]:
         edited = ", ".join(edited_since(plan, work.snapshot)) or "an input"
-        _say(
+        say(
             f"{', '.join(stale)}: {edited} changed while the workers ran. Their results are of the "
             "state before, and DVC's cache has them: undo the change, and `jemtrack run` restores "
             "them; otherwise it runs them anew"
@@ -123,7 +154,8 @@ def _finish(plan: Plan, work: Work, runs: Sequence[StageRun], targets: Sequence[
     return 0 if len(done) == len(runs) and not stale else 1
 
 
-def _failure(run: StageRun) -> str:
+def failure(run: StageRun) -> str:
+    """Say how a run failed, with the end of its log."""
     ended = f"failed with status {run.status}"
     if run.kills:
         ended += f", and was killed {run.kills} times before"
@@ -160,8 +192,9 @@ class _Lines:
 def _line(run: StageRun) -> str:
     match run.state:
         case State.RUNNING:
-            return f"running on worker {run.worker}, log {_relative(run.log)}"
-        case State.DONE | State.FAILED:
+            what = f", {run.detail}" * bool(run.detail)
+            return f"running on worker {run.worker}, log {_relative(run.log)}{what}"
+        case State.DONE | State.FAILED | State.PRUNED:
             return f"{run.state.value} in {run.seconds:.0f} s"
         case State.STOPPED | State.NOT_RUN:
             return str(run.state.value)
@@ -179,18 +212,28 @@ def _table(runs: Sequence[StageRun]) -> Table:
         log = str(_relative(run.log)) if started else ""
         killed = f", killed {run.kills}x" if run.kills else ""
         table.add_row(
-            run.stage, run.state.value + killed, run.worker, _elapsed(run), _progress(run), log
+            f"{run.stage} {run.detail}".strip(),
+            run.state.value + killed,
+            run.worker,
+            _elapsed(run),
+            _progress(run),
+            log,
         )
     return table
 
 
 def _elapsed(run: StageRun) -> str:
     running = time.time() - run.since if run.state is State.RUNNING else 0.0
-    seconds = round(run.seconds + running)
-    if not seconds:
+    return _clock(run.seconds + running)
+
+
+def _clock(seconds: float) -> str:
+    """Write a duration as hours, minutes and seconds; "" for less than a second."""
+    whole = round(seconds)
+    if whole < 1:
         return ""
-    hours, minutes = seconds // 3600, seconds // 60 % 60
-    return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def _progress(run: StageRun) -> str:
@@ -198,10 +241,27 @@ def _progress(run: StageRun) -> str:
     if run.state is not State.RUNNING:
         return ""
     folders = trainings(scratch_folder(), run.stage)
-    newest = newest_first(max(folders, key=last_written)) if folders else []
+    newest = newest_first(folder := max(folders, key=last_written)) if folders else []
     if newest:
-        return progress_text(newest[0])
+        left = _clock(seconds_left(folder / "record", datetime.now(UTC)))
+        return progress_text(newest[0]) + f", {left} left" * bool(left)
     return (_last_lines(run.log) or [""])[-1]
+
+
+def seconds_left(record: Path, now: datetime) -> float:
+    """Estimate the rest of a training's phase by its epochs since it started or resumed, or 0."""
+    starts = [line for line in read_lines(record / RUN) if line["event"] == "phase_start"]
+    if not starts:
+        return 0.0
+    began, n_epochs = starts[-1]["timestamp"], starts[-1]["n_epochs"]
+    # Equal forms of one time zone: earlier texts are of earlier times.
+    ends = [line["timestamp"] for line in read_lines(record / EPOCHS) if line["timestamp"] > began]
+    if not ends:
+        return 0.0
+    first, last = map(datetime.fromisoformat, (began, ends[-1]))
+    n_left = n_epochs - starts[-1]["position"]["epoch"] - len(ends)
+    left: timedelta = (last - first) / len(ends) * n_left - (now - last)
+    return left.total_seconds()
 
 
 def _last_lines(path: Path) -> list[str]:
@@ -217,9 +277,10 @@ def _relative(path: Path) -> Path:
     return Path(os.path.relpath(path))
 
 
-def _stages(count: int) -> str:
+def _n_stages(count: int) -> str:
     return f"{count} stage" + "s" * (count != 1)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line beside the table and the results."""
     print(f"jemtrack: {line}", file=sys.stderr, flush=True)

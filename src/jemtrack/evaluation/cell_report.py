@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from jemtrack.evaluation.integration import KBET, SCIB_TOTAL
-from jemtrack.evaluation.report.tables import Cell, Table, number, side_by_side, words
+from jemtrack.evaluation.report.tables import Cell, Table, side_by_side, words
 from jemtrack.evaluation.report.template import rendered
 
 _MEASURES = {
@@ -29,6 +29,12 @@ _MEASURES = {
     "transfer_macro_f1": "label transfer, macro F1",
     "transfer_nll": "label transfer, NLL (nats, lower is better)",
     "transfer_ece": "label transfer, ECE (lower is better)",
+}
+_LIKELIHOODS = {
+    "elbo": "evidence lower bound ↑",
+    "nll": "negative log likelihood ↓",
+    "elbo_given_label": "evidence lower bound, given the label ↑",
+    "nll_given_label": "negative log likelihood, given the label ↓",
 }
 _GROUPS = {"bio": "Types", "batch": "Batches", "total": "Total of nine measures"}
 REFERENCES = {
@@ -120,7 +126,7 @@ def _measures(rows: pd.DataFrame) -> Table:
 def _bounds(row: Mapping[Any, Any], name: str) -> str:
     if pd.isna(half := row.get(f"{name}_half")):
         return ""
-    return f"{row[name] - half:.3f} to {row[name] + half:.3f}"
+    return f"{max(row[name] - half, 0):.3f} to {min(row[name] + half, 1):.3f}"
 
 
 def _verdicts(scores: pd.DataFrame, cells: str, model: str, baseline: str) -> list[tuple[str, str]]:
@@ -144,7 +150,10 @@ def _likelihood(values: Mapping[str, tuple[float, float]]) -> Table | None:
     if not values:
         return None
     rows = [
-        [Cell(name), Cell(number(value), f"{number(value - half)} to {number(value + half)}")]
+        [
+            Cell(_LIKELIHOODS[name]),
+            Cell(f"{value:.1f}", f"{value - half:.1f} to {value + half:.1f}"),
+        ]
         for name, (value, half) in values.items()
     ]
     return Table(["nats a held-out cell", ""], rows)
@@ -190,8 +199,8 @@ to be compared with totals of ten. An embedding by Harmony has seen the held-out
 
 {% macro likelihoods() %}
 {{ table(likelihood, "Likelihood") }}
-<p>The evidence lower bound, and the negative log likelihood by importance sampling: without the
-label of a cell, whose prior is then the mixture of all labels', and given it.</p>
+<p>Means over cells. The likelihood is by importance sampling. Without the label of a cell, its
+prior is the mixture of all labels'.</p>
 {% endmacro %}
 
 {% macro cells() %}

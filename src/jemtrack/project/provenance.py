@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # its import takes a while
     from jemtrack.train.recipe import Recipe
 
 SCRATCH = ".jemtrack"
+ROOT_VARIABLE = "JEMTRACK_ROOT"
 RECIPES = "recipes/"  # before the name of a recipe file that is trained outside of DVC
 _RECORD = "determined_by.json"
 _ABSENT: Any = object()
@@ -51,11 +52,13 @@ def project_root() -> Path:
     It is the root of the project, or the folder of another graph in it.
     """
     here = Path.cwd()
-    if "DVC_ROOT" not in os.environ:
+    # In a temporary copy, DVC sets its variable to the root of the original project; in the clone
+    # of a worker, which for an experiment sets it to the clone, the worker sets ours.
+    original = os.environ.get(ROOT_VARIABLE) or os.environ.get("DVC_ROOT")
+    if original is None:
         return Path()
-    # In a temporary copy, DVC sets this variable to the root of the original project.
     root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
-    return Path(os.environ["DVC_ROOT"]) / here.relative_to(root)
+    return Path(original) / here.relative_to(root)
 
 
 def scratch_folder() -> Path:

@@ -133,7 +133,7 @@ class Revision:
             "metrics": {
                 path: parse_json(self.read(path), f"{path} of {self}")
                 for path in metrics
-                if not made[path].endswith(_FOLDER)
+                if path in made and not made[path].endswith(_FOLDER)
             },
         }
         if self.name is None:
@@ -150,13 +150,13 @@ class Revision:
         Raises:
             InputError: if neither the cache nor the remote has it.
         """
-        with Repo(str(self._folder)) as repo:
-            path = Path(repo.cache.local.oid_to_path(reference))
-            try:
+        try:
+            with Repo(str(self._folder)) as repo:
+                path = Path(repo.cache.local.oid_to_path(reference))
                 if not path.exists():
                     repo.cloud.pull([HashInfo("md5", reference)])
-            except DvcException as error:
-                raise InputError(f"{reference} is not in DVC's cache: {error}") from error
+        except DvcException as error:
+            raise InputError(f"{reference} is not in DVC's cache: {error}") from error
         if not path.exists():
             raise InputError(f"{reference} is neither in DVC's cache nor on its remote")
         return path

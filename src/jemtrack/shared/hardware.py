@@ -37,6 +37,7 @@ class Hardware:
         device: `auto` is a GPU if there is one, else the CPU.
         precision: `fp32`, or `bf16-mixed`: weights in fp32, and PyTorch's autocast to bfloat16.
         processes: number of processes among which each batch is sharded; on GPUs, one GPU each.
+        nodes: number of machines among which the processes are divided: nodes of a Slurm job.
         strategy: `auto` is `ddp` if there are several processes: each has the whole model, and
             gradients are averaged by an all-reduce (gloo on CPUs, NCCL on GPUs).
         threads: threads of the CPU for each process. Sums over more threads are rounded otherwise,
@@ -46,8 +47,16 @@ class Hardware:
     device: DeviceName = "auto"
     precision: Precision = "fp32"
     processes: AtLeastOne = 1
+    nodes: AtLeastOne = 1
     strategy: Strategy = "auto"
     threads: Threads = DEFAULT_THREADS
+
+    @field_validator("nodes")
+    @classmethod
+    def _divides_processes(cls, value: int, info: ValidationInfo) -> int:
+        if (info.data.get("processes") or value) % value:
+            raise ValueError(f"must divide the {info.data['processes']} processes, got {value}")
+        return value
 
     @field_validator("strategy")
     @classmethod

@@ -144,7 +144,8 @@ class EvaluateCells(Stage):
         table.to_csv(self.scores, index=False)
         prepared.obsm.update(found | embeddings)
         say(f"Drawing the embeddings, by {self.params.projection}")
-        drawn = write_grid(embeddings, prepared.obs, self.pictures, self.params.projection, seed)
+        before_first = {PCA: embeddings[PCA], **embeddings}
+        drawn = write_grid(before_first, prepared.obs, self.pictures, self.params.projection, seed)
         prepared.obsm.update(drawn)
         atomic_write(self.embedded, prepared.write_h5ad)
         self._write_report(prepared, model, table, nats)

@@ -130,7 +130,8 @@ class Stage(zntrack.Node):  # type: ignore[misc]
     def _measured_compute(self) -> None:
         params = getattr(self, "params", None)
         n_threads = getattr(params, "threads", None)
-        n_busy = (n_threads or 0) * getattr(params, "processes", 1)
+        n_here = getattr(params, "processes", 1) // getattr(params, "nodes", 1)
+        n_busy = (n_threads or 0) * n_here
         if n_busy > (n_cpus := available_cpus()):
             cpus = f"{n_cpus} CPU" + "s" * (n_cpus > 1)
             say(f"{self.name}: {n_busy} threads on {cpus}; a smaller params.threads may be faster")

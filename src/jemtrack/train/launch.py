@@ -77,15 +77,27 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     """Call `train(runtime, *arguments)` in each process; return what rank zero returned.
 
     Processes that torchrun or `fabric run` has started are used as they are. Otherwise they are
-    started here: `train` and `arguments` must then be picklable, and importing the program's main
-    module must have no side effect.
+    started here, and with several `nodes` on the others of the Slurm job: `train` and `arguments`
+    must then be picklable, and importing the program's main module must have no side effect.
 
     Raises:
-        ParameterError: if the machine has no such device, or torchrun started another number.
+        ParameterError: if the machine has no such device, torchrun started another number, or this
+            is no Slurm job of so many nodes.
         Interrupted: if a signal asked the processes to end.
         TrainingDivergedError: if `train` raises it.
     """
     check_hardware(hardware)
+    if hardware.nodes == 1 or _started_by_others():
+        return launch_here(hardware, train, *arguments)
+    from jemtrack.train.nodes import check_nodes, other_nodes
+
+    check_nodes(hardware)
+    with other_nodes(hardware, train, arguments):
+        return launch_here(hardware, train, *arguments)
+
+
+def launch_here(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
+    """Launch this node's processes; return what the first of them returned."""
     keep_freed_memory()
     device = chosen_device(hardware.device)
     started = _started_by_others()
@@ -101,7 +113,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     fabric = Fabric(
         accelerator=device.type,
         devices=_processes_here(hardware),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", hardware.nodes)),
         strategy=strategy,
         precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
         # In a job of Slurm, Fabric would take the job's tasks for the processes of the training.
@@ -135,7 +147,7 @@ def _started_by_others() -> int:
 
 
 def _processes_here(hardware: Hardware) -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", hardware.processes))
+    return int(os.environ.get("LOCAL_WORLD_SIZE", hardware.processes // hardware.nodes))
 
 
 @contextmanager
@@ -144,7 +156,8 @@ def _signals_pass_to_children() -> Iterator[None]:
 
     def pass_on(number: int, frame: Any) -> None:
         for child in psutil.Process().children():
-            child.send_signal(number)
+            if os.getsid(child.pid) == os.getsid(0):  # not `srun`: see `other_nodes`
+                child.send_signal(number)
 
     # Ctrl-C in a terminal reaches the children without our help.
     before = {

@@ -81,13 +81,21 @@ def _captions(folder: Path) -> dict[Path, str]:
         rows = _csv_rows(table) if table.suffix == ".csv" else _json_rows(table)
         return {folder / name: text for name, text in rows}
     if (lines := folder / _LINES).is_file():
-        pairs = (line.split("\t", 1) for line in read_text(lines).splitlines() if line.strip())
-        found = {folder / each[0]: each[-1].strip() for each in pairs if len(each) == 2}
-        if not found:
-            raise InputError(f"{lines}: a line must be a file's name, a tab and its caption")
-        return found
+        return {folder / name: text for name, text in _tab_rows(lines)}
     beside = {path: path.with_suffix(".txt") for path in _images(folder)}
     return {p: read_text(text).strip() for p, text in beside.items() if text.is_file()}
+
+
+def _tab_rows(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        name, tab, text = line.partition("\t")
+        if line.strip() and not (tab and text.strip()):
+            raise InputError(
+                f"{path}:{number}: must be a file's name, a tab and its caption, got "
+                f"{format_value(line)}"
+            )
+        if tab:
+            yield name, text.strip()
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,8 @@ from jemtrack.shared.components import imported
 
 # The class of dask-jobqueue for the jobs of each.
 _JOBS = {"slurm": "SLURMCluster", "sge": "SGECluster"}
-_TYPES = (*_JOBS, "address")
+_KUBERNETES = "kubernetes"
+_TYPES = (*_JOBS, _KUBERNETES, "address")
 # A stage takes all of a worker. Dask gives one as many tasks as it has of what a task asks for.
 _STAGE = {"stage": 1}
 # Each death of a worker costs a stage what it did since its checkpoint, and nothing more.
@@ -61,14 +62,18 @@ class Cluster:
     """A cluster of `jemtrack.yaml`.
 
     Attributes:
-        type: `slurm`, `sge`, `address`, or the dotted path of a function of one's own, which
-            takes `options` and returns a `concurrent.futures.Executor`.
-        options: of a job, as dask-jobqueue names them: queue, cores, memory, walltime, ...
-        jobs: most jobs at a time; each runs one stage at a time.
+        type: `slurm`, `sge`, `kubernetes`, `address`, or the dotted path of a function of one's
+            own, which takes `options` and returns a `concurrent.futures.Executor`.
+        options: of a job, as dask-jobqueue names them: queue, cores, memory, walltime, ...; of
+            `kubernetes`, those of dask-kubernetes' `KubeCluster`.
+        jobs: most jobs (or pods) at a time; each runs one stage at a time.
         setup: lines of shell before a job's worker starts: modules, environments.
         address: of a Dask scheduler that runs already, for the type `address`.
         tls: whether all connections are encrypted and checked. Without it, whoever reaches a port
             of Dask runs code as you.
+        remote: a DVC remote, over which data and results go if the machines share no disk.
+        git: the git remote or address over which the snapshot goes then.
+        folder: the folder of each machine's own for its clones and cache then.
         kinds: jobs of other kinds, by a name of your choice.
     """
 
@@ -78,6 +83,9 @@ class Cluster:
     setup: Texts = ()
     tls: bool = True
     address: str = ""
+    remote: str = ""
+    git: str = "origin"
+    folder: str = "~/.cache/jemtrack/workers"
     kinds: dict[str, Annotated[JobKind, nested(JobKind)]] = Field(default_factory=dict)
 
     @field_validator("type")
@@ -99,6 +107,14 @@ class Cluster:
                 "without TLS runs code as you; `tls: false` allows it"
             )
             problems.append(ValueProblem(("address",), text))
+        if self.type == _KUBERNETES and self.tls:
+            text = (
+                "must be false: dask-kubernetes does not encrypt, and whoever reaches a port of "
+                "Dask runs code as you; a NetworkPolicy can keep others out"
+            )
+            problems.append(ValueProblem(("tls",), text))
+        if self.remote and self.type not in _TYPES:
+            problems.append(ValueProblem(("remote",), "is for the types of Dask alone"))
         named = Counter(stage for kind in self.kinds.values() for stage in kind.stages)
         if twice := [stage for stage, count in named.items() if count > 1]:
             problems.append(ValueProblem(("kinds",), f"must have {twice[0]} once"))
@@ -113,6 +129,11 @@ class Cluster:
     def kind_of(self, stage: str) -> str:
         """Return the name of the kind of job that the stage runs in; "" for the cluster's own."""
         return next((name for name, kind in self.kinds.items() if stage in kind.stages), "")
+
+    def jobs_of(self, stage: str) -> int:
+        """Return the most jobs at a time of the kind that the stage runs in."""
+        kind = self.kind_of(stage)
+        return self.kinds[kind].jobs if kind else self.jobs
 
 
 def job_logs(folder: Path) -> Path:
@@ -157,6 +178,8 @@ def _executor(
     options = {**cluster.options, **chosen.options}
     if cluster.type in _JOBS:
         return _job_executor(cluster, options, chosen.jobs, folder)
+    if cluster.type == _KUBERNETES:
+        return _pod_executor(options, chosen.jobs)
     if cluster.type == "address":
         return _address_executor(cluster.address, chosen.resources)
     make = imported(cluster.type)
@@ -179,10 +202,13 @@ def _job_executor(
 
     encrypted = {"security": True, "protocol": "tls://", "shared_temp_directory": str(folder)}
     defaults = {"dashboard_address": None}  # it would need another package
-    resources = ",".join(f"{name}={count}" for name, count in _STAGE.items())
     ours = {
         "job_script_prologue": [*cluster.setup, *options.get("job_script_prologue", ())],
-        "worker_extra_args": ["--resources", resources, *options.get("worker_extra_args", ())],
+        "worker_extra_args": [
+            "--resources",
+            _resources(_STAGE),
+            *options.get("worker_extra_args", ()),
+        ],
         "processes": 1,
         "log_directory": str(job_logs(folder)),
         **(encrypted if cluster.tls else {}),
@@ -197,6 +223,23 @@ def _job_executor(
 
 
 @contextlib.contextmanager
+def _pod_executor(options: Mapping[str, Any], pods: int) -> Iterator[Executor]:
+    """Let Dask's operator for Kubernetes start a pod when there is a stage for it."""
+    from dask_kubernetes.operator import KubeCluster
+    from distributed import Client
+
+    command = ["dask", "worker", "--nthreads", "1", "--resources", _resources(_STAGE)]
+    defaults = {"worker_command": command, "n_workers": 0, "quiet": True}
+    with KubeCluster(**{**defaults, **options}) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=pods)
+        yield _dask_executor(client, _STAGE)
+
+
+def _resources(found: Mapping[str, float]) -> str:
+    return ",".join(f"{name}={count}" for name, count in found.items())
+
+
+@contextlib.contextmanager
 def _address_executor(address: str, resources: Mapping[str, float]) -> Iterator[Executor]:
     """Connect to a scheduler that runs; Dask's own settings say where its certificates are."""
     from distributed import Client
@@ -207,6 +250,20 @@ def _address_executor(address: str, resources: Mapping[str, float]) -> Iterator[
         raise InputError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
         yield _dask_executor(client, resources)
+
+
+def wish_of_client() -> Callable[[], bool]:
+    """Return what tells whether a client of Dask still waits for the task of this thread."""
+    from distributed import get_worker
+    from distributed.worker import thread_state
+
+    worker, key = get_worker(), thread_state.key
+
+    def is_wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state == "executing"
+
+    return is_wanted
 
 
 def _dask_executor(client: Any, resources: Mapping[str, float]) -> Executor:

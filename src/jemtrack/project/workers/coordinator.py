@@ -15,7 +15,7 @@ from jemtrack.errors import InputError, Interrupted, exit_status
 from jemtrack.project.provenance import SCRATCH
 from jemtrack.project.workers.plan import Plan
 from jemtrack.project.workers.snapshot import take_snapshot
-from jemtrack.project.workers.worker import Outcome, Work, run_stage
+from jemtrack.project.workers.worker import Experiment, Outcome, Work, run_stage
 
 _LOOK_SECONDS = 0.5
 _MOST_KILLS = 10  # of one stage, each of which resumes; more is no accident
@@ -29,13 +29,14 @@ class State(Enum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    PRUNED = "pruned"
     STOPPED = "stopped"
     NOT_RUN = "not run"
 
 
 @dataclass
 class StageRun:
-    """A stage of the plan, as it stands.
+    """A stage of the plan, or a trial of a sweep, as it stands.
 
     Attributes:
         stage: its name.
@@ -47,6 +48,7 @@ class StageRun:
         kills: how often it was killed and tried again.
         status: the exit status of its command.
         problem: why it did not run or failed, if its log does not say so.
+        detail: what sets a trial apart from others.
     """
 
     stage: str
@@ -58,6 +60,7 @@ class StageRun:
     kills: int = 0
     status: int = 0
     problem: str = ""
+    detail: str = ""
 
 
 Watch = Callable[[list[StageRun]], None]
@@ -108,10 +111,7 @@ def prepare(plan: Plan, threads: int, *, named: bool = False) -> Work:
         threads=threads,
         named=named,
     )
-    for stage in plan.stages:
-        work.log(stage).parent.mkdir(parents=True, exist_ok=True)
-        work.log(stage).write_bytes(b"")
-        work.worker(stage).unlink(missing_ok=True)
+    work.logs.mkdir(parents=True, exist_ok=True)
     return work
 
 
@@ -122,30 +122,33 @@ class Coordinator:
     worker is free.
     """
 
-    def __init__(
-        self, plan: Plan, work: Work, executor_of: Callable[[str], Executor], watch: Watch
-    ) -> None:
-        self.runs = {stage: StageRun(stage, work.log(stage)) for stage in plan.stages}
-        self._plan, self._work = plan, work
-        self._executor_of, self._watch = executor_of, watch
+    def __init__(self, plan: Plan, work: Work, executor_of: Callable[[str], Executor]) -> None:
+        self._plan, self._work, self._executor_of = plan, work, executor_of
         self._futures: dict[Future[Outcome], StageRun] = {}
+        self.runs = {stage: self._new_run(stage) for stage in plan.stages}
 
-    def run(self) -> None:
-        """Run all; return when nothing is left to run.
+    def _new_run(self, name: str) -> StageRun:
+        log = self._work.log(name)
+        log.write_bytes(b"")
+        return StageRun(name, log)
+
+    def run(self, watch: Watch) -> None:
+        """Run all, and show `watch` how it gets on; return when nothing is left to run.
 
         Raises:
             Interrupted: after Ctrl-C or SIGTERM, when the stages that ran have ended.
         """
         with _terminable():
             try:
-                self._run()
+                self._run(watch)
             except KeyboardInterrupt as interrupt:
                 self._stop()
+                watch([*self.runs.values()])
                 raise Interrupted(exit_status(interrupt) - 128) from interrupt
             finally:
                 self._work.running.unlink(missing_ok=True)
 
-    def _run(self) -> None:
+    def _run(self, watch: Watch) -> None:
         self._submit_ready()
         while self._futures:
             self._work.running.touch()
@@ -154,6 +157,7 @@ class Coordinator:
                 self._note(self._futures.pop(future), future)
             self._submit_ready()
             self._look()
+            watch([*self.runs.values()])
 
     def _submit_ready(self) -> None:
         for stage, awaited in self._plan.stages.items():
@@ -167,8 +171,12 @@ class Coordinator:
         self._work.running.touch()
         self._work.worker(run.stage).unlink(missing_ok=True)
         run.state, run.worker = State.QUEUED, ""
-        future = self._executor_of(run.stage).submit(run_stage, self._work, run.stage)
+        executor = self._executor_of(run.stage)
+        future = executor.submit(run_stage, self._work, run.stage, self._experiment(run))
         self._futures[future] = run
+
+    def _experiment(self, run: StageRun) -> Experiment | None:
+        """Return what the run is an experiment of; a stage is none."""
 
     def _note(self, run: StageRun, future: Future[Outcome]) -> None:
         """Note how a stage has ended."""
@@ -178,22 +186,26 @@ class Coordinator:
         except Exception as error:  # no clone, or what an executor says of lost workers
             run.problem = f"{type(error).__name__}: {error}"
             outcome = Outcome(1, 0.0)
+        with run.log.open("ab") as log:
+            log.write(outcome.log)
         run.seconds += outcome.seconds
         run.status = outcome.status
-        if outcome.killed and run.kills < _MOST_KILLS:
+        is_wanted = run.state is not State.PRUNED
+        if outcome.killed and is_wanted and run.kills < _MOST_KILLS:
             run.kills += 1
             self._submit(run)
-        elif outcome.status:
-            run.state = State.FAILED
+        else:
+            self._end(run, outcome)
+
+    def _end(self, run: StageRun, outcome: Outcome) -> None:
+        run.state = State.FAILED if outcome.status else State.DONE
+        if outcome.status:
             for stage in self._plan.following(run.stage):
                 self.runs[stage].state = State.NOT_RUN
-        else:
-            run.state = State.DONE
 
     def _look(self) -> None:
         for run in self._futures.values():
             self._look_at(run)
-        self._watch([*self.runs.values()])
 
     def _look_at(self, run: StageRun) -> None:
         """See whether a worker has taken the stage."""
@@ -208,12 +220,13 @@ class Coordinator:
         self._look()
         self._work.running.unlink(missing_ok=True)
         for future, run in self._futures.items():
-            if run.state is State.QUEUED:  # Dask would cancel one that runs, too, and not wait
+            # Dask would cancel one that runs, too, and not wait: as is right where nothing but that
+            # tells a machine that it is no longer wanted.
+            if run.state is State.QUEUED or self._work.git:
                 future.cancel()
         wait(self._futures)
         for run in self._futures.values():
             run.state = State.STOPPED if run.state is State.RUNNING else State.NOT_RUN
-        self._watch([*self.runs.values()])
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 
 from jemtrack.errors import InputError
 from jemtrack.project.params import DVC, ZNTRACK
+from jemtrack.project.workers.stage_process import push_results
 
 _DvcStage = Any  # DVC has no public types
 
@@ -28,16 +29,19 @@ class Plan:
 
     Attributes:
         stages: by the name that DVC knows the stage by in this folder, those that it waits for.
-        n_restored: how many were restored from DVC's cache.
+        done: by the same names, those that do not have to run.
+        n_restored: how many of these were restored from DVC's cache.
         sources: what `dvc checkout` gets into a clone: pinned data, frozen stages.
         inputs: files and folders that a clone has from git alone, relative to `git_root`.
         git_root: the folder of the git repository.
         dvc_root: the folder of the DVC project, which may be within.
         folder: the working directory, that of the graph.
         config: DVC's settings for a clone, the place of the cache among them.
+        remote: the DVC remote that results come and go over; none if empty.
     """
 
     stages: Mapping[str, tuple[str, ...]]
+    done: tuple[str, ...]
     n_restored: int
     sources: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -45,6 +49,7 @@ class Plan:
     dvc_root: Path
     folder: Path
     config: Mapping[str, Any]
+    remote: str = ""
 
     def following(self, stage: str) -> list[str]:
         """List the stages that wait for `stage`, directly or not."""
@@ -55,10 +60,11 @@ class Plan:
         return [name for name in self.stages if name in found - {stage}]
 
 
-def restore_and_plan(targets: Sequence[str] = ()) -> Plan:
+def restore_and_plan(targets: Sequence[str] = (), remote: str = "") -> Plan:
     """Restore the stages whose results DVC's cache has, as `dvc repro` does; plan the others.
 
-    No command of a stage is run. Without `targets`, it is about the stages of this folder.
+    No command of a stage is run. Without `targets`, it is about the stages of this folder. With a
+    DVC `remote`, results that it has are restored, too.
 
     Raises:
         InputError: if there is no such stage, a file of the graph is broken, data is missing, or
@@ -67,10 +73,12 @@ def restore_and_plan(targets: Sequence[str] = ()) -> Plan:
     with (
         _explained(),
         set_loggers_level(logging.WARNING),
-        Repo() as repo,
+        _repo(remote) as repo,
         lock_repo(repo),
         repo.scm_context(quiet=True),
     ):
+        if remote:
+            repo.stage_cache.pull(None)
         graph = get_active_graph(repo.index.graph)
         ordered = plan_repro(graph, collect_stages(repo, targets or [str(DVC)]))
         stale: dict[_DvcStage, tuple[str, ...]] = {}
@@ -79,7 +87,7 @@ def restore_and_plan(targets: Sequence[str] = ()) -> Plan:
             awaited = tuple(each.addressing for each in graph.successors(stage) if each in stale)
             if not awaited and not stage.changed():
                 continue
-            if not awaited and _restore(stage):
+            if not awaited and _restore(stage, remote):
                 n_restored += 1
                 continue
             stale[stage] = awaited
@@ -87,14 +95,33 @@ def restore_and_plan(targets: Sequence[str] = ()) -> Plan:
             raise InputError("\n".join(problems))
         return Plan(
             stages={stage.addressing: awaited for stage, awaited in stale.items()},
+            done=tuple(stage.addressing for stage in ordered if stage not in stale),
             n_restored=n_restored,
             sources=tuple(stage.addressing for stage in ordered if _is_source(stage)),
             inputs=tuple(sorted(_inputs(repo, ordered))),
             git_root=Path(repo.scm.root_dir),
             dvc_root=Path(repo.root_dir),
             folder=Path.cwd(),
-            config=_clone_config(repo),
+            config=_clone_config(repo, remote),
+            remote=remote,
         )
+
+
+def push_inputs(plan: Plan) -> None:
+    """Push what the stages of the plan need of others and of pinned data to DVC's remote.
+
+    Raises:
+        InputError: if it cannot be pushed.
+    """
+    with _explained(), set_loggers_level(logging.WARNING), _repo(plan.remote) as repo:
+        if plan.sources:
+            repo.push([*plan.sources])
+        done = [name for name in plan.done if name not in plan.sources]
+        push_results(repo, collect_stages(repo, done))
+
+
+def _repo(remote: str) -> Repo:
+    return Repo(config={"core": {"remote": remote}} if remote else None)
 
 
 @contextlib.contextmanager
@@ -108,8 +135,11 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-def _restore(stage: _DvcStage) -> bool:
-    """Restore the outs of a changed stage if DVC's cache has them for the inputs as they are."""
+def _restore(stage: _DvcStage, remote: str) -> bool:
+    """Restore the outs of a changed stage if DVC's cache has them for the inputs as they are.
+
+    What it lacks is pulled, if there is a `remote`.
+    """
     if _is_source(stage):
         raise InputError(
             f"{stage.addressing}: {', '.join(map(str, stage.outs))} is missing or was changed: "
@@ -123,7 +153,7 @@ def _restore(stage: _DvcStage) -> bool:
         for out in wanted.outs:
             out.hash_info = HashInfo()  # that of dvc.lock is of other inputs
     try:
-        stage.repo.stage_cache.restore(wanted, dry=True)
+        stage.repo.stage_cache.restore(wanted, pull=bool(remote), dry=not remote)
     except RunCacheNotFoundError:
         return False
     stage.reproduce()
@@ -171,8 +201,10 @@ def _inputs(repo: Repo, stages: Sequence[_DvcStage]) -> Iterator[str]:
             yield os.path.relpath(path, repo.scm.root_dir)
 
 
-def _clone_config(repo: Repo) -> dict[str, Any]:
+def _clone_config(repo: Repo, remote: str) -> dict[str, Any]:
     """Return DVC's settings of this machine, which git does not carry, with the cache's place."""
     config = {name: values for name, values in repo.config.load_one("local").items() if values}
     config["cache"] = {**config.get("cache", {}), "dir": repo.cache.local_cache_dir}
+    if remote:
+        config["core"] = {**config.get("core", {}), "remote": remote}
     return config

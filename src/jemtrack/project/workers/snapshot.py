@@ -38,14 +38,23 @@ def take_snapshot(plan: Plan) -> str:
             f"{', '.join(unknown[:3])}{more}: stages need it, and no worker would have it, because "
             f"git does not know it: `git add {names}`"
         )
-    snapshot = _git(root, "rev-parse", "--quiet", "--verify", "HEAD", may_fail=True)
-    if not snapshot:
-        raise InputError(f"{root} has no commit, which clones are made from: `git commit` first")
+    snapshot = head(root)
     if _git(root, "status", "--porcelain", "--untracked-files=no"):
         snapshot = _git(root, "stash", "create") or snapshot
     # Without a reference to it, git would remove the commit one day, while a worker is at it.
     _git(root, "update-ref", _REF, snapshot)
     return snapshot
+
+
+def head(root: Path) -> str:
+    """Return the last commit.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if not (found := _git(root, "rev-parse", "--quiet", "--verify", "HEAD", may_fail=True)):
+        raise InputError(f"{root} has no commit, which clones are made from: `git commit` first")
+    return found
 
 
 def _unknown_files(plan: Plan) -> list[str]:
@@ -63,26 +72,50 @@ def edited_since(plan: Plan, snapshot: str) -> list[str]:
     return [name for name in found.split("\0") if name]
 
 
-def put_clone(root: Path, snapshot: str, clone: Path) -> None:
-    """Bring the folder `clone` to the snapshot: make it a clone of `root` if it is none.
+def put_clone(source: str, snapshot: str, clone: Path, baseline: str | None = None) -> None:
+    """Bring the folder `clone` to the snapshot: make it a clone of `source` if it is none.
 
-    What git ignores, such as results and data of an earlier run, is left for DVC.
+    What git ignores, such as results and data of an earlier run, is left for DVC. With a
+    `baseline`, that is the commit of the clone, and what the snapshot has beyond it, an edit.
     """
     try:
-        _check_out(clone, snapshot)
+        _check_out(clone, source, snapshot, baseline)
     except (InputError, OSError):  # there is none, or it was killed in the middle of something
         shutil.rmtree(clone, ignore_errors=True)
         clone.parent.mkdir(parents=True, exist_ok=True)
-        # The objects stay in the project's own repository: a clone takes no time and no space.
-        _git(clone.parent, "clone", "--shared", "--no-checkout", "--quiet", str(root), str(clone))
-        _check_out(clone, snapshot)
+        # The objects of one on this disk stay there: a clone takes no time and no space.
+        shared = ["--shared"] * Path(source).is_dir()
+        _git(clone.parent, "clone", *shared, "--no-checkout", "--quiet", source, str(clone))
+        _check_out(clone, source, snapshot, baseline)
 
 
-def _check_out(clone: Path, snapshot: str) -> None:
+def _check_out(clone: Path, source: str, snapshot: str, baseline: str | None) -> None:
     if not (clone / ".git").is_dir():  # git would find the repository above
         raise InputError(f"{clone} is no clone")
+    if not Path(source).is_dir():
+        _git(clone, "fetch", "--quiet", source, _REF)
     _git(clone, "checkout", "--quiet", "--force", "--detach", snapshot)
     _git(clone, "clean", "--quiet", "--force", "-d")
+    if baseline:
+        _git(clone, "reset", "--quiet", "--soft", baseline)
+        # DVC would go on with an experiment that was killed, and refuse one that it has.
+        for ref in _git(clone, "for-each-ref", "--format=%(refname)", "refs/exps").split():
+            _git(clone, "update-ref", "-d", ref)
+
+
+def push_snapshot(root: Path, snapshot: str, address: str) -> str:
+    """Push the snapshot to a git remote or address, for machines that share no disk.
+
+    Return the address of the remote.
+    """
+    _git(root, "push", "--quiet", "--force", address, f"{snapshot}:{_REF}")
+    return _git(root, "remote", "get-url", address, may_fail=True) or address
+
+
+def push_experiment(clone: Path, source: str, baseline: str, name: str) -> None:
+    """Make an experiment of the clone one of `source`."""
+    ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+    _git(clone, "push", "--quiet", "--force", source, ref)
 
 
 def _git(folder: Path, *arguments: str, may_fail: bool = False) -> str:

@@ -1,6 +1,6 @@
-"""Run one stage in a worker's clone, in a process that ends when its worker does.
+"""Run stages in a worker's clone, in a process that ends when its worker does.
 
-It leads a session of its own. The worker, which asks for the stage in a line of JSON, holds the
+It leads a session of its own. The worker, which asks for each stage in a line of JSON, holds the
 other end of its standard input. When that closes, because the worker has died or wants the stage
 to end, all of the session are asked to end: a training saves a checkpoint after its batch.
 """
@@ -8,49 +8,88 @@ to end, all of the session are asked to end: a training saves a checkpoint after
 import contextlib
 import json
 import os
+import queue
 import re
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 KILLED = 128 + signal.SIGKILL  # exit status, as in shells
 ENDED = 128 + signal.SIGTERM
+_IDLE_SECONDS = 60.0  # without a stage, after which it ends
 _END_SECONDS = 30.0  # for a batch and its checkpoint; what has not ended by then is killed
 
 
-def main() -> int:
-    """Get the data, then reproduce the stage that the worker asks for; return the exit status."""
+def main(answers: int) -> int:
+    """Reproduce the stages that the worker asks for, and write the exit status of each."""
     # A handler, because processes inherit that a signal is ignored.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
-    worker = _take_stdin()
-    request = b""
-    while not request.endswith(b"\n"):
-        if not (more := os.read(worker, 2**16)):
-            return ENDED
-        request += more
-    threading.Thread(target=_end_with_worker, args=[worker], daemon=True).start()
+    requests: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_read, args=[_take_stdin(), requests], daemon=True).start()
     # Imported here: it takes half a second, in which the worker may die.
+    import dvc.repo  # noqa: F401
+
+    with contextlib.suppress(queue.Empty):
+        while True:
+            work = json.loads(requests.get(timeout=_IDLE_SECONDS))
+            with Path(work["log"]).open("ab") as log:
+                os.dup2(log.fileno(), sys.stdout.fileno())
+                os.dup2(log.fileno(), sys.stderr.fileno())
+            os.chdir(work["folder"])  # of a clone that may have been made anew
+            status = _reproduce(work)
+            end_group(os.getpgrp())
+            sys.stdout.flush()
+            os.write(answers, str(status).encode())
+    return 0
+
+
+def _reproduce(work: dict[str, Any]) -> int:
+    """Get the data, then reproduce the stage; return the exit status of its command."""
     from dvc.config import Config
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    work = json.loads(request)
     try:
         with Config(Path(Repo.find_root(), Repo.DVC_DIR)).edit("local") as settings:
             settings.update(work["config"])
         with Repo() as repo:
             repo.scm_context.quiet = True  # no hints to `git add` in a clone
+            over_remote = work["over_remote"]
             if work["sources"]:
-                repo.checkout(work["sources"], force=True)
-            repo.reproduce(work["stage"])
+                get = repo.pull if over_remote else repo.checkout
+                get(work["sources"], force=True)
+            if experiment := work["experiment"]:
+                repo.experiments.run(
+                    targets=experiment["targets"] or None,
+                    params=experiment["overrides"],
+                    name=work["stage"],
+                )
+                return 0
+            stages = repo.reproduce(work["stage"], pull=over_remote)
+            if over_remote:
+                push_results(repo, stages)
     except DvcException as error:
         print(f"{error}: {error.__cause__}" if error.__cause__ else error, flush=True)
         return _status(error.__cause__ or error)
     return 0
+
+
+def _read(worker: int, requests: "queue.Queue[bytes]") -> None:
+    """Put each line of the worker into the queue; end all when there is no more to come."""
+    line = b""
+    while more := os.read(worker, 2**16):  # nothing when the worker closes it, or the system does
+        line += more
+        if line.endswith(b"\n"):
+            requests.put(line)
+            line = b""
+    end_group(os.getpgrp())
+    os._exit(ENDED)
 
 
 def _take_stdin() -> int:
@@ -62,18 +101,26 @@ def _take_stdin() -> int:
     return worker
 
 
+def push_results(repo: Any, stages: Iterable[Any]) -> None:
+    """Push what DVC's run cache has of the stages, and the run cache, to the remote.
+
+    `dvc push --run-cache` leaves out the metrics that are in git, without which no other machine
+    can restore the stages.
+    """
+    for stage in stages:
+        if entry := repo.stage_cache._load(stage):
+            cached = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
+            for objects in cached.get_used_objs().values():
+                repo.cloud.push(objects)
+    repo.stage_cache.push(None)
+
+
 def _status(error: BaseException) -> int:
     """Return the exit status that tells how the stage's command ended."""
     # DVC has the number in its message alone.
     found = re.search(r"exited with (-?\d+)$", str(error))
     number = int(found[1]) if found else 1
     return 128 - number if number < 0 else number
-
-
-def _end_with_worker(worker: int) -> None:
-    os.read(worker, 1)  # returns when the worker closes it, or the system does
-    end_group(os.getpgrp())
-    os._exit(ENDED)
 
 
 def end_group(group: int) -> None:
@@ -99,4 +146,4 @@ def _members(group: int) -> list[psutil.Process]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1])))
