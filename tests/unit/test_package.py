@@ -68,7 +68,8 @@ def test_the_library_does_without_the_extras():
 for name in ("evaluation", "factories", "jem", "train", "commands.train"):
     module = importlib.import_module(f"jemtrack.{{name}}")
     for each in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{{module.__name__}}."):
-        if each.name.rpartition(".")[2] not in {{"page", "pictures", "template", "cell_report"}}:  # of reports
+        # Those that write reports need the extra `plots`.
+        if each.name.rpartition(".")[2] not in {{"page", "pictures", "template", "cell_report"}}:
             importlib.import_module(each.name)
 assert jemtrack.load_model
 """
