@@ -158,13 +158,9 @@ def test_the_seeds_pipelines_run(tmp_path, monkeypatch):
     assert (metrics["p50_ms"] > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("dataset", "n_batches"),
-    [("digits", 400), pytest.param("fashion-mnist", 400, marks=pytest.mark.real_data)],
-)
-def test_a_trained_models_bundle_keeps_its_promises(tmp_path, dataset, n_batches):
+def test_a_trained_models_bundle_keeps_its_promises(tmp_path):
     """int8 is as good, the float32 graph agrees, and no more is refused than alpha allows."""
-    given = trained_material(dataset, tmp_path, n_batches)
+    given = trained_material("digits", tmp_path, 600)
     description = write_bundle(Exported.of(given), given, tmp_path / "bundle")
 
     assert description["models"][MODEL]["figures"]["accuracy"] > 0.8  # it has learned something

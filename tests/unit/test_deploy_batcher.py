@@ -1,12 +1,13 @@
 """What waits is shared among the workers, and what a worker dies of harms nothing else."""
 
 import asyncio
+import sys
 
 import numpy as np
 import pytest
 
 from jemtrack.deploy.batcher import Batcher, Limits, QueueFullError
-from jemtrack.deploy.worker import WorkerDiedError
+from jemtrack.deploy.worker import ModelFailedError, Worker, WorkerDiedError
 
 POISON = 255
 
@@ -71,3 +72,9 @@ def test_more_than_may_wait_is_refused():
 
     assert isinstance(found[1], QueueFullError)
     assert found[2]["largest"].tolist() == [3, 3]
+
+
+def test_a_process_that_cannot_start_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ModelFailedError, match="ended with status 1 while it started"):
+        asyncio.run(Worker(tmp_path, "model.onnx", 1)(image(0)))

@@ -349,7 +349,7 @@ def test_killed_workers_lose_no_request(bundle, expected):
 def test_a_worker_that_cannot_start_again_is_told(bundle, tmp_path, expected):
     copy = shutil.copytree(bundle, tmp_path / "bundle")
     with (
-        serving(copy) as (process, address),
+        serving(copy, "--workers", "1") as (process, address),
         httpx.Client(base_url=address, timeout=PATIENCE) as client,
     ):
         (copy / "model.onnx").rename(tmp_path / "away")

@@ -71,8 +71,10 @@ class Worker:
             except ModelFailedError:
                 await self.end()
                 raise
-            except asyncio.IncompleteReadError:
-                await self.end()
+            except asyncio.IncompleteReadError as error:
+                if ((status := await self.end()) or 0) >= 0:  # of its own accord
+                    text = f"its process ended with status {status} while it started"
+                    raise ModelFailedError(text) from error
         raise WorkerDiedError(f"its process was killed {_MOST_STARTS} times while it started")
 
     async def end(self) -> int | None:
