@@ -22,7 +22,7 @@ from jemtrack.project.workers.clusters import Cluster, cluster_problems, executo
 from jemtrack.project.workers.coordinator import Coordinator, State, only_run, prepare
 from jemtrack.project.workers.plan import Plan, restore_and_plan
 from jemtrack.project.workers.snapshot import put_clone, take_snapshot
-from jemtrack.project.workers.stage_process import KILLED
+from jemtrack.project.workers.stage_process import ENDED, KILLED
 from jemtrack.project.workers.worker import Outcome
 
 # a -> b -> d, and c; each command leaves a mark where git and DVC do not look.
@@ -225,7 +225,7 @@ def coordinated(plan: Plan, executor: Executor) -> dict[str, State]:
 
 
 def test_a_killed_stage_runs_again_and_a_failed_one_stops_what_waits_for_it():
-    executor = Told(a=[KILLED, KILLED, 0], b=[1])
+    executor = Told(a=[KILLED, ENDED, 0], b=[1])
 
     states = coordinated(restore_and_plan(), executor)
 
