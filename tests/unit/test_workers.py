@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -105,6 +106,32 @@ def test_what_the_cache_has_is_restored_and_nothing_is_run():
     assert plan.n_restored == 2  # b and c; the files of the others are what dvc.lock says
     assert Path("dvc.lock").read_text() == lock
     assert Path("b").read_text() == "x"
+    assert not Path(".ran").exists()
+
+
+def test_a_result_that_only_dvc_lock_knows_is_run_and_then_restored(tmp_path):
+    """As in a fresh clone, whose cache has nothing; each run of `a` gives another result."""
+    write_graph(a={"cmd": "date +%s.%N > a; echo a >> .ran"})
+    reproduce()
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "results")
+    for folder in Path(".dvc", "cache").glob("*"):
+        shutil.rmtree(folder)
+    for name in "abcd":
+        Path(name).unlink()
+    with Repo() as repo:
+        repo.add("data")
+
+    plan = restore_and_plan()
+    assert [*plan.stages] == ["a", "b", "c", "d"]
+    with ThreadPoolExecutor(1) as executor:
+        assert {*coordinated(plan, executor).values()} == {State.DONE}
+    after = restore_and_plan()
+
+    assert after.stages == {}
+    assert after.n_restored == 4
+    ran = Path(".jemtrack/workers/1/.ran").read_text()
+    assert sorted(ran.split()) == ["a", "b", "c", "d"]
     assert not Path(".ran").exists()
 
 
