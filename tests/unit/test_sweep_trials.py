@@ -122,7 +122,7 @@ class Curves(Executor):
 def made(folder: Path, search: Search) -> tuple[Sweep, Curves]:
     (folder / "workers" / "logs").mkdir(parents=True, exist_ok=True)
     work = Work(
-        root=folder, project=Path(), folder=Path(), snapshot="", sources=(), config={},
+        root=folder, project=Path(), folder=Path(), snapshot="", sources=(), stale=(), config={},
         workers=folder / "workers", threads=1, named=False,
     )  # fmt: skip
     curves = Curves(folder)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from jemtrack.project.workers.clusters import Cluster, cluster_problems, executo
 from jemtrack.project.workers.coordinator import Coordinator, State, only_run, prepare
 from jemtrack.project.workers.plan import Plan, restore_and_plan
 from jemtrack.project.workers.snapshot import put_clone, take_snapshot
-from jemtrack.project.workers.stage_process import KILLED
+from jemtrack.project.workers.stage_process import ENDED, KILLED
 from jemtrack.project.workers.worker import Outcome
 
 # a -> b -> d, and c; each command leaves a mark where git and DVC do not look.
@@ -105,6 +106,32 @@ def test_what_the_cache_has_is_restored_and_nothing_is_run():
     assert plan.n_restored == 2  # b and c; the files of the others are what dvc.lock says
     assert Path("dvc.lock").read_text() == lock
     assert Path("b").read_text() == "x"
+    assert not Path(".ran").exists()
+
+
+def test_a_result_that_only_dvc_lock_knows_is_run_and_then_restored(tmp_path):
+    """As in a fresh clone, whose cache has nothing; each run of `a` gives another result."""
+    write_graph(a={"cmd": "date +%s.%N > a; echo a >> .ran"})
+    reproduce()
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "results")
+    for folder in Path(".dvc", "cache").glob("*"):
+        shutil.rmtree(folder)
+    for name in "abcd":
+        Path(name).unlink()
+    with Repo() as repo:
+        repo.add("data")
+
+    plan = restore_and_plan()
+    assert [*plan.stages] == ["a", "b", "c", "d"]
+    with ThreadPoolExecutor(1) as executor:
+        assert {*coordinated(plan, executor).values()} == {State.DONE}
+    after = restore_and_plan()
+
+    assert after.stages == {}
+    assert after.n_restored == 4
+    ran = Path(".jemtrack/workers/1/.ran").read_text()
+    assert sorted(ran.split()) == ["a", "b", "c", "d"]
     assert not Path(".ran").exists()
 
 
@@ -225,7 +252,7 @@ def coordinated(plan: Plan, executor: Executor) -> dict[str, State]:
 
 
 def test_a_killed_stage_runs_again_and_a_failed_one_stops_what_waits_for_it():
-    executor = Told(a=[KILLED, KILLED, 0], b=[1])
+    executor = Told(a=[KILLED, ENDED, 0], b=[1])
 
     states = coordinated(restore_and_plan(), executor)
 

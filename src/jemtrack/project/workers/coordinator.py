@@ -106,6 +106,7 @@ def prepare(plan: Plan, threads: int, *, named: bool = False) -> Work:
         folder=plan.folder.relative_to(plan.git_root),
         snapshot=take_snapshot(plan),
         sources=plan.sources,
+        stale=tuple(plan.stages),
         config=plan.config,
         workers=workers_folder(plan),
         threads=threads,

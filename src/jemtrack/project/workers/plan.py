@@ -148,17 +148,31 @@ def _restore(stage: _DvcStage, remote: str) -> bool:
         )
     # `reproduce` would run the command if there was nothing to restore: look for it first.
     wanted = stage.reload()
-    if wanted.changed_stage() or wanted.changed_deps():
+    is_as_locked = not (wanted.changed_stage() or wanted.changed_deps())
+    if not (is_as_locked and _is_cached(wanted, remote)):
+        # dvc.lock is of other inputs, or of a result that this cache never had.
         wanted.save_deps()
-        for out in wanted.outs:
-            out.hash_info = HashInfo()  # that of dvc.lock is of other inputs
-    try:
-        stage.repo.stage_cache.restore(wanted, pull=bool(remote), dry=not remote)
-    except RunCacheNotFoundError:
-        return False
+        _forget_outs(wanted)
+        if not _is_cached(wanted, remote):
+            return False
+        _forget_outs(stage)
     stage.reproduce()
     stage.dump(update_pipeline=False)
     return True
+
+
+def _is_cached(stage: _DvcStage, remote: str) -> bool:
+    try:
+        stage.repo.stage_cache.restore(stage, pull=bool(remote), dry=not remote)
+    except RunCacheNotFoundError:
+        return False
+    return True
+
+
+def _forget_outs(stage: _DvcStage) -> None:
+    """Let the run cache say what the outs are, in place of dvc.lock."""
+    for out in stage.outs:
+        out.hash_info = HashInfo()
 
 
 def _is_source(stage: _DvcStage) -> bool:

@@ -54,6 +54,7 @@ def _reproduce(work: dict[str, Any]) -> int:
     from dvc.config import Config
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.repo.reproduce import collect_stages
 
     try:
         with Config(Path(Repo.find_root(), Repo.DVC_DIR)).edit("local") as settings:
@@ -61,6 +62,9 @@ def _reproduce(work: dict[str, Any]) -> int:
         with Repo() as repo:
             repo.scm_context.quiet = True  # no hints to `git add` in a clone
             over_remote = work["over_remote"]
+            for stage in collect_stages(repo, work["stale"]):
+                # The lock may be of a result that the cache never had: the run cache has its own.
+                stage.dvcfile._lockfile.remove_stage(stage)
             if work["sources"]:
                 get = repo.pull if over_remote else repo.checkout
                 get(work["sources"], force=True)

@@ -38,6 +38,7 @@ class Work:
         folder: the graph's folder, relative to `root`.
         snapshot: the commit that clones are at.
         sources: what `dvc checkout` gets into a clone first.
+        stale: the stages that have to run, whatever dvc.lock says of them.
         config: DVC's settings for a clone.
         workers: the folder of the clones and logs.
         threads: threads for libraries that no parameter of a stage sets.
@@ -52,6 +53,7 @@ class Work:
     folder: Path
     snapshot: str
     sources: tuple[str, ...]
+    stale: tuple[str, ...]
     config: Mapping[str, Any]
     workers: Path
     threads: int
@@ -148,6 +150,7 @@ def run_stage(work: Work, stage: str, experiment: Experiment | None = None) -> O
     request = {
         "stage": stage,
         "sources": work.sources,
+        "stale": work.stale,
         "config": work.config,
         "experiment": experiment and asdict(experiment),
         "log": str(work.log(stage)),
