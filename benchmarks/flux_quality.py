@@ -102,11 +102,12 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, nargs="*", default=[4, 8, 16, 32])
     parser.add_argument("--solver", default="euler")
     parser.add_argument("--n-steps", type=int, default=8)
+    parser.add_argument("--guidance", type=float, default=2.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = prepare(options.dataset, options.data_root, 10, 1000, 1)
     file = load_models(options.model)
-    sampler = FlowSampler(solver=options.solver, n_steps=options.n_steps)
+    sampler = FlowSampler(solver=options.solver, n_steps=options.n_steps, guidance=options.guidance)
     if data.captions:
         rows = letters(file, data, options.n, options.judge_steps, sampler)
     else:
