@@ -68,7 +68,7 @@ def letters(
         yield f"| {what} | {' | '.join(found)} |"
 
 
-def table(evaluation: Evaluation, sampler: FlowSampler) -> Iterator[str]:
+def table(evaluation: Evaluation, sampler: FlowSampler, evaluations: list[int]) -> Iterator[str]:
     """Yield the rows of the table of real images, reconstructions and samples."""
     yield (
         "| images | judged right | distance | PSNR | evaluations | ms an image |\n"
@@ -82,8 +82,9 @@ def table(evaluation: Evaluation, sampler: FlowSampler) -> Iterator[str]:
         found[name] = evaluation.of_samples(each, samples)
         if name == PLAIN:
             memorised = evaluation.memorised(samples.images_NCHW)
-    for row in evaluation.curve((4, 8, 16, 32)):
-        found[f"{row.pop('solver')}, {row['evaluations']} evaluations"] = Measures(**row)
+    for row in evaluation.curve(evaluations):
+        name = f"{row.pop('solver')}, {row['evaluations']} evaluations"
+        found[name] = Measures(**row)
     for name, each in found.items():
         cells = ["" if value is None else f"{value:.4g}" for value in each]
         yield f"| {name} | {' | '.join(cells)} |"
@@ -98,18 +99,21 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--n", type=int, default=2000, help="test images, and samples")
     parser.add_argument("--judge-steps", type=int, default=2000)
+    parser.add_argument("--evaluations", type=int, nargs="*", default=[4, 8, 16, 32])
     parser.add_argument("--solver", default="euler")
     parser.add_argument("--n-steps", type=int, default=8)
+    parser.add_argument("--guidance", type=float, default=2.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = prepare(options.dataset, options.data_root, 10, 1000, 1)
     file = load_models(options.model)
-    sampler = FlowSampler(solver=options.solver, n_steps=options.n_steps)
+    sampler = FlowSampler(solver=options.solver, n_steps=options.n_steps, guidance=options.guidance)
     if data.captions:
         rows = letters(file, data, options.n, options.judge_steps, sampler)
     else:
         judge = trained_judge(data.train, data.n_classes, options.judge_steps, 1, _CPU)
-        rows = table(Evaluation(file, data, judge, options.n, 1), sampler)
+        evaluation = Evaluation(file, data, judge, options.n, 1)
+        rows = table(evaluation, sampler, options.evaluations)
     for row in rows:
         print(row, flush=True)
 
