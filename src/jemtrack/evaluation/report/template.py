@@ -54,6 +54,12 @@ _MACROS = """\
 <figcaption>{{ caller() }}</figcaption></figure>
 {%- endmacro %}
 
+{% macro papers() %}
+<dl>{% for name, paper in references.items() %}
+<dt>{{ name }}</dt><dd>{{ paper }}</dd>{% endfor %}
+</dl>
+{% endmacro %}
+
 """
 
 # Of an evaluation of images, which `page.render` fills.
@@ -193,12 +199,6 @@ dvc.lock</code> finds the commits that have a model.</p>
 {% for stage, content in parameters.items() %}
 {{ details("Parameters of " ~ stage, content, words=True) }}
 {% endfor %}
-{% endmacro %}
-
-{% macro papers() %}
-<dl>{% for name, paper in references.items() %}
-<dt>{{ name }}</dt><dd>{{ paper }}</dd>{% endfor %}
-</dl>
 {% endmacro %}
 
 {% set sections = {
