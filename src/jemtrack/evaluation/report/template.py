@@ -8,13 +8,13 @@ import re
 from base64 import b64encode
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from jemtrack.evaluation.report.labels import kind_label
 
 
 def rendered(sections: str, **content: Any) -> str:
     """Fill a page with the content that its sections name."""
+    from jinja2 import Environment, StrictUndefined  # an extra, which the library does without
+
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {
         "kind": kind_label,
