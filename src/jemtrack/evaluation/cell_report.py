@@ -207,12 +207,6 @@ prior is the mixture of all labels'.</p>
 {{ table(counts, "Cells by type and batch") }}
 {% endmacro %}
 
-{% macro papers() %}
-<dl>{% for name, paper in references.items() %}
-<dt>{{ name }}</dt><dd>{{ paper }}</dd>{% endfor %}
-</dl>
-{% endmacro %}
-
 {% macro provenance() %}
 {{ table(model, "Model", words=True) }}
 {{ details("Parameters of the evaluation", parameters, words=True) }}

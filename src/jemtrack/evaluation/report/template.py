@@ -8,13 +8,13 @@ import re
 from base64 import b64encode
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from jemtrack.evaluation.report.labels import kind_label
 
 
 def rendered(sections: str, **content: Any) -> str:
     """Fill a page with the content that its sections name."""
+    from jinja2 import Environment, StrictUndefined  # an extra, which the library does without
+
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {
         "kind": kind_label,
@@ -53,6 +53,12 @@ _MACROS = """\
 <div class="panels">{% for svg in panels %}{{ svg | safe }}{% endfor %}</div>
 <figcaption>{{ caller() }}</figcaption></figure>
 {%- endmacro %}
+
+{% macro papers() %}
+<dl>{% for name, paper in references.items() %}
+<dt>{{ name }}</dt><dd>{{ paper }}</dd>{% endfor %}
+</dl>
+{% endmacro %}
 
 """
 
@@ -191,12 +197,6 @@ dvc.lock</code> finds the commits that have a model.</p>
 {% for stage, content in parameters.items() %}
 {{ details("Parameters of " ~ stage, content, words=True) }}
 {% endfor %}
-{% endmacro %}
-
-{% macro papers() %}
-<dl>{% for name, paper in references.items() %}
-<dt>{{ name }}</dt><dd>{{ paper }}</dd>{% endfor %}
-</dl>
 {% endmacro %}
 
 {% set sections = {
