@@ -69,7 +69,7 @@ for name in ("evaluation", "factories", "jem", "train", "commands.train"):
     module = importlib.import_module(f"jemtrack.{{name}}")
     for each in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{{module.__name__}}."):
         # Those that write reports need the extra `plots`.
-        if each.name.rpartition(".")[2] not in {{"page", "pictures", "template", "cell_report"}}:
+        if each.name.rpartition(".")[2] not in {{"page", "pictures"}}:
             importlib.import_module(each.name)
 assert jemtrack.load_model
 """
