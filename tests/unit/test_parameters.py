@@ -168,6 +168,7 @@ FIELDS = {
         "device": choice("auto", "cpu", "cuda"),
         "precision": choice("fp32", "bf16-mixed"),
         "processes": whole(1),
+        "nodes": (st.just(1), whole(1)[1]),  # as many as divide the processes
         "strategy": (st.just("auto"), choice("auto", "ddp")[1]),  # ddp: only of several processes
         "threads": whole(1, 1024),
     },

@@ -196,6 +196,18 @@ def test_a_clone_has_the_edits_and_not_what_was_removed(tmp_path):
     put_clone(str(plan.git_root), snapshot, tmp_path / "another")
 
 
+def test_the_lock_of_a_reference_that_a_killed_dvc_left_is_removed(tmp_path):
+    plan, clone = restore_and_plan(), tmp_path / "clone"
+    put_clone(str(plan.git_root), take_snapshot(plan), clone)
+    left = clone / ".git" / "refs" / "exps" / "exec" / "EXEC_BASELINE.lock"
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    put_clone(str(plan.git_root), take_snapshot(plan), clone)
+
+    assert not left.exists()
+
+
 def test_a_file_that_was_touched_is_no_edit():
     os.utime("code", (1, 1))
 

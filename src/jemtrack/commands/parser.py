@@ -210,9 +210,9 @@ def _add_run(commands: Commands) -> None:
         "Optuna chooses, and ends trials whose validation is worse than usual. The same command "
         "resumes a sweep.",
         "jemtrack sweep --seeds 5\n"
-        "jemtrack sweep -S MaxEntropyL2.params.width=1,2 -S MaxEntropyL2.params.n_epochs=10,20\n"
-        "jemtrack sweep MaxEntropyL2 --trials 20 --metric "
-        "nodes/MaxEntropyL2/metrics.json:valid_nll \\\n"
+        "jemtrack sweep -S MaxEntropyL2.params.width=1,2 -S MaxEntropyL2.params.lr=1e-3\n"
+        "jemtrack sweep MaxEntropyL2 --trials 20 \\\n"
+        "  --metric nodes/MaxEntropyL2/metrics.json:valid_nll \\\n"
         "  -S 'MaxEntropyL2.params.lr=tag(log,interval(1e-4,1e-2))'",
     )
     _add_workers(sweep, "trials")

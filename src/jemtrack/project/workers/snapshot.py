@@ -96,6 +96,8 @@ def _check_out(clone: Path, source: str, snapshot: str, baseline: str | None) ->
         _git(clone, "fetch", "--quiet", source, _REF)
     _git(clone, "checkout", "--quiet", "--force", "--detach", snapshot)
     _git(clone, "clean", "--quiet", "--force", "-d")
+    for left in (clone / ".git" / "refs").rglob("*.lock"):  # by a DVC that was killed
+        left.unlink()
     if baseline:
         _git(clone, "reset", "--quiet", "--soft", baseline)
         # DVC would go on with an experiment that was killed, and refuse one that it has.
