@@ -52,7 +52,7 @@ def test_the_page_is_whole_and_says_what_was_measured():
     assert (
         "0.875, +0.125 beside X_pca (0.750); interval of the difference +0.105 to +0.145." in words
     )
-    assert "-0.100 to +0.100, which is none for sure." in words
+    assert "-0.100 to +0.100, so it may be 0." in words
     assert "0.200 to 0.300" in words
     assert "12.2 to 12.8" in words
     assert "EvaluateCells: 90 cells of <mine>" in words

@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_sample,
         _add_trainings,
         _add_deployment,
+        _add_bundle,
         _add_bench,
         _add_completion,
     ):
@@ -423,7 +424,7 @@ def _add_trainings(commands: Commands) -> None:
 
 
 def _add_deployment(commands: Commands) -> None:
-    """Add the commands that export, profile and serve a model."""
+    """Add the commands that export a model, and release what was made."""
     deploy = _add(
         commands,
         "deploy",
@@ -449,6 +450,24 @@ def _add_deployment(commands: Commands) -> None:
         "--formats", nargs="+", default=[], metavar="NAME", help="onnx, int8, openvino, ... (all)"
     )
 
+    _add_threads(deploy)
+
+    release = _add(
+        commands,
+        "release",
+        "tag a version of an artifact of dvc.yaml",
+        "Tag the last commit as a version of an artifact of dvc.yaml, such as a bundle, if all of "
+        "it is committed and can be read. The tag is GTO's: `dvc artifacts get` and `gto show` "
+        "know it.",
+        "jemtrack release deploy v1.0.0\n"
+        "dvc artifacts get REPOSITORY deploy --rev v1.0.0  # anywhere",
+    )
+    release.add_argument("name", metavar="NAME", help="in dvc.yaml: deploy, max-entropy-l2, ...")
+    release.add_argument("version", metavar="VERSION", help="such as v1.0.0")
+
+
+def _add_bundle(commands: Commands) -> None:
+    """Add the commands that profile and serve a bundle."""
     profile = _add(
         commands,
         "profile",
@@ -491,21 +510,11 @@ def _add_deployment(commands: Commands) -> None:
         command.add_argument(
             "--model", default="model.onnx", metavar="FILE", help="of the bundle (model.onnx)"
         )
-    for command in (deploy, profile, serve):
-        command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (1)")
+        _add_threads(command)
 
-    release = _add(
-        commands,
-        "release",
-        "tag a version of an artifact of dvc.yaml",
-        "Tag the last commit as a version of an artifact of dvc.yaml, such as a bundle, if all of "
-        "it is committed and can be read. The tag is GTO's: `dvc artifacts get` and `gto show` "
-        "know it.",
-        "jemtrack release deploy v1.0.0\n"
-        "dvc artifacts get REPOSITORY deploy --rev v1.0.0  # anywhere",
-    )
-    release.add_argument("name", metavar="NAME", help="in dvc.yaml: deploy, max-entropy-l2, ...")
-    release.add_argument("version", metavar="VERSION", help="such as v1.0.0")
+
+def _add_threads(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (1)")
 
 
 def _add_bench(commands: Commands) -> None:

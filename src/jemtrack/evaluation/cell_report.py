@@ -140,7 +140,7 @@ def _verdicts(scores: pd.DataFrame, cells: str, model: str, baseline: str) -> li
         gain, half = own - other, rows[model].get(f"{name}_gain_half")
         text = f"{own:.3f}, {gain:+.3f} beside {baseline} ({other:.3f})"
         if pd.notna(half):
-            sure = "" if abs(gain) > half else ", which is none for sure"
+            sure = "" if abs(gain) > half else ", so it may be 0"
             text += f"; interval of the difference {gain - half:+.3f} to {gain + half:+.3f}{sure}"
         found.append((f"{title}.", f"{text}."))
     return found or [("Nothing is compared.", "There are too few labelled held-out cells.")]
