@@ -18,8 +18,7 @@ from test_run import digests
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {"cores": 2, "memory": "1GB", "walltime": "00:10:00", "interface": "lo"}
-# A training of 2160 steps, killed four times in its first half: Grid Engine takes a second to kill.
-LONGER = 12
+LONGER = 3  # a training of 540 steps, killed four times in its first half
 
 
 @pytest.fixture(scope="class")
