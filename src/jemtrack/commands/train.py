@@ -9,11 +9,11 @@ from pathlib import Path
 
 from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError, ParameterError, TrainingDivergedError
-from jemtrack.factories.configuration import check_data, prepared, recipe_trackers
 from jemtrack.project.provenance import Determinants, recipe_determinants
 from jemtrack.project.runtime import checkpoint_seconds
 from jemtrack.project.scratch import locked, remove_old
 from jemtrack.recipe.check import load_recipe
+from jemtrack.recipe.prepare import check_data, prepared, recipe_trackers
 from jemtrack.recipe.read import RecipeFile
 from jemtrack.shared.plain import plain
 from jemtrack.trackers.console import run_log

@@ -1,29 +1,22 @@
 """The configuration of the factories: a recipe file, or the same as a mapping, and its data."""
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jemtrack.data.images import DataSplits
-from jemtrack.data.splits import ChosenFold, prepare
+from jemtrack.data.splits import ChosenFold
 from jemtrack.documents import Document
-from jemtrack.errors import InputError, ParameterError
-from jemtrack.events.handlers import EventHandler
+from jemtrack.errors import InputError
 from jemtrack.jem.training.options import NETWORK
-from jemtrack.parameters import parameter_names
-from jemtrack.recipe.check import file_problems, sound_recipe
+from jemtrack.recipe.check import sound_recipe
+from jemtrack.recipe.prepare import check_data, prepared
 from jemtrack.recipe.read import RecipeFile
-from jemtrack.record.jsonl import JsonLines
-from jemtrack.record.paths import RunPaths, build_tracker
-from jemtrack.shared.components import TRACKER, load_components
-from jemtrack.trackers.console import default_trackers
 
 _FAMILY = "jem"
 _OF_A_MAPPING = Path("configuration")  # what messages call it
-_PRINT_EVERY = 100
 _USUAL_STEP = {
     "name": "train",
     "n_epochs": 10,
@@ -104,53 +97,3 @@ Config = str | Path | Mapping[str, Any] | Configuration
 def configured(config: Config) -> Configuration:
     """Read a configuration, unless it was read before."""
     return config if isinstance(config, Configuration) else Configuration(config)
-
-
-def prepared(file: RecipeFile, fold: ChosenFold | None = None) -> DataSplits:
-    """Read and split the images; all that is drawn later follows from the training's seed.
-
-    Raises:
-        InputError: if they are missing, or the section `data` does not fit them.
-    """
-    chosen = file.data
-    try:
-        data = prepare(
-            chosen.dataset,
-            Path(chosen.data_root),
-            chosen.n_classes,
-            chosen.n_valid,
-            chosen.seed,
-            fold,
-        )
-    except ParameterError as error:
-        raise InputError(f"{file.path}: data.{error}") from error
-    seed = file.training.seed
-    return data if seed is None else dataclasses.replace(data, seed=seed)
-
-
-def check_data(file: RecipeFile, data: DataSplits) -> None:
-    """Check what only the data can tell.
-
-    Raises:
-        InputError: if model, training or a metric of validation do not fit them.
-    """
-    try:
-        file.family.check_data(file.model, file.training, data)
-    except ParameterError as error:
-        is_of_model = str(error).split()[0] in parameter_names(file.family.shape)
-        section = "model" if is_of_model else "training"
-        raise InputError(f"{file.path}: {section}.{error}") from error
-    if len(data.valid) == 0 and (found := file_problems(file, validates=False)):
-        lines = (f"{problem.of(file.path)}; data.n_valid is 0" for problem in found)
-        raise InputError("\n".join(lines))
-
-
-def recipe_trackers(file: RecipeFile, out: Path) -> list[EventHandler]:
-    """Make the file's trackers, and those that every training has of other kinds."""
-    load_components(TRACKER)
-    paths = RunPaths(run=out, project=Path())
-    chosen = [build_tracker(entry, paths) for entry in file.trackers]
-    usual = default_trackers(out / "history.csv", _PRINT_EVERY)
-    own = [JsonLines(folder=str(out / "record")), *usual]
-    named = {type(each) for each in chosen}
-    return [*(each for each in own if type(each) not in named), *chosen]

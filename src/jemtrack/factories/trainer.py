@@ -16,12 +16,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.errors import InputError
 from jemtrack.events.handlers import Callback
 from jemtrack.factories.callbacks import LearningRateScheduler
-from jemtrack.factories.configuration import (
-    Config,
-    Configuration,
-    configured,
-    recipe_trackers,
-)
+from jemtrack.factories.configuration import Config, Configuration, configured
 from jemtrack.factories.model import ConfiguredModel, labelled_images
 from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.training.family import JemFamily
@@ -29,6 +24,7 @@ from jemtrack.jem.training.options import NETWORK
 from jemtrack.project.provenance import Determinants, recipe_determinants
 from jemtrack.project.runtime import checkpoint_seconds
 from jemtrack.project.scratch import locked, remove_old
+from jemtrack.recipe.prepare import recipe_trackers
 from jemtrack.shared.plain import plain
 from jemtrack.trackers.console import run_log
 from jemtrack.train.checkpoint import Checkpoints
