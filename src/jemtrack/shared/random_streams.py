@@ -63,7 +63,7 @@ def random_state() -> dict[str, Any]:
         "python": random.getstate(),
     }
     # Only a GPU that is in use: to ask another for its state would take memory of it.
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 

@@ -35,9 +35,8 @@ class ActNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_channels))
         # A buffer, so that a loaded model is not initialised again.
         self.register_buffer("initialised", torch.tensor(False))
-        self._is_initialised = (
-            False  # the same without asking the GPU, for which the CPU would wait
-        )
+        # The same on the CPU, which would wait for the GPU to ask it in each forward pass.
+        self._is_initialised = False
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Scale and shift, (B, C, H, W); initialise the weights from the first training batch."""
