@@ -11,6 +11,9 @@ one process, a few steps each: the bare loops train inside the engine's iterator
 compares a turn of the engine with the mean of a bare loop's turns before and after it, so that
 other work of the machine affects both. It is printed for wall-clock time and for CPU time, which
 other work affects less. At the end, all three must have the same weights, bit for bit.
+
+With `--device cuda` all train on a GPU, for which each clock waits; the engine reads losses and
+norms in each step, so it waits for the GPU in each, as the guarded loop does.
 """
 
 import argparse
@@ -37,7 +40,9 @@ from jemtrack.jem.networks.wide_resnet import build_model
 from jemtrack.jem.objectives.cross_entropy import CrossEntropy
 from jemtrack.jem.training.batches import Batch
 from jemtrack.record.jsonl import JsonLines
+from jemtrack.shared.hardware import chosen_device, reproducible
 from jemtrack.shared.random_streams import generator
+from jemtrack.train.launch import Runtime
 from jemtrack.train.loop import gradient_norms
 from jemtrack.train.optimizers import Adam
 from jemtrack.train.phase import Objective, Phase, Turn
@@ -149,7 +154,8 @@ class Alternating:
 def digits(n_images: int) -> tuple[Tensor, Tensor]:
     """Pick images (N, 1, 8, 8) around [-1, 1] and their labels, always the same ones."""
     found = load_digits()
-    rows = torch.randperm(len(found.target), generator=generator(0, "digits"))[:n_images]
+    order = torch.randperm(len(found.target), generator=generator(0, "digits"))
+    rows = order[torch.arange(n_images) % len(order)]
     images_NCHW = torch.from_numpy(found.images).float()[:, None] / 8 - 1
     return images_NCHW[rows], torch.from_numpy(found.target)[rows]
 
@@ -159,15 +165,16 @@ CASES: dict[str, Case] = {
     "digits": Ordinary(depth=10, width=2, side=8, channels=1, batch_size=64, turn=8),
     "large": Ordinary(depth=16, width=2, side=32, channels=3, batch_size=32, turn=1),
     "alternating": Alternating(width=768, batch_size=96, turn=8),
+    "gpu": Ordinary(depth=16, width=4, side=32, channels=3, batch_size=128, turn=4),
 }
 
 
 class BareLoop:
     """A training loop as one writes it by hand, one step per call."""
 
-    def __init__(self, case: Case, *, guards: bool) -> None:
+    def __init__(self, case: Case, device: torch.device, *, guards: bool) -> None:
         self.case = case
-        self.models = {name: model.train() for name, model in case.models().items()}
+        self.models = {name: model.to(device).train() for name, model in case.models().items()}
         # As the engine does: the gradient of a turn reaches the weights of its model alone.
         self.weights = {name: [*model.parameters()] for name, model in self.models.items()}
         self.optimizers = {name: Adam(lr=LR).make(each) for name, each in self.weights.items()}
@@ -197,6 +204,7 @@ class TakingTurns:
     turn: int
     n_turns: int
     bare: dict[str, BareLoop]
+    device: torch.device
     seconds: dict[str, dict[str, list[float]]] = field(
         default_factory=lambda: {clock: defaultdict(list) for clock in CLOCKS}
     )
@@ -220,8 +228,10 @@ class TakingTurns:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
+        wait_for(self.device)
         started = {clock: read() for clock, read in CLOCKS.items()}
         yield
+        wait_for(self.device)
         for clock, read in CLOCKS.items():
             self.seconds[clock][name].append(read() - started[clock])
 
@@ -236,20 +246,34 @@ class TakingTurns:
         return statistics.median(self.seconds[clock][name][WARM_UP:]) / self.turn
 
 
-def measured(case: Case, n_turns: int) -> str:
-    """Train with all loops; return the table.
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def on_device(batch: Any, device: torch.device) -> Any:
+    """Copy a batch of `Case.batches` to the device."""
+    if isinstance(batch, Batch):
+        return Batch(batch.images_BCHW.to(device), batch.labels_B.to(device))
+    return tuple(each.to(device) for each in batch)
+
+
+def measured(case: Case, n_turns: int, device: torch.device) -> str:
+    """Train with all loops on the device; return the table.
 
     Raises:
         AssertionError: if the loops end with different weights.
     """
-    bare = {name: BareLoop(case, guards=name == GUARDED) for name in (BARE, GUARDED)}
-    turns = TakingTurns(case.batches(), case.turn, n_turns, bare)
-    state = TrainState(case.models())
+    bare = {name: BareLoop(case, device, guards=name == GUARDED) for name in (BARE, GUARDED)}
+    batches = [on_device(batch, device) for batch in case.batches()]
+    turns = TakingTurns(batches, case.turn, n_turns, bare, device)
+    state = TrainState({name: model.to(device) for name, model in case.models().items()})
     step = Step(name="train", n_epochs=1, optimizers=dict.fromkeys(state.models, Adam(lr=LR)))
     phase = Phase(step, case.objective, turns)
     with tempfile.TemporaryDirectory() as folder:
         record = JsonLines(folder=folder)
-        Run("overhead", {}, state, [phase], [record]).train()
+        Run("overhead", {}, state, [phase], [record], runtime=Runtime(device)).train()
         parts = part_seconds(state, record)
     for loop in bare.values():
         for name, model in state.models.items():
@@ -260,8 +284,9 @@ def measured(case: Case, n_turns: int) -> str:
 
 def part_seconds(state: TrainState, record: JsonLines) -> dict[str, float]:
     """Time each part of a step that the engine has and the bare loop has not."""
-    losses = dict.fromkeys(("loss", "cross_entropy"), torch.tensor(0.5))
     weights = {name: trained_weights(each) for name, each in state.optimizers.items()}
+    device = next(iter(weights.values()))[0].device
+    losses = dict.fromkeys(("loss", "cross_entropy"), torch.tensor(0.5, device=device))
     event = BatchEnd(Position(0, 1, 2), dict.fromkeys(losses, 0.123456789), 3, 0.1)
     parts: dict[str, Callable[[], object]] = {
         "reading the losses": lambda: torch.stack([*losses.values()]).tolist(),
@@ -286,8 +311,8 @@ def seconds_of(part: Callable[[], object], times: int = 200) -> float:
 def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
     """Format the ratios with their quartiles, and the times of the parts."""
     lines = [
-        f"{case.name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"{turns.n_turns} turns of {case.turn} steps",
+        f"{case.name}, {turns.device.type}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, {turns.n_turns} turns of {case.turn} steps",
         f"  {'engine /':24}{'clock':>10}  {'ratio':6}  {'quartiles':16}  ms per step",
     ]
     for name in (BARE, GUARDED):
@@ -307,18 +332,25 @@ def table(case: Case, turns: TakingTurns, parts: dict[str, float]) -> str:
 def main() -> None:
     """Measure each case and print its table."""
     parser = argparse.ArgumentParser(description="Overhead of the engine over a hand-written loop.")
-    parser.add_argument("--case", choices=CASES, action="append", help="the case to measure (all)")
+    parser.add_argument(
+        "--case", choices=CASES, action="append", help="the case to measure (all; gpu on one)"
+    )
     parser.add_argument("--turns", type=int, default=150, help="turns of each loop (150)")
     parser.add_argument("--steps", type=int, help="steps per turn (depends on the case)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     options = parser.parse_args()
     if options.turns < LEAST:
         parser.error(f"--turns must be >= {LEAST}, got {options.turns}")
     torch.set_num_threads(options.threads)
-    for name in options.case or CASES:
+    device = chosen_device(options.device)
+    # Of a size that takes minutes on a CPU.
+    usual = [name for name in CASES if name != "gpu" or device.type == "cuda"]
+    for name in options.case or usual:
         case = CASES[name]
         steps = options.steps or case.turn
-        print(measured(replace(case, turn=steps), options.turns), flush=True)
+        with reproducible(device):
+            print(measured(replace(case, turn=steps), options.turns, device), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from jemtrack.data.images import DataSplits
 from jemtrack.jem.training.batches import Batch
 from jemtrack.jem.training.family import FAMILY
 from jemtrack.jem.training.options import NETWORK
-from jemtrack.shared.hardware import Hardware, Precision
+from jemtrack.shared.hardware import Hardware, Precision, reproducible
 from jemtrack.stages.train_args import TrainArgs
 from jemtrack.train.launch import Runtime, launch
 from jemtrack.train.loop import set_modes, update
@@ -60,11 +60,12 @@ class EngineStep:
         self.state.enter(self.phase)
         set_modes(self.state, self.phase)
         self._batches = endless(self.phase.batches)
-        self._autocast = runtime.autocast
+        self._runtime = runtime
 
     def __call__(self) -> dict[str, float]:
         """Take a step; return its losses."""
-        return update(self.state, self.phase, next(self._batches), self._autocast)
+        with reproducible(self._runtime.device):  # as in a training that was launched
+            return update(self.state, self.phase, next(self._batches), self._runtime.autocast)
 
 
 def endless(batches: Batches) -> Iterator[Batch]:

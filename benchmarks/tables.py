@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from benchmarks.markdown import markdown
 from benchmarks.rows import Row
 from benchmarks.turns import Turns
 
@@ -35,7 +36,7 @@ class Result:
 def table_lines(results: Sequence[Result]) -> Iterator[str]:
     """Yield the table of times, a description of each row, and the table of arithmetic."""
     yield ""
-    yield from _markdown(_TIMES, [_times(result) for result in results])
+    yield from markdown(_TIMES, [_times(result) for result in results])
     yield ""
     for name, row in {result.name: result.row for result in results}.items():
         yield f"- {name}: {row.what}"
@@ -44,7 +45,7 @@ def table_lines(results: Sequence[Result]) -> Iterator[str]:
             yield f"- {result.name}, {result.precision}, result: {result.note}"
     if counted := [result for result in results if result.arithmetic]:
         yield ""
-        yield from _markdown(_ARITHMETIC, [_arithmetic(result) for result in counted])
+        yield from markdown(_ARITHMETIC, [_arithmetic(result) for result in counted])
 
 
 def duration(seconds: float) -> str:
@@ -84,12 +85,3 @@ def _arithmetic(result: Result) -> list[str]:
         duration(share * turns.yardstick),
         f"{turns.yardsticks('reference') / share:.2f}",
     ]
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    for number, cells in enumerate([head, *body]):
-        if number == 1:
-            yield "|".join(["", *("-" * (width + 2) for width in widths), ""])
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        yield f"| {' | '.join(padded)} |"

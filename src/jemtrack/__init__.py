@@ -1,6 +1,7 @@
 """Joint energy-based models as reproducible DVC stages."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,10 @@ _MODULES = {
     "load_model": "jem.trained_model",
     "optimize_for_inference": "deploy.exporter",
 }
+
+# Without it, matrix products on a GPU are refused where results must be the same each time
+# (`shared.hardware.reproducible`). cuBLAS reads it once, at the first product.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # DVC runs a queued experiment in a copy of the project under `.dvc/tmp`. There, an editable install
 # would import the current code of the checkout instead of the copy's: import from the copy. No

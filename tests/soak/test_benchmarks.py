@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def told(*options: str, name: str = "engine_overhead") -> subprocess.CompletedProcess:
     command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *options]
     # An installed jemtrack may be another checkout's.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
@@ -74,3 +74,13 @@ def test_a_stages_start_is_shown_beside_its_imports_and_the_help_by_itself():
     row = re.compile(r"PrepareData +(wall|processor) +\d+\.\d+ +\S+ to \S+ +\S+ / \S+")
     assert [row.fullmatch(line)[1] for line in rows] == ["wall", "processor"]
     assert re.fullmatch(r"jemtrack --help: \d+\.\d+ s, quartiles \S+ to \S+", help_)
+
+
+def test_what_a_gpu_is_tried_for_runs_on_a_cpu():
+    ended = told("--device", "cpu", "--tiny", name="gpu")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "| sampled_jem    | cpu    | fp32      |" in ended.stdout
+    row = re.compile(r"\| cross entropy \| (\S+) +\| .* \| yes +\| at 15 of 30 \| yes +\|")
+    assert row.findall(ended.stdout) == ["fp32", "bf16-mixed"]
+    assert "at most 1e-04" in ended.stdout

@@ -66,6 +66,16 @@ def test_act_norm_survives_a_state_dict():
     assert torch.equal(second(other_BCHW), first(other_BCHW))
 
 
+def test_act_norm_starts_anew_from_a_state_of_before_the_first_batch():
+    norm = ActNorm(5)
+    before = {name: each.clone() for name, each in norm.state_dict().items()}
+    norm(features_of(seed=0))
+    norm.load_state_dict(before)
+    other_BCHW = features_of(seed=1) * 9
+
+    assert torch.equal(norm(other_BCHW), ActNorm(5)(other_BCHW))
+
+
 def test_act_norm_bears_a_constant_channel():
     output_BCHW = ActNorm(5)(torch.full((4, 5, 2, 2), 3.0))
     torch.testing.assert_close(output_BCHW, torch.zeros(4, 5, 2, 2), rtol=0, atol=1e-3)

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from jemtrack.errors import ParameterError
+from jemtrack.errors import InputError, ParameterError
 from jemtrack.parameters import AtLeastOne, parameters
 
 if TYPE_CHECKING:
@@ -79,6 +79,65 @@ def cpu_threads(n_threads: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def use_device(device: torch.device) -> Iterator[None]:
+    """Compute on the device in the block, `reproducible`, with errors that a user can act on.
+
+    Raises:
+        InputError: if the GPU's memory is full, or an operation gives other bits each time.
+    """
+    import torch
+
+    try:
+        with reproducible(device):
+            yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(_full(str(error))) from error
+    except RuntimeError as error:
+        if type(error) is not RuntimeError or "determinis" not in str(error):
+            raise
+        raise InputError(_other_bits(str(error))) from error
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Let PyTorch take operations in the block that give the same bits each time on a GPU.
+
+    One that has no such form raises a RuntimeError. On a CPU, all give the same bits anyway, and
+    nothing is changed.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    memory: Any = torch.utils.deterministic
+    mode, fill = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
+    # Not `use_deterministic_algorithms`: it imports the compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("error")
+    # It would show that somebody reads memory that nobody wrote, and costs a kernel each time.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        memory.fill_uninitialized_memory = fill
+
+
+def _full(found: str) -> str:
+    found = found.partition(" Including")[0]
+    return f"the GPU's memory is full: take a smaller batch_size, network or buffer ({found})"
+
+
+def _other_bits(found: str) -> str:
+    how = "docs/hardware.md says how to allow it"
+    if "CUBLAS_WORKSPACE_CONFIG" in found:
+        how = "import jemtrack before the GPU is used, or set CUBLAS_WORKSPACE_CONFIG=:4096:8"
+    return f"results must be the same each time: {found.partition(', but')[0]}; {how}"
 
 
 def chosen_device(name: DeviceName) -> torch.device:

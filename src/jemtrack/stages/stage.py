@@ -37,7 +37,7 @@ from jemtrack.project.scratch import (
     restore_outs,
     resume_hint,
 )
-from jemtrack.shared.hardware import available_cpus, cpu_threads
+from jemtrack.shared.hardware import available_cpus, chosen_device, cpu_threads, use_device
 from jemtrack.shared.progress import say
 from jemtrack.stages import STARTED
 
@@ -129,7 +129,7 @@ class Stage(zntrack.Node):  # type: ignore[misc]
 
     def _measured_compute(self) -> None:
         params = getattr(self, "params", None)
-        n_threads = getattr(params, "threads", None)
+        n_threads, device = getattr(params, "threads", None), getattr(params, "device", None)
         n_here = getattr(params, "processes", 1) // getattr(params, "nodes", 1)
         n_busy = (n_threads or 0) * n_here
         if n_busy > (n_cpus := available_cpus()):
@@ -138,6 +138,7 @@ class Stage(zntrack.Node):  # type: ignore[misc]
         with (
             measured(self.resources),
             cpu_threads(n_threads) if n_threads else contextlib.nullcontext(),
+            use_device(chosen_device(device)) if device else contextlib.nullcontext(),
         ):
             self.compute()
 

@@ -17,6 +17,7 @@ from jemtrack.shared.hardware import (
     chosen_device,
     cpu_threads,
     keep_freed_memory,
+    use_device,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     Raises:
         ParameterError: if the machine has no such device, torchrun started another number, or this
             is no Slurm job of so many nodes.
+        InputError: if the GPU's memory is full, or an operation gives other bits each time.
         Interrupted: if a signal asked the processes to end.
         TrainingDivergedError: if `train` raises it.
     """
@@ -98,13 +100,12 @@ def launch(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
 
 def launch_here(hardware: Hardware, train: Callable[..., T], *arguments: Any) -> T:
     """Launch this node's processes; return what the first of them returned."""
-    keep_freed_memory()
     device = chosen_device(hardware.device)
     started = _started_by_others()
     alone = hardware.processes == 1
     if alone and hardware.precision == "fp32" and not started:
         # Fabric would change nothing, and its import takes seconds.
-        with cpu_threads(hardware.threads):
+        with _prepared(device, hardware.threads):
             return train(Runtime(device), *arguments)
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -120,7 +121,7 @@ def launch_here(hardware: Hardware, train: Callable[..., T], *arguments: Any) ->
         plugins=None if started else LightningEnvironment(),
     )
     if "LT_CLI_USED" in os.environ:
-        with cpu_threads(hardware.threads):
+        with _prepared(fabric.device, hardware.threads):
             return train(Runtime(fabric.device, fabric.autocast), *arguments)
     with _signals_pass_to_children() if strategy == "ddp_spawn" else nullcontext():
         result = fabric.launch(_run_in_process, hardware.threads, train, arguments)
@@ -132,13 +133,20 @@ def launch_here(hardware: Hardware, train: Callable[..., T], *arguments: Any) ->
 
 def _run_in_process(fabric: "Fabric", *work: Any) -> Any:
     n_threads, train, arguments = work
-    keep_freed_memory()  # in a process that Fabric started, too
     try:
-        with cpu_threads(n_threads):
+        with _prepared(fabric.device, n_threads):
             return train(Runtime(fabric.device, fabric.autocast), *arguments)
     except _EXPECTED as error:
         # An error would reach the parent process as text, and an interrupt not at all.
         return error
+
+
+@contextmanager
+def _prepared(device: torch.device, n_threads: int) -> Iterator[None]:
+    """Prepare this process, which Fabric may have started, for a training in the block."""
+    keep_freed_memory()
+    with cpu_threads(n_threads), use_device(device):
+        yield
 
 
 def _started_by_others() -> int:

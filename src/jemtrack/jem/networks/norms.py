@@ -4,6 +4,7 @@ Letters: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -34,12 +35,20 @@ class ActNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_channels))
         # A buffer, so that a loaded model is not initialised again.
         self.register_buffer("initialised", torch.tensor(False))
+        # The same on the CPU, which would wait for the GPU to ask it in each forward pass.
+        self._is_initialised = False
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Scale and shift, (B, C, H, W); initialise the weights from the first training batch."""
-        if self.training and not self.initialised:
-            self._initialise(features_BCHW)
+        if self.training and not self._is_initialised:
+            if not self.initialised:
+                self._initialise(features_BCHW)
+            self._is_initialised = True
         return features_BCHW * self.scale[:, None, None] + self.bias[:, None, None]
+
+    def _load_from_state_dict(self, *loaded: Any) -> None:
+        super()._load_from_state_dict(*loaded)
+        self._is_initialised = False  # a checkpoint may be from before the first batch
 
     @torch.no_grad()
     def _initialise(self, features_BCHW: Tensor) -> None:
