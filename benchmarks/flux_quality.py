@@ -28,10 +28,10 @@ from jemtrack.flux.evaluation.measure import (
     guided_and_plain,
     spread,
 )
-from jemtrack.flux.networks.model_file import FluxFile, load_models
+from jemtrack.flux.networks.model_file import FluxFile
 from jemtrack.flux.sampling.generate import FlowSampler
-
-_CPU = torch.device("cpu")
+from jemtrack.flux.sampling.grid import load_flow
+from jemtrack.shared.hardware import chosen_device
 
 
 def by_word(data: DataSplits, first: int, last: int | None) -> DataSplits:
@@ -51,6 +51,7 @@ def letters(
     file: FluxFile, data: DataSplits, n: int, judge_steps: int, sampler: FlowSampler
 ) -> Iterator[str]:
     """Yield the rows of the table of letters and fonts."""
+    device = next(file.models["expander"].parameters()).device
     test = data.test[spread(len(data.test), n)]
     captions = [data.captions[label] for label in test.labels_N.tolist()]
     samples = {
@@ -61,7 +62,7 @@ def letters(
     # Captions are `a bold serif capital letter g`.
     for what, words in {"letter": (3, None), "font": (1, 3)}.items():
         classes = by_word(data, *words)
-        judge = trained_judge(classes.train, classes.n_classes, judge_steps, 1, _CPU)
+        judge = trained_judge(classes.train, classes.n_classes, judge_steps, 1, device)
         evaluation = Evaluation(file, classes, judge, n, 1)
         images = (evaluation.real_images, samples[GUIDED], samples[PLAIN])
         found = (f"{evaluation.measures(each).judged_right:.3f}" for each in images)
@@ -103,15 +104,17 @@ def main() -> None:
     parser.add_argument("--solver", default="euler")
     parser.add_argument("--n-steps", type=int, default=8)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = prepare(options.dataset, options.data_root, 10, 1000, 1)
-    file = load_models(options.model)
+    device = chosen_device(options.device)
+    file = load_flow(options.model, device)
     sampler = FlowSampler(solver=options.solver, n_steps=options.n_steps, guidance=options.guidance)
     if data.captions:
         rows = letters(file, data, options.n, options.judge_steps, sampler)
     else:
-        judge = trained_judge(data.train, data.n_classes, options.judge_steps, 1, _CPU)
+        judge = trained_judge(data.train, data.n_classes, options.judge_steps, 1, device)
         evaluation = Evaluation(file, data, judge, options.n, 1)
         rows = table(evaluation, sampler, options.evaluations)
     for row in rows:

@@ -68,5 +68,6 @@ def tokenise(captions: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
 
 
 def tokenise_classes(captions: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Tensor:
-    """Turn the captions of each class into tokens (L, P, T)."""
-    return torch.stack([tokenise(of_class, vocabulary) for of_class in captions])
+    """Turn the captions of each class into tokens (L, P, T), T the words of the longest."""
+    tokens_LPT = torch.stack([tokenise(of_class, vocabulary) for of_class in captions])
+    return tokens_LPT[..., : int((tokens_LPT != PAD).sum(dim=2).max())]
