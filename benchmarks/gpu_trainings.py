@@ -107,8 +107,14 @@ def trained(device: str, folder: Path, names: Sequence[str] = NAMES) -> list[Tra
     """Run all trainings of these names on the device, several at once, in `folder`."""
     fetch("digits", folder / "data")
     both = [*product(names, PRECISIONS)]
+
+    def outcome(each: tuple[str, str]) -> Trained:
+        found = _outcome(*each, device, folder)
+        print(*found.cells, sep=" | ", file=sys.stderr, flush=True)  # all that is left of a cut run
+        return found
+
     with ThreadPoolExecutor(AT_ONCE if device == "cuda" else 1) as pool:
-        return [*pool.map(lambda each: _outcome(*each, device, folder), both)]
+        return [*pool.map(outcome, both)]
 
 
 def _outcome(name: str, precision: str, device: str, folder: Path) -> Trained:

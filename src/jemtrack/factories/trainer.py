@@ -94,7 +94,11 @@ class Trainer:
         if self._start:
             self.model.load_state_dict(self._start)
         self._start = {name: each.clone() for name, each in self.model.state_dict().items()}
-        metrics = launch(settings, self._train, recipe, data, self._inputs(recipe, data))
+        device = next(self.model.parameters()).device
+        try:
+            metrics = launch(settings, self._train, recipe, data, self._inputs(recipe, data))
+        finally:
+            self.model.to(device)  # a GPU is where it trains, not where its caller left it
         self._start = {}
         return metrics
 

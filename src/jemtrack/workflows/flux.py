@@ -50,8 +50,11 @@ RECIPE: dict[str, Any] = {
         },
         {
             "name": "flow_training",
-            "n_epochs": 5,
+            "n_epochs": 4,
+            "max_steps": 840,
             "train_diff_full": True,
+            "flow_time": "uniform",
+            "cfg_dropout_prob": 0.05,
             "freeze": ["compressor", "expander"],
             "optimization": _chosen(flow=0.002, text_encoder=0.002),
         },
@@ -64,7 +67,7 @@ def nodes() -> list[Stage]:
     data = DataArgs(dataset=DATASET, data_root=str(ROOT / "data"), n_valid=1000)
     prepared = PrepareData(params=data)
     trained = TrainFlux(
-        data=prepared.images, params=FluxArgs(vae_dim=8, n_samples=4), recipe=RECIPE
+        data=prepared.images, params=FluxArgs(vae_dim=8, feature_maps_dim=64, n_samples=4), recipe=RECIPE
     )
     captions = CaptionArgs(captions=class_names(DATASET, 10))
     return [
