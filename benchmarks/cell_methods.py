@@ -7,13 +7,14 @@ batches, the learning rate and the warm-up of inVAE, and else their defaults; a 
 the divergence, 1 unless said, and 4 of inVAE. scANVI is given the labels of the training cells, as
 inVAE's prior is, after scVI's training.
 
-The embeddings are kept in a folder, so that a run that is broken off goes on, and seeds can be
-trained side by side (`--train-only`).
+The embeddings and their scores are kept in a folder, so that a run that is broken off goes on, and
+methods and seeds can be trained and measured side by side (`--train-only`, `--seeds`, `--methods`).
 """
 
 import argparse
 import dataclasses
 import functools
+import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,16 +45,13 @@ from jemtrack.train.launch import Runtime
 from jemtrack.train.recipe import Recipe
 from jemtrack.train.run import Training
 
+_PUBLISHED = {"batch_in_decoder": "none", "labels_in_encoder": True, "batch_in_encoder": True}
 FORMS: dict[str, dict[str, Any]] = {
     "inVAE": {},
     "inVAE, weight 1": {"kl_weight": 1.0},
     "inVAE, no labels, weight 1": {"kl_weight": 1.0, "labels_in_prior": False},
-    "inVAE, published form": {
-        "kl_weight": 1.0,
-        "batch_in_decoder": "none",
-        "labels_in_encoder": True,
-        "batch_in_encoder": True,
-    },
+    "inVAE, published form": {"kl_weight": 1.0, **_PUBLISHED},
+    "inVAE, published form, weight 4": _PUBLISHED,
 }
 DEFAULT = "inVAE"
 SHOWN = {
@@ -156,6 +154,14 @@ class Comparison:
         whole.obs[LABEL] = pd.Categorical(labels_N.where(self.train_N, _UNKNOWN))
         return whole
 
+    def kept_scores(self, path: Path, kbet: bool) -> dict[str, dict[str, float]]:
+        """Measure the embedding in a file, or read what was measured of it."""
+        kept = path.with_suffix(".ten.json" if kbet else ".nine.json")
+        if not kept.exists():
+            kept.write_text(json.dumps(self.scores(np.load(path), kbet)))
+        found: dict[str, dict[str, float]] = json.loads(kept.read_text())
+        return found
+
     def scores(self, embedding_ND: np.ndarray, kbet: bool) -> dict[str, dict[str, float]]:
         """Measure an embedding, with or without kBET: the held-out cells, and all."""
         labels_N = self.prepared.obs[LABEL].cat.codes.to_numpy()
@@ -238,17 +244,17 @@ def main() -> None:
     comparison = Comparison(options.path, options.epochs)
     methods = options.methods or [*comparison.methods]
     options.folder.mkdir(parents=True, exist_ok=True)
-    embeddings = {}
+    paths = {}
     # JAX, which kBET takes, would slow the trainings down: all of them come first.
     for seed in options.seeds:
         for method in methods:
             path = options.folder / f"{method}-{options.epochs}-{seed}.npy"
             if not path.exists():
                 np.save(path, comparison.methods[method](seed))
-            embeddings[f"{method}/{seed}"] = np.load(path)
+            paths[f"{method}/{seed}"] = path
     if options.score:
         scores = {
-            name: comparison.scores(each, not options.nine) for name, each in embeddings.items()
+            name: comparison.kept_scores(path, not options.nine) for name, path in paths.items()
         }
         show(scores, [*comparison.sets], methods, options.seeds)
 
