@@ -33,12 +33,13 @@ from jemtrack.data.cells.cells import (
     SPLIT,
     TEST,
     TRAIN,
+    UNKNOWN,
     Cells,
     CellSplits,
     read_prepared,
 )
 from jemtrack.evaluation.integration import integration_scores, with_kbet
-from jemtrack.invae.inference import latents
+from jemtrack.invae.inference import latents, log_evidence
 from jemtrack.stages.evaluate_cells import harmonised, principal_components
 from jemtrack.stages.train_invae import InVAEArgs
 from jemtrack.train.launch import Runtime
@@ -64,6 +65,7 @@ SHOWN = {
 }
 _SCANVI_EPOCHS = 20  # after those of scVI, as its tutorial has it
 _UNKNOWN = "Unknown"
+_DRAWS = 100  # of z for a cell's likelihood
 
 
 class Comparison:
@@ -90,6 +92,24 @@ class Comparison:
 
     def invae(self, form: str, seed: int) -> np.ndarray:
         """Train a form with this seed, and embed all cells."""
+        return latents(self.trained(form, seed), self.cells).z_i_NZ.numpy()
+
+    def likelihoods(self, form: str, seed: int) -> tuple[float, float]:
+        """Train a form and scVI; return the mean -log p(x) of the held-out cells by each, in nats.
+
+        Both by importance sampling with as many draws; neither is given the cells' labels.
+        """
+        test_N = (self.prepared.obs[SPLIT] == TEST).to_numpy()
+        unknown_N = np.full(test_N.sum(), UNKNOWN)
+        cells = Cells(self.cells.counts_NG[test_N], self.cells.batches_N[test_N], unknown_N)
+        own_N = log_evidence(self.trained(form, seed), cells, _DRAWS, seed)
+        _, model = self.scvi(seed)
+        held_out = self._with_labels()[test_N].copy()
+        scvi_N = model.get_marginal_ll(held_out, n_mc_samples=_DRAWS, return_mean=False)
+        return -float(own_N.double().mean()), -float(np.mean(np.asarray(scvi_N, float)))
+
+    def trained(self, form: str, seed: int) -> Any:
+        """Train a form with this seed; return the network."""
         params = InVAEArgs(
             **FORMS[form],
             n_epochs=self.n_epochs,
@@ -107,8 +127,7 @@ class Comparison:
             runtime=Runtime(torch.device("cpu")),
         )
         training.train((), None)
-        network: Any = training.state.models["network"]
-        return latents(network, self.cells).z_i_NZ.numpy()
+        return training.state.models["network"]
 
     @property
     def warm_up(self) -> int:
@@ -236,12 +255,20 @@ def main() -> None:
         "--train-only", dest="score", action="store_false", help="keep the embeddings, measure none"
     )
     parser.add_argument("--nine", action="store_true", help="leave out kBET, which takes minutes")
+    parser.add_argument(
+        "--likelihood", action="store_true", help="that of held-out cells, by inVAE and scVI, alone"
+    )
     parser.add_argument("--folder", type=Path, default=Path("cell_methods"), help="(%(default)s)")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     comparison = Comparison(options.path, options.epochs)
+    if options.likelihood:
+        for seed in options.seeds:
+            own, scvi = comparison.likelihoods(DEFAULT, seed)
+            print(f"seed {seed}: {own:.1f} nats a cell, scVI {scvi:.1f} ({own / scvi - 1:+.2%})")
+        return
     methods = options.methods or [*comparison.methods]
     options.folder.mkdir(parents=True, exist_ok=True)
     paths = {}
