@@ -7,13 +7,14 @@ batches, the learning rate and the warm-up of inVAE, and else their defaults; a 
 the divergence, 1 unless said, and 4 of inVAE. scANVI is given the labels of the training cells, as
 inVAE's prior is, after scVI's training.
 
-The embeddings are kept in a folder, so that a run that is broken off goes on, and seeds can be
-trained side by side (`--train-only`).
+The embeddings and their scores are kept in a folder, so that a run that is broken off goes on, and
+methods and seeds can be trained and measured side by side (`--train-only`, `--seeds`, `--methods`).
 """
 
 import argparse
 import dataclasses
 import functools
+import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,28 +33,26 @@ from jemtrack.data.cells.cells import (
     SPLIT,
     TEST,
     TRAIN,
+    UNKNOWN,
     Cells,
     CellSplits,
     read_prepared,
 )
 from jemtrack.evaluation.integration import integration_scores, with_kbet
-from jemtrack.invae.inference import latents
+from jemtrack.invae.inference import latents, log_evidence
 from jemtrack.stages.evaluate_cells import harmonised, principal_components
 from jemtrack.stages.train_invae import InVAEArgs
 from jemtrack.train.launch import Runtime
 from jemtrack.train.recipe import Recipe
 from jemtrack.train.run import Training
 
+_PUBLISHED = {"batch_in_decoder": "none", "labels_in_encoder": True, "batch_in_encoder": True}
 FORMS: dict[str, dict[str, Any]] = {
     "inVAE": {},
     "inVAE, weight 1": {"kl_weight": 1.0},
     "inVAE, no labels, weight 1": {"kl_weight": 1.0, "labels_in_prior": False},
-    "inVAE, published form": {
-        "kl_weight": 1.0,
-        "batch_in_decoder": "none",
-        "labels_in_encoder": True,
-        "batch_in_encoder": True,
-    },
+    "inVAE, published form": {"kl_weight": 1.0, **_PUBLISHED},
+    "inVAE, published form, weight 4": _PUBLISHED,
 }
 DEFAULT = "inVAE"
 SHOWN = {
@@ -66,6 +65,7 @@ SHOWN = {
 }
 _SCANVI_EPOCHS = 20  # after those of scVI, as its tutorial has it
 _UNKNOWN = "Unknown"
+_DRAWS = 100  # of z for a cell's likelihood
 
 
 class Comparison:
@@ -92,6 +92,24 @@ class Comparison:
 
     def invae(self, form: str, seed: int) -> np.ndarray:
         """Train a form with this seed, and embed all cells."""
+        return latents(self.trained(form, seed), self.cells).z_i_NZ.numpy()
+
+    def likelihoods(self, form: str, seed: int) -> tuple[float, float]:
+        """Train a form and scVI; return the mean -log p(x) of the held-out cells by each, in nats.
+
+        Both by importance sampling with as many draws; neither is given the cells' labels.
+        """
+        test_N = (self.prepared.obs[SPLIT] == TEST).to_numpy()
+        unknown_N = np.full(test_N.sum(), UNKNOWN)
+        cells = Cells(self.cells.counts_NG[test_N], self.cells.batches_N[test_N], unknown_N)
+        own_N = log_evidence(self.trained(form, seed), cells, _DRAWS, seed)
+        _, model = self.scvi(seed)
+        held_out = self._with_labels()[test_N].copy()
+        scvi_N = model.get_marginal_ll(held_out, n_mc_samples=_DRAWS, return_mean=False)
+        return -float(own_N.double().mean()), -float(np.mean(np.asarray(scvi_N, float)))
+
+    def trained(self, form: str, seed: int) -> Any:
+        """Train a form with this seed; return the network."""
         params = InVAEArgs(
             **FORMS[form],
             n_epochs=self.n_epochs,
@@ -109,8 +127,7 @@ class Comparison:
             runtime=Runtime(torch.device("cpu")),
         )
         training.train((), None)
-        network: Any = training.state.models["network"]
-        return latents(network, self.cells).z_i_NZ.numpy()
+        return training.state.models["network"]
 
     @property
     def warm_up(self) -> int:
@@ -155,6 +172,14 @@ class Comparison:
         labels_N = whole.obs[LABEL].astype(object).where(whole.obs[LABEL].notna(), _UNKNOWN)
         whole.obs[LABEL] = pd.Categorical(labels_N.where(self.train_N, _UNKNOWN))
         return whole
+
+    def kept_scores(self, path: Path, kbet: bool) -> dict[str, dict[str, float]]:
+        """Measure the embedding in a file, or read what was measured of it."""
+        kept = path.with_suffix(".ten.json" if kbet else ".nine.json")
+        if not kept.exists():
+            kept.write_text(json.dumps(self.scores(np.load(path), kbet)))
+        found: dict[str, dict[str, float]] = json.loads(kept.read_text())
+        return found
 
     def scores(self, embedding_ND: np.ndarray, kbet: bool) -> dict[str, dict[str, float]]:
         """Measure an embedding, with or without kBET: the held-out cells, and all."""
@@ -230,25 +255,33 @@ def main() -> None:
         "--train-only", dest="score", action="store_false", help="keep the embeddings, measure none"
     )
     parser.add_argument("--nine", action="store_true", help="leave out kBET, which takes minutes")
+    parser.add_argument(
+        "--likelihood", action="store_true", help="that of held-out cells, by inVAE and scVI, alone"
+    )
     parser.add_argument("--folder", type=Path, default=Path("cell_methods"), help="(%(default)s)")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     comparison = Comparison(options.path, options.epochs)
+    if options.likelihood:
+        for seed in options.seeds:
+            own, scvi = comparison.likelihoods(DEFAULT, seed)
+            print(f"seed {seed}: {own:.1f} nats a cell, scVI {scvi:.1f} ({own / scvi - 1:+.2%})")
+        return
     methods = options.methods or [*comparison.methods]
     options.folder.mkdir(parents=True, exist_ok=True)
-    embeddings = {}
+    paths = {}
     # JAX, which kBET takes, would slow the trainings down: all of them come first.
     for seed in options.seeds:
         for method in methods:
             path = options.folder / f"{method}-{options.epochs}-{seed}.npy"
             if not path.exists():
                 np.save(path, comparison.methods[method](seed))
-            embeddings[f"{method}/{seed}"] = np.load(path)
+            paths[f"{method}/{seed}"] = path
     if options.score:
         scores = {
-            name: comparison.scores(each, not options.nine) for name, each in embeddings.items()
+            name: comparison.kept_scores(path, not options.nine) for name, path in paths.items()
         }
         show(scores, [*comparison.sets], methods, options.seeds)
 
