@@ -11,14 +11,24 @@ import psutil
 import pytest
 import slurm
 import yaml
-from killing import N_STEPS, STAGE, Process, killed, start, steps_saved, train_longer, wait_until
+from killing import (
+    N_STEPS,
+    STAGE,
+    Process,
+    killed,
+    reached,
+    start,
+    steps_saved,
+    train_longer,
+    wait_until,
+)
 from project import Project
 from sleeping import alive, independent, ran, sleeping_project
 from test_run import digests
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {"cores": 2, "memory": "1GB", "walltime": "00:10:00", "interface": "lo"}
-LONGER = 3  # a training of 540 steps, killed four times in its first half
+LONGER = 4  # a training of 720 steps, killed four times in its first half
 
 
 @pytest.fixture(scope="class")
@@ -68,7 +78,7 @@ def alone(once: Callable[..., Path], _project: Path) -> Project:
 def kill_in_training(
     project: Project, process: Process, steps: int, kill: Callable[[psutil.Process], None]
 ) -> None:
-    """Kill when the training has come so far; wait until nothing of its stage runs."""
+    """Kill when the training has come so far; nothing of its stage may run to its end."""
     leaders: list[psutil.Process] = []
 
     def has_come_so_far() -> bool:
@@ -79,6 +89,8 @@ def kill_in_training(
     below = [leaders[0], *leaders[0].children(recursive=True)]
     kill(leaders[0])
     wait_until(lambda: not alive(below))
+    (training,) = (project.path / ".jemtrack").glob(f"{STAGE}-*")
+    assert reached(training) < N_STEPS * LONGER
 
 
 def leader_of(project: Project) -> list[psutil.Process]:

@@ -1,6 +1,7 @@
 """A graph of stages that sleep, then write what they read: quick to run, and to be killed."""
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -79,3 +80,11 @@ def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def alive_after(seconds: float, processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """List those that still run after so long; return at once when none does."""
+    deadline = time.monotonic() + seconds
+    while (left := alive(processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left

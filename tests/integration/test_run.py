@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -19,7 +18,7 @@ from killing import (
     wait_until,
 )
 from project import Project
-from sleeping import JOINT, alive, independent, ran, sleeping_project, stage, times
+from sleeping import JOINT, alive_after, independent, ran, sleeping_project, stage, times
 
 RUN = ("jemtrack", "run", "--workers", "2")
 
@@ -93,10 +92,7 @@ def test_no_stage_survives_its_coordinator(number, tmp_path):
         below = psutil.Process(process.pid).children(recursive=True)
         assert len(below) >= 4
         os.kill(process.pid, number)
-        deadline = time.monotonic() + 3
-        while (left := alive(below)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not left
+        assert not alive_after(3, below)
         output = process.communicate(timeout=20)[0]
 
     if number == signal.SIGKILL:

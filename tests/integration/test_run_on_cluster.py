@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killing import killed, start, wait_until
+from killing import Process, killed, start, wait_until
 from project import Project
-from sleeping import JOINT, alive, independent, ran, sleeping_project
+from sleeping import JOINT, alive, alive_after, independent, ran, sleeping_project
 
 FILES = {"ca_file": "ca", "cert": "cert", "key": "key"}
 
@@ -34,7 +34,7 @@ def credentials(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def dask(project: Project, settings: Mapping[str, str], n_workers: int) -> Iterator[list[int]]:
-    """Start a scheduler and workers; yield the ids of the workers' processes."""
+    """Start a scheduler and workers; yield the ids of their processes, the scheduler's first."""
     file = project.path.parent / "scheduler.json"
     common = ["--scheduler-file", str(file), "--no-dashboard"]
     commands = [["dask_scheduler", "--protocol", "tls", "--port", "0", *common]]
@@ -51,9 +51,9 @@ def dask(project: Project, settings: Mapping[str, str], n_workers: int) -> Itera
                 start_new_session=True,
             )
             stack.enter_context(killed(process))
-            wait_until(file.exists, process)
+            wait_until(lambda: file.exists() and file.read_text(), process)
             processes.append(process)
-        yield [process.pid for process in processes[1:]]
+        yield [process.pid for process in processes]
 
 
 @pytest.fixture
@@ -61,22 +61,25 @@ def project(tmp_path: Path) -> Project:
     return sleeping_project(tmp_path / "project", independent(3, seconds=3))
 
 
+def start_run(project: Project, settings: Mapping[str, str]) -> Process:
+    """Start `jemtrack run` on the scheduler that `dask` has started."""
+    address = project.read("../scheduler.json")["address"]
+    assert address.startswith("tls://")
+    text = f"clusters:\n  here: {{type: address, address: '{address}'}}\n"
+    (project.path / "jemtrack.yaml").write_text(text)
+    told = Project(project.path, {**project.packages, **settings}, warm=False)
+    return start(told, "jemtrack", "run", "--on", "here")
+
+
 def test_a_stage_whose_worker_is_killed_runs_on_another(project, tmp_path):
     settings = credentials(tmp_path / "tls")
-    with dask(project, settings, n_workers=2):
-        address = project.read("../scheduler.json")["address"]
-        assert address.startswith("tls://")
-        text = f"clusters:\n  here: {{type: address, address: '{address}'}}\n"
-        (project.path / "jemtrack.yaml").write_text(text)
-        told = Project(project.path, {**project.packages, **settings}, warm=False)
-        with killed(start(told, "jemtrack", "run", "--on", "here")) as process:
-            wait_until(lambda: len(ran(project)) == 2, process)
-            running = [each for each in psutil.process_iter() if is_stage(each, project.path)]
-            worker = running[0].parent()
-            below = worker.children(recursive=True)
-            worker.kill()
-            wait_until(lambda: not alive(below), process)
-            output = process.communicate()[0]
+    with dask(project, settings, n_workers=2), killed(start_run(project, settings)) as process:
+        wait_until(lambda: len(ran(project)) == 2, process)
+        worker = stages(project)[0].parent()
+        below = worker.children(recursive=True)
+        worker.kill()
+        wait_until(lambda: not alive(below), process)
+        output = process.communicate()[0]
 
     assert process.returncode == 0, output
     assert "4 stages to run on here" in output
@@ -84,6 +87,24 @@ def test_a_stage_whose_worker_is_killed_runs_on_another(project, tmp_path):
     assert len(ran(project)) == 5
     assert (project.path / f"{JOINT}.out").exists()
     assert project.repro() == []
+
+
+def test_no_stage_survives_its_coordinator(tmp_path):
+    project = sleeping_project(tmp_path / "project", independent(1, seconds=60))
+    settings = credentials(tmp_path / "tls")
+    with (
+        dask(project, settings, n_workers=1),
+        killed(start_run(project, settings)) as process,
+    ):
+        wait_until(lambda: ran(project), process)
+        (stage,) = stages(project)
+        below = [stage, *stage.children(recursive=True)]
+        process.kill()
+        assert not alive_after(5, below)
+
+
+def stages(project: Project) -> list[psutil.Process]:
+    return [each for each in psutil.process_iter() if is_stage(each, project.path)]
 
 
 def is_stage(process: psutil.Process, folder: Path) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from killing import killed, start, wait_until
 from project import Project
-from sleeping import alive, sleeping_project, stage
+from sleeping import alive_after, sleeping_project, stage
 from test_run_on_cluster import credentials, dask, is_stage
 
 METRICS = {
@@ -60,11 +60,12 @@ def test_uncached_metrics_come_over_the_remote_and_nothing_runs_twice(project, t
         assert "Running stage" not in other.run("dvc", "repro", "--pull")
 
 
-def test_no_stage_survives_its_coordinator(project, tmp_path):
+@pytest.mark.parametrize("who", ["coordinator", "scheduler"])
+def test_no_stage_survives_who_wants_it(who, project, tmp_path):
     project.edit("dvc.yaml", "stage.py a 1", "stage.py a 60")
     project.commit("a long stage")
     settings = credentials(tmp_path / "tls")
-    with dask(project, settings, n_workers=1):
+    with dask(project, settings, n_workers=1) as (scheduler, _):
         folder = on_remote(project, project.read("../scheduler.json")["address"])
         told = Project(project.path, {**project.packages, **settings}, warm=False)
         with killed(start(told, "jemtrack", "run", "--on", "far")) as process:
@@ -72,5 +73,5 @@ def test_no_stage_survives_its_coordinator(project, tmp_path):
             running = [each for each in psutil.process_iter() if is_stage(each, folder)]
             below = [each for one in running for each in [one, *one.children(recursive=True)]]
             assert len(below) > 1
-            process.kill()
-            wait_until(lambda: not alive(below))
+            psutil.Process(process.pid if who == "coordinator" else scheduler).kill()
+            assert not alive_after(5, below)

@@ -6,6 +6,7 @@ No stage depends on any of it. Dask is imported when a cluster is used.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -252,16 +253,26 @@ def _address_executor(address: str, resources: Mapping[str, float]) -> Iterator[
         yield _dask_executor(client, resources)
 
 
-def wish_of_client() -> Callable[[], bool]:
-    """Return what tells whether a client of Dask still waits for the task of this thread."""
-    from distributed import get_worker
-    from distributed.worker import thread_state
+def wish_of_dask() -> Callable[[], bool]:
+    """Return what tells whether Dask still wants the task of this thread; always if it is none.
 
-    worker, key = get_worker(), thread_state.key
+    It does not once the client has gone, nor once the worker has lost its scheduler: that would
+    wait half a minute for the task before it ends.
+    """
+    if "distributed" not in sys.modules:  # a thread of `jemtrack run` itself
+        return lambda: True
+    from distributed import get_worker
+    from distributed.worker import WORKER_ANY_RUNNING, thread_state
+
+    try:
+        worker, key = get_worker(), thread_state.key
+    except ValueError:  # another executor's
+        return lambda: True
 
     def is_wanted() -> bool:
         task = worker.state.tasks.get(key)
-        return task is not None and task.state == "executing"
+        is_running = worker.status in WORKER_ANY_RUNNING
+        return is_running and task is not None and task.state == "executing"
 
     return is_wanted
 

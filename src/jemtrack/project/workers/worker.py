@@ -173,12 +173,13 @@ def run_stage(work: Work, stage: str, experiment: Experiment | None = None) -> O
 
 def _wish(work: Work, stage: str) -> Callable[[], bool]:
     """Return what tells whether the coordinator still wants the stage."""
-    if work.git:  # there is no file that both see
-        from jemtrack.project.workers.clusters import wish_of_client
+    from jemtrack.project.workers.clusters import wish_of_dask
 
-        return wish_of_client()
+    dask_wants = wish_of_dask()
+    if work.git:  # there is no file that both see
+        return dask_wants
     heartbeat = _Heartbeat(work.running)
-    return lambda: heartbeat.is_alive() and work.worker(stage).exists()
+    return lambda: dask_wants() and heartbeat.is_alive() and work.worker(stage).exists()
 
 
 def read_measure(folder: Path, measure: str) -> float:
