@@ -21,11 +21,11 @@ from jemtrack.flux.evaluation.judge import trained_judge
 from jemtrack.flux.evaluation.measure import (
     GUIDED,
     PLAIN,
-    RECONSTRUCTED,
     Evaluation,
     Measures,
     drawn,
     guided_and_plain,
+    measured,
     spread,
 )
 from jemtrack.flux.networks.model_file import FluxFile
@@ -76,20 +76,16 @@ def table(evaluation: Evaluation, sampler: FlowSampler, evaluations: list[int]) 
         + "|---" * 6
         + "|"
     )
-    found: dict[str, Measures] = evaluation.of_real_images()
-    found[RECONSTRUCTED] = evaluation.of_reconstructions(evaluation.reconstructed())
-    for name, each in guided_and_plain(sampler).items():
-        samples = evaluation.drawn(each)
-        found[name] = evaluation.of_samples(each, samples)
-        if name == PLAIN:
-            memorised = evaluation.memorised(samples.images_NCHW)
-    for row in evaluation.curve(evaluations):
+    findings = measured(evaluation, sampler, evaluations)
+    found = dict(findings.measures)
+    for row in findings.curve:
         name = f"{row.pop('solver')}, {row['evaluations']} evaluations"
         found[name] = Measures(**row)
     for name, each in found.items():
         cells = ["" if value is None else f"{value:.4g}" for value in each]
         yield f"| {name} | {' | '.join(cells)} |"
-    yield f"\nsamples beside test images, distance from the nearest training image: {memorised:.2f}"
+    apart = f"{findings.memorised:.2f}"
+    yield f"\nsamples beside test images, distance from the nearest training image: {apart}"
 
 
 def main() -> None:

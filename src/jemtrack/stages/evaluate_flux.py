@@ -17,10 +17,10 @@ from jemtrack.flux.evaluation.judge import trained_judge
 from jemtrack.flux.evaluation.measure import (
     GUIDED,
     PLAIN,
-    RECONSTRUCTED,
     Evaluation,
+    Findings,
     Measures,
-    guided_and_plain,
+    measured,
     spread,
 )
 from jemtrack.flux.evaluation.page import FluxPage, render
@@ -101,33 +101,26 @@ class EvaluateFlux(Stage):
         say("Training the judge")
         judge = trained_judge(data.train, data.n_classes, params.judge_steps, data.seed, device)
         evaluation = Evaluation(file, data, judge, params.n_images, data.seed)
-        decoded_NCHW = evaluation.reconstructed()
-        found = evaluation.of_real_images()
-        found[RECONSTRUCTED] = evaluation.of_reconstructions(decoded_NCHW)
-        samplers = guided_and_plain(self.sampler)
-        drawn = {name: evaluation.drawn(sampler) for name, sampler in samplers.items()}
-        for name, sampler in samplers.items():
-            found[name] = evaluation.of_samples(sampler, drawn[name])
-        samples = {name: each.images_NCHW for name, each in drawn.items()}
-        memorised = evaluation.memorised(samples[PLAIN])
-        say("Sampling by other numbers of evaluations")
-        curve = pd.DataFrame(evaluation.curve(params.evaluations))
+        found = measured(evaluation, self.sampler, params.evaluations)
+        curve = pd.DataFrame(found.curve)
         curve.to_csv(self.curve, index=False)
-        metrics = {name.replace(" ", "_"): _numbers(each) for name, each in found.items()}
-        metrics["samples_without_guidance"]["memorised"] = memorised
+        metrics = {name.replace(" ", "_"): _numbers(each) for name, each in found.measures.items()}
+        metrics["samples_without_guidance"]["memorised"] = found.memorised
         self.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
         rows, labels = _rows(evaluation)
-        write_picture(self.pictures, _of_classes(samples[GUIDED], rows), _SCALE)
+        write_picture(self.pictures, _of_classes(found.samples[GUIDED], rows), _SCALE)
         page = FluxPage(
             title=f"{self.model.parent.name} on {data.dataset}",
             n_images=len(evaluation.test),
             sampler=_in_words(self.sampler),
-            measures=found,
-            memorised=memorised,
+            measures=found.measures,
+            memorised=found.memorised,
             curve=curve,
-            samples={name: encoded(_of_classes(each, rows)) for name, each in samples.items()},
+            samples={
+                name: encoded(_of_classes(each, rows)) for name, each in found.samples.items()
+            },
             rows=[captions_of(data)[label][0] for label in labels],
-            pairs=self._pairs(evaluation, decoded_NCHW, samples[PLAIN]),
+            pairs=_pairs(evaluation, found),
             parameters=file.metadata | _texts(self.params) | _texts(self.sampler),
         )
         self.report.write_text(render(page))
@@ -135,27 +128,25 @@ class EvaluateFlux(Stage):
         parameters = {"params": self.params, "sampler": self.sampler}
         tracking.send(parameters, metrics, [self.metrics, self.curve, self.pictures, self.report])
 
-    @staticmethod
-    def _pairs(
-        evaluation: Evaluation, decoded_NCHW: Tensor, samples_NCHW: Tensor
-    ) -> dict[str, bytes]:
-        """Draw pairs of images side by side, by what they show."""
-        chosen = spread(len(samples_NCHW), _N_PAIRS)
-        nearest = evaluation.nearest(samples_NCHW[chosen]).index_N
-        beside = {
-            "Test images, each beside its reconstruction": (
-                as_pixels(evaluation.real_images[chosen]),
-                as_pixels(decoded_NCHW[chosen]),
-            ),
-            "Samples without guidance, each beside its nearest training image": (
-                as_pixels(samples_NCHW[chosen]),
-                evaluation.data.train.images_NCHW[nearest],
-            ),
-        }
-        return {
-            name: encoded(grid(torch.cat(both, dim=3), _PAIRS_IN_ROW))
-            for name, both in beside.items()
-        }
+
+def _pairs(evaluation: Evaluation, found: Findings) -> dict[str, bytes]:
+    """Draw pairs of images side by side, by what they show."""
+    chosen = spread(len(evaluation.test), _N_PAIRS)
+    samples_NCHW = found.samples[PLAIN][chosen]
+    nearest = evaluation.nearest(samples_NCHW).index_N
+    beside = {
+        "Test images, each beside its reconstruction": (
+            as_pixels(evaluation.real_images[chosen]),
+            as_pixels(found.reconstructions_NCHW[chosen]),
+        ),
+        "Samples without guidance, each beside its nearest training image": (
+            as_pixels(samples_NCHW),
+            evaluation.data.train.images_NCHW[nearest],
+        ),
+    }
+    return {
+        name: encoded(grid(torch.cat(both, dim=3), _PAIRS_IN_ROW)) for name, both in beside.items()
+    }
 
 
 def _numbers(measures: Measures) -> dict[str, float]:

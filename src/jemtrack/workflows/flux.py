@@ -34,7 +34,7 @@ RECIPE: dict[str, Any] = {
     "steps": [
         {
             "name": "vae_warmup",
-            "n_epochs": 3,
+            "n_epochs": 2,
             "train_vae": True,
             "optimization": _chosen(vae=0.003),
         },
@@ -67,7 +67,9 @@ def nodes() -> list[Stage]:
     data = DataArgs(dataset=DATASET, data_root=str(ROOT / "data"), n_valid=1000)
     prepared = PrepareData(params=data)
     trained = TrainFlux(
-        data=prepared.images, params=FluxArgs(vae_dim=8, feature_maps_dim=64, n_samples=4), recipe=RECIPE
+        data=prepared.images,
+        params=FluxArgs(vae_dim=8, feature_maps_dim=64, n_samples=4),
+        recipe=RECIPE,
     )
     captions = CaptionArgs(captions=class_names(DATASET, 10))
     return [

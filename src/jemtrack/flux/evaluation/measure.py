@@ -24,6 +24,7 @@ from jemtrack.flux.evaluation.judge import Judge, deviations
 from jemtrack.flux.networks.model_file import FluxFile
 from jemtrack.flux.sampling.generate import FlowSampler
 from jemtrack.flux.training import psnr
+from jemtrack.shared.progress import say
 
 REAL, FLOOR, RECONSTRUCTED = "test images", "training images", "reconstructions"
 GUIDED, PLAIN = "samples with guidance", "samples without guidance"
@@ -161,6 +162,40 @@ class Evaluation:
         """
         medians = [self.nearest(each).apart_N.median() for each in (images_NCHW, self.real_images)]
         return float(medians[0] / medians[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that is measured of a model.
+
+    Attributes:
+        measures: of real images, reconstructions and samples, by their names.
+        curve: samples without guidance over the number of evaluations, a row a sampler.
+        reconstructions_NCHW: of the test images.
+        samples: with guidance and without, (N, C, H, W), by their names.
+        memorised: see `Evaluation.memorised`; of samples without guidance.
+    """
+
+    measures: dict[str, Measures]
+    curve: list[dict[str, Any]]
+    reconstructions_NCHW: Tensor
+    samples: dict[str, Tensor]
+    memorised: float
+
+
+def measured(evaluation: Evaluation, sampler: FlowSampler, evaluations: Sequence[int]) -> Findings:
+    """Measure all of a model; samples are drawn by `sampler` and without its guidance, too."""
+    decoded_NCHW = evaluation.reconstructed()
+    measures = evaluation.of_real_images()
+    measures[RECONSTRUCTED] = evaluation.of_reconstructions(decoded_NCHW)
+    samples = {}
+    for name, each in guided_and_plain(sampler).items():
+        found = evaluation.drawn(each)
+        measures[name], samples[name] = evaluation.of_samples(each, found), found.images_NCHW
+    say("Sampling by other numbers of evaluations")
+    curve = [*evaluation.curve(evaluations)]
+    memorised = evaluation.memorised(samples[PLAIN])
+    return Findings(measures, curve, decoded_NCHW, samples, memorised)
 
 
 def drawn(file: FluxFile, captions: Sequence[str], sampler: FlowSampler, seed: int) -> Drawn:
