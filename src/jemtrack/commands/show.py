@@ -44,7 +44,7 @@ class Results(NamedTuple):
 
     Attributes:
         evaluations: by evaluation, all measures by model.
-        others: by stage, such as MeasureRobustness, measures by model.
+        others: by stage, such as MeasureRobustness, measures by model, or by what was measured.
         costs: by stage, seconds and memory.
         environments: by stage, versions and the processor, on which a result depends, too.
     """
@@ -65,17 +65,13 @@ def results() -> Results:
     if not costs:
         raise InputError(f"{NODES}/ has no results yet: run `dvc repro`")
     environments = {stage: found.pop("environment", {}) for stage, found in costs.items()}
-    others = {path.parent.name: _read(path) for path in sorted(NODES.glob("*/metrics.json"))}
+    others = {path.parent.name: _grouped(_read(path)) for path in NODES.glob("*/metrics.json")}
     return Results(
         {
             path.parent.parent.name: metrics_of(pd.read_csv(path))
             for path in sorted(NODES.glob("*/tables/measures.csv"))
         },
-        {
-            stage: content
-            for stage, content in others.items()
-            if content and all(isinstance(entry, dict) for entry in content.values())
-        },
+        {stage: others[stage] for stage in sorted(others) if others[stage]},
         costs,
         environments,
     )
@@ -85,6 +81,8 @@ def show(
     console: Console | None = None, *, every: bool = False, as_json: bool = False, md: bool = False
 ) -> None:
     """Print a headline table for each evaluation; with `every`, all measures and costs.
+
+    Where there is no EvaluateX, the measures of the other stages are the headline.
 
     `as_json` prints everything as JSON instead, `md` the headline tables as Markdown.
 
@@ -98,10 +96,8 @@ def show(
     console = console or table_console()
     for name, measures in found.evaluations.items():
         console.print(_headline(name, measures, md))
-    if every:
-        for title, models in (found.evaluations | found.others).items():
-            console.print(_by_measure(title, models))
-        console.print(_by_stage(found.costs))
+    for table in _all_tables(found, every):
+        console.print(table)
     if md:
         return
     if found.evaluations:
@@ -112,6 +108,14 @@ def show(
         console.print(f"Report: [link={path.absolute().as_uri()}]{path}[/link]", highlight=False)
     if not every:
         console.print("All measures, run times and memory: jemtrack show --all", highlight=False)
+
+
+def _all_tables(found: Results, every: bool) -> Iterator[Table]:
+    if every or not found.evaluations:
+        for title, models in (found.evaluations | found.others).items():
+            yield _by_measure(title, models)
+    if every:
+        yield _by_stage(found.costs)
 
 
 class _Tested(NamedTuple):
@@ -158,8 +162,7 @@ def _headline(name: str, measures: Measures, md: bool) -> Table:
     tested = {each.measure: each for each in _tested(name, measures)}
     untested = {key for each in measures.values() for key in each}
     shown = [key for key in MEASURE_LABELS if key in tested or key in untested]
-    # Without most of the padding, seven columns fit 80 characters.
-    table = Table(box=MARKDOWN) if md else Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=MARKDOWN) if md else _narrow()
     table.add_column(name)
     for key in shown:
         table.add_column(MEASURE_LABELS[key], justify="right")
@@ -178,9 +181,17 @@ def _marked(cell: str, best: bool, md: bool) -> str:
     return f"[bold]{cell}[/bold]*" if best else f"{cell} "
 
 
+def _narrow() -> Table:
+    """Make a table with little padding: seven columns of numbers fit 80 characters."""
+    return Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+
+
 def _by_measure(title: str, models: dict[str, dict[str, float]]) -> Table:
     """Build a table with a column per model and a row per measure."""
-    table = Table(title, *models)
+    table = _narrow()
+    table.add_column(title)
+    for model in models:
+        table.add_column(model.replace(" ", "\n"), justify="right")
     for measure in _names(models.values()):
         table.add_row(measure, *(_cell(each.get(measure)) for each in models.values()))
     return table
@@ -192,6 +203,16 @@ def _by_stage(costs: dict[str, dict[str, float]]) -> Table:
     for name, row in costs.items():
         table.add_row(name, *(_cell(row.get(column)) for column in columns))
     return table
+
+
+def _grouped(content: dict[str, Any], name: str = "") -> Measures:
+    """Group nested measures by the names above them; those that no name is above are left out."""
+    measures = {key: each for key, each in content.items() if not isinstance(each, dict)}
+    found = {name: measures} if name and measures else {}
+    for key, each in content.items():
+        if isinstance(each, dict):
+            found |= _grouped(each, f"{name} {key}".strip())
+    return found
 
 
 def _names(rows: Iterable[dict[str, float]]) -> list[str]:
