@@ -106,6 +106,7 @@ def test_where_there_is_no_evaluate_x_the_measures_of_other_stages_are_the_headl
 
     assert row(lines, "8_measure") == ["8_measure", "0.1234"]
     assert row(lines, "nll") == ["nll", "2371.8"]
+    assert shown(md=True)[1].startswith("| EvaluateCells | held_out | held_out X_pca |")
     assert not [line for line in lines if "accuracy" in line or "seconds" in line]
 
 

@@ -96,7 +96,7 @@ def show(
     console = console or table_console()
     for name, measures in found.evaluations.items():
         console.print(_headline(name, measures, md))
-    for table in _all_tables(found, every):
+    for table in _all_tables(found, every, md):
         console.print(table)
     if md:
         return
@@ -110,10 +110,10 @@ def show(
         console.print("All measures, run times and memory: jemtrack show --all", highlight=False)
 
 
-def _all_tables(found: Results, every: bool) -> Iterator[Table]:
+def _all_tables(found: Results, every: bool, md: bool) -> Iterator[Table]:
     if every or not found.evaluations:
         for title, models in (found.evaluations | found.others).items():
-            yield _by_measure(title, models)
+            yield _by_measure(title, models, md)
     if every:
         yield _by_stage(found.costs)
 
@@ -162,7 +162,7 @@ def _headline(name: str, measures: Measures, md: bool) -> Table:
     tested = {each.measure: each for each in _tested(name, measures)}
     untested = {key for each in measures.values() for key in each}
     shown = [key for key in MEASURE_LABELS if key in tested or key in untested]
-    table = Table(box=MARKDOWN) if md else _narrow()
+    table = _table(md)
     table.add_column(name)
     for key in shown:
         table.add_column(MEASURE_LABELS[key], justify="right")
@@ -181,17 +181,17 @@ def _marked(cell: str, best: bool, md: bool) -> str:
     return f"[bold]{cell}[/bold]*" if best else f"{cell} "
 
 
-def _narrow() -> Table:
-    """Make a table with little padding: seven columns of numbers fit 80 characters."""
-    return Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+def _table(md: bool) -> Table:
+    """Make a table in Markdown, or one with little padding: seven columns fit 80 characters."""
+    return Table(box=MARKDOWN) if md else Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
 
 
-def _by_measure(title: str, models: dict[str, dict[str, float]]) -> Table:
+def _by_measure(title: str, models: dict[str, dict[str, float]], md: bool) -> Table:
     """Build a table with a column per model and a row per measure."""
-    table = _narrow()
+    table = _table(md)
     table.add_column(title)
     for model in models:
-        table.add_column(model.replace(" ", "\n"), justify="right")
+        table.add_column(model if md else model.replace(" ", "\n"), justify="right")
     for measure in _names(models.values()):
         table.add_row(measure, *(_cell(each.get(measure)) for each in models.values()))
     return table
