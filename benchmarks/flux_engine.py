@@ -1,15 +1,21 @@
 """Time the engine's steps of the family flux beside loops written by hand in PyTorch.
 
-    python benchmarks/flux_engine.py
+    python -m benchmarks.flux_engine
 
 Both sides train the same networks on the same batches; after each mode the weights are compared
 bit for bit. Times are processor time, medians of turns that alternate between the sides, on one
 thread. A ratio is the engine's time divided by the loop's.
+
+`--published` compares the steps against a discriminator with loops in the order of the published
+code (https://github.com/danny-mio/fluxflow-training): the discriminator's step decodes once more
+without a gradient and judges real and decoded images one after the other, and the autoencoder's
+step computes the gradients of the discriminator's weights, too.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -36,6 +42,11 @@ MODES: dict[str, dict[str, Any]] = {
     "VAE": {"train_vae": True},
     "VAE, GAN and R1": {"train_vae": True, "gan_training": True},
     "flow": {"train_diff_full": True},
+}
+_LAZILY = 16  # batches from one R1 to the next, as is the default
+ADVERSARIAL: dict[str, dict[str, Any]] = {
+    "VAE and GAN": {"train_vae": True, "gan_training": True, "r1_interval": _LAZILY},
+    "GAN alone": {"gan_training": True, "r1_interval": _LAZILY},
 }
 Modules = dict[str, nn.Module]
 
@@ -128,11 +139,7 @@ def gan_by_hand(models: Modules) -> Callable[[CaptionedBatch], None]:
         real, fake = judge(torch.cat([images, decoded.detach()])).chunk(2)
         loss = mean(relu(1 - real)) + mean(relu(1 + fake))
         if batch.step % _INTERVAL == 0:
-            leaf = images.detach().requires_grad_()
-            score = judge(leaf).flatten(1).mean(dim=1).sum()
-            (slope,) = torch.autograd.grad(score, leaf, create_graph=True)
-            squares = slope.flatten(1).square().sum(dim=1, keepdim=True)
-            loss = loss + mean(squares) * (_INTERVAL * _GAMMA / 2)
+            loss = loss + penalty(judge, images, _INTERVAL)
         of_judge.zero_grad()
         loss.backward()
         of_judge.step()
@@ -143,6 +150,44 @@ def gan_by_hand(models: Modules) -> Callable[[CaptionedBatch], None]:
         loss.backward()
         of_vae.step()
         judge.requires_grad_(True)
+
+    return step
+
+
+def penalty(judge: nn.Module, images: Tensor, interval: int) -> Tensor:
+    """Compute R1 of a batch, times the batches from one to the next."""
+    leaf = images.detach().requires_grad_()
+    score = judge(leaf).flatten(1).mean(dim=1).sum()
+    (slope,) = torch.autograd.grad(score, leaf, create_graph=True)
+    squares = slope.flatten(1).square().sum(dim=1, keepdim=True)
+    return mean(squares) * (interval * _GAMMA / 2)
+
+
+def published(models: Modules, reconstructs: bool) -> Callable[[CaptionedBatch], None]:
+    """Write the steps against a discriminator in the order of the published code."""
+    compressor, expander, judge = (models[n] for n in ("compressor", "expander", "discriminator"))
+    of_vae, of_judge = adam(compressor, expander), adam(judge)
+
+    def step(batch: CaptionedBatch) -> None:
+        images, noise = batch.images_BCHW, batch.noise("latent", (4, 7, 7))
+        with torch.no_grad():
+            fake = expander(compressor(images).sample(noise), False)
+        loss = mean(relu(1 - judge(images))) + mean(relu(1 + judge(fake)))
+        if batch.step % _LAZILY == 0:
+            loss = loss + penalty(judge, images, _LAZILY)
+        of_judge.zero_grad()
+        loss.backward()
+        of_judge.step()
+        posterior = compressor(images)
+        z = posterior.sample(noise)
+        decoded = judged = expander(z, False)
+        loss = _BETA * divergence(*posterior)
+        if reconstructs:
+            loss, judged = loss + mean((decoded - images).abs()), expander(z.detach(), False)
+        loss = loss + _WEIGHT * -mean(judge(judged))
+        of_vae.zero_grad()
+        loss.backward()
+        of_vae.step()
 
     return step
 
@@ -178,19 +223,24 @@ def flow_by_hand(models: Modules) -> Callable[[CaptionedBatch], None]:
 BY_HAND = {"VAE": vae_by_hand, "VAE, GAN and R1": gan_by_hand, "flow": flow_by_hand}
 
 
-def compare(name: str, n_turns: int, n_steps: int) -> str:
+Side = Callable[[CaptionedBatch], None]
+
+
+def compare(name: str, modes: dict[str, Any], by_hand: Callable[[Modules], Side],
+            n_turns: int, n_steps: int) -> str:  # fmt: skip
     """Train both sides in turns; return the row of the table."""
-    ours, other = (made(MODES[name], 64 * n_steps) for _ in range(2))
-    batches, by_hand = numbered(other), BY_HAND[name](cast(Modules, other.state.models))
+    ours, other = (made(modes, 64 * n_steps) for _ in range(2))
+    batches, by_hand_step = numbered(other), by_hand(cast(Modules, other.state.models))
     for model in other.state.models.values():
         model.train()
-    sides = (lambda: by_hand(next(batches))), engine(ours)
+    sides = (lambda: by_hand_step(next(batches))), engine(ours)
     turns = take_turns(sides, n_turns, n_steps, CPU, clock=time.process_time)
     weights = [nn.ModuleDict({**each.state.models}).state_dict() for each in (ours, other)]
     same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     of_loop, of_engine = 1000 * turns.reference, 1000 * turns.ours
     times = f"{of_loop:.1f} ms | {of_engine:.1f} ms | {1 / turns.ratio:.3f}"
-    return f"| {name} | {times} | {'yes' if same else 'NO'} |"
+    wanted = name in MODES  # another order of operations rounds otherwise
+    return f"| {name} | {times} | {('yes' if same else 'NO') if wanted else ''} |"
 
 
 def main() -> None:
@@ -198,11 +248,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4, help="in a turn")
+    parser.add_argument("--published", action="store_true", help="the published code's order")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print("| step | loop by hand | engine | ratio | equal bit for bit |\n|---|---|---|---|---|")
-    for name in MODES:
-        print(compare(name, options.turns, options.steps), flush=True)
+    for name, modes in (ADVERSARIAL if options.published else MODES).items():
+        reconstructs = "train_vae" in modes
+        by_hand = (
+            partial(published, reconstructs=reconstructs) if options.published else BY_HAND[name]
+        )
+        print(compare(name, modes, by_hand, options.turns, options.steps), flush=True)
 
 
 if __name__ == "__main__":
