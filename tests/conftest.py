@@ -17,6 +17,7 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("quick")  # unless pytest --hypothesis-profile names the other
 
 
+LONGEST = "test_every_command_of_the_pages_runs"
 FOLDERS = {Path(__file__).parent / name: name for name in ("soak", "cluster", "single_cell")}
 
 
@@ -25,7 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that stands in a folder whose tests need more than `make test` has."""
+    """Mark what stands in a folder whose tests need more than `make test` has; the longest first.
+
+    That one takes minutes, in which the other workers are to have something to do.
+    """
+    items.sort(key=lambda item: item.name != LONGEST)
     for item in items:
         for folder, name in FOLDERS.items():
             if folder in item.path.parents:
