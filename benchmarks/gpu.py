@@ -30,7 +30,7 @@ from torch import Tensor
 
 from benchmarks.gpu_trainings import HEAD, NAMES, Trained, own_environment, trained
 from benchmarks.machine import description
-from benchmarks.markdown import markdown
+from benchmarks.tables import markdown
 from jemtrack import load_model
 from jemtrack.data.images import DataSplits, LabelledImages
 from jemtrack.data.splits import prepare

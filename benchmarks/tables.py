@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.markdown import markdown
 from benchmarks.rows import Row
 from benchmarks.turns import Turns
 
@@ -46,6 +45,16 @@ def table_lines(results: Sequence[Result]) -> Iterator[str]:
     if counted := [result for result in results if result.arithmetic]:
         yield ""
         yield from markdown(_ARITHMETIC, [_arithmetic(result) for result in counted])
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table, with columns as wide as their cells."""
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    for number, cells in enumerate([head, *body]):
+        if number == 1:
+            yield "|".join(["", *("-" * (width + 2) for width in widths), ""])
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        yield f"| {' | '.join(padded)} |"
 
 
 def duration(seconds: float) -> str:

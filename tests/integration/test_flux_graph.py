@@ -79,15 +79,15 @@ def test_the_graph_trains_draws_and_measures(graph: Project):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("processes", "kills"), [(1, 6), (2, 3)])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_recipe_killed_in_each_of_its_steps_ends_with_the_same_bytes(
-    graph: Project, processes: int, kills: int
+    graph: Project, processes: int
 ):
     graph.set("TrainFlux.params.processes", processes)
     graph.set("TrainFlux.params.batch_size", 33)  # shards of unequal length
     graph.repro("TrainFlux")
     whole = (graph.path / MODEL).read_bytes()
-    steps = sorted(random.Random(processes).sample(range(1, 47), kills))
+    steps = sorted(random.Random(processes).sample(range(1, 47), 6))
     command = "dvc", "repro", "--force", "--single-item", "TrainFlux"
     for step in steps:
         with killed(start(graph, *command)) as process:

@@ -65,16 +65,15 @@ def follow(note: str, project: Project) -> None:
 
 def press_ctrl_c(project: Project, command: str) -> None:
     """Interrupt a command, and its stage, once some steps of the training are saved."""
-    cold = Project(project.path, warm=False)
-    with killed(start(cold, *command.split())) as process:
-        wait_for_steps(cold, 10, process)
+    with killed(start(project, *command.split())) as process:
+        wait_for_steps(project, 10, process)
         os.killpg(process.pid, signal.SIGINT)
         assert "is saved: `dvc repro`" in process.communicate()[0]
 
 
 def test_every_command_of_the_pages_runs(whole_project: Project):
     """In order, in one project; an environment that is there already stands in for a new one."""
-    project = whole_project
+    project = Project(whole_project.path, warm=False)
     # The environment belongs to the checkout: whatever its age, the copy is not to renew it.
     installed = (ROOT / ".venv" / ".installed").stat().st_mtime_ns
     for name in ("Makefile", "pyproject.toml", "pdm.lock", "pdm.local.lock"):

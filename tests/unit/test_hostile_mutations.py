@@ -139,7 +139,7 @@ PIPELINE = """\
 NAMES = ["params.yaml", "dvc.yaml", "zntrack.json", "versions.yaml", "jemtrack.yaml", "recipe.yaml"]
 
 
-@at_length(200)  # benchmarks/reliability.py breaks 500 of each
+@at_length(500)
 @given(data=st.data(), name=st.sampled_from(NAMES))
 def test_check_names_what_is_broken_in_any_file(graph, data, name):
     whole = {each: (graph / each).read_bytes() for each in NAMES}
@@ -154,7 +154,7 @@ def test_check_names_what_is_broken_in_any_file(graph, data, name):
             (graph / each).write_bytes(content)
 
 
-@at_length(200)  # benchmarks/reliability.py breaks 500 of each
+@at_length(500)
 @given(data=st.data())
 def test_validate_names_what_is_broken_in_a_recipe(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
@@ -183,7 +183,7 @@ def tensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 READERS = {"model": load_model, "data": DataSplits.load, "outliers": load_outliers}
 
 
-@at_length(200)  # benchmarks/reliability.py breaks 500 of each
+@at_length(500)
 @given(data=st.data(), kind=st.sampled_from([*READERS]))
 def test_a_broken_file_of_tensors_is_an_input_error(tensors, tmp_path_factory, data, kind):
     other = data.draw(st.sampled_from([*READERS, kind, kind]))
