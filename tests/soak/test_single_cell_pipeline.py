@@ -34,10 +34,17 @@ def made(project: Project, stage: str) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in MADE[stage]}
 
 
+def mend_what_dvc_tore(cells: Project) -> None:
+    """Do what docs/reliability.md says where a DVC was killed while it wrote its own files."""
+    cells.run("git", "checkout", "--", "dvc.lock")
+    cells.path.parents[1].joinpath(".dvc", "tmp", "rwlock").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_is_killed_again_and_again_ends_with_the_same_bytes(cells: Project, stage):
     cells.set("TrainInVAE.params.n_epochs", 20)
     cells.repro()
+    cells.commit("results")
     whole, chosen = made(cells, stage), random.Random(stage)
     again = ("dvc", "repro", "--force", "--single-item", stage)
     since = time.monotonic()
@@ -52,6 +59,7 @@ def test_a_stage_that_is_killed_again_and_again_ends_with_the_same_bytes(cells: 
             if process.poll() is None:
                 kill_all(cells, process)
             process.wait()
+        mend_what_dvc_tore(cells)
 
     cells.run(*again)
 
