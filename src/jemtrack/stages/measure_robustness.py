@@ -142,7 +142,8 @@ class MeasureRobustness(Stage):
 
     def _results(self, path: Path, images: LabelledImages, data: DataSplits) -> Iterator[_Result]:
         model, _, notes = load_model(path)
-        model.eval().to(chosen_device(self.params.device))
+        # An attack needs the gradients of the images alone.
+        model.eval().requires_grad_(False).to(chosen_device(self.params.device))
         sigma, at_once = trained_noise(path, notes), self.params.images_per_pass
         for kind, strength, shown in self._corrupted(images, data.seed):
             logits_NC, _ = predict(model, shown, sigma=sigma, seed=data.seed, batch_size=at_once)

@@ -13,14 +13,11 @@ from dvc.fs import localfs
 from dvc.logger import set_loggers_level
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.stage.cache import RunCacheNotFoundError
-from dvc_data.hashfile.hash_info import HashInfo
 
 from jemtrack.errors import InputError
 from jemtrack.project.params import DVC, ZNTRACK
+from jemtrack.project.workers.restore import DvcStage, is_source, restore
 from jemtrack.project.workers.stage_process import push_results
-
-_DvcStage = Any  # DVC has no public types
 
 
 @dataclass(frozen=True)
@@ -81,23 +78,17 @@ def restore_and_plan(targets: Sequence[str] = (), remote: str = "") -> Plan:
             repo.stage_cache.pull(None)
         graph = get_active_graph(repo.index.graph)
         ordered = plan_repro(graph, collect_stages(repo, targets or [str(DVC)]))
-        stale: dict[_DvcStage, tuple[str, ...]] = {}
-        n_restored = 0
-        for stage in ordered:
-            awaited = tuple(each.addressing for each in graph.successors(stage) if each in stale)
-            if not awaited and not stage.changed():
-                continue
-            if not awaited and _restore(stage, remote):
-                n_restored += 1
-                continue
-            stale[stage] = awaited
-        if problems := [problem for stage in stale if (problem := _problem(stage))]:
+        found = restore(ordered, graph, pull=bool(remote))
+        if problems := [problem for stage in found.stale if (problem := _problem(stage))]:
             raise InputError("\n".join(problems))
         return Plan(
-            stages={stage.addressing: awaited for stage, awaited in stale.items()},
-            done=tuple(stage.addressing for stage in ordered if stage not in stale),
-            n_restored=n_restored,
-            sources=tuple(stage.addressing for stage in ordered if _is_source(stage)),
+            stages={
+                stage.addressing: tuple(each.addressing for each in awaited)
+                for stage, awaited in found.stale.items()
+            },
+            done=tuple(stage.addressing for stage in ordered if stage not in found.stale),
+            n_restored=len(found.stages),
+            sources=tuple(stage.addressing for stage in ordered if is_source(stage)),
             inputs=tuple(sorted(_inputs(repo, ordered))),
             git_root=Path(repo.scm.root_dir),
             dvc_root=Path(repo.root_dir),
@@ -135,51 +126,7 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-def _restore(stage: _DvcStage, remote: str) -> bool:
-    """Restore the outs of a changed stage if DVC's cache has them for the inputs as they are.
-
-    What it lacks is pulled, if there is a `remote`.
-    """
-    if _is_source(stage):
-        raise InputError(
-            f"{stage.addressing}: {', '.join(map(str, stage.outs))} is missing or was changed: "
-            f"`dvc checkout {stage.addressing}` gets it back, `dvc commit {stage.addressing}` "
-            "accepts the change"
-        )
-    # `reproduce` would run the command if there was nothing to restore: look for it first.
-    wanted = stage.reload()
-    is_as_locked = not (wanted.changed_stage() or wanted.changed_deps())
-    if not (is_as_locked and _is_cached(wanted, remote)):
-        # dvc.lock is of other inputs, or of a result that this cache never had.
-        wanted.save_deps()
-        _forget_outs(wanted)
-        if not _is_cached(wanted, remote):
-            return False
-        _forget_outs(stage)
-    stage.reproduce()
-    stage.dump(update_pipeline=False)
-    return True
-
-
-def _is_cached(stage: _DvcStage, remote: str) -> bool:
-    try:
-        stage.repo.stage_cache.restore(stage, pull=bool(remote), dry=not remote)
-    except RunCacheNotFoundError:
-        return False
-    return True
-
-
-def _forget_outs(stage: _DvcStage) -> None:
-    """Let the run cache say what the outs are, in place of dvc.lock."""
-    for out in stage.outs:
-        out.hash_info = HashInfo()
-
-
-def _is_source(stage: _DvcStage) -> bool:
-    return bool(stage.is_data_source or stage.frozen)
-
-
-def _problem(stage: _DvcStage) -> str:
+def _problem(stage: DvcStage) -> str:
     """Explain why the run cache cannot hold what the stage makes; return "" if it can."""
     outs = [out for out in stage.outs if not (out.is_metric or out.is_plot)]
     reasons = {
@@ -199,7 +146,7 @@ def _problem(stage: _DvcStage) -> str:
     )
 
 
-def _inputs(repo: Repo, stages: Sequence[_DvcStage]) -> Iterator[str]:
+def _inputs(repo: Repo, stages: Sequence[DvcStage]) -> Iterator[str]:
     """Yield the files of the graph, and the dependencies that no stage and no `.dvc` file makes."""
     made = [out.fs_path for out in repo.index.outs]
     paths = {stage.path for stage in stages}

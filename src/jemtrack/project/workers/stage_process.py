@@ -53,8 +53,11 @@ def _reproduce(work: dict[str, Any]) -> int:
     """Get the data, then reproduce the stage; return the exit status of its command."""
     from dvc.config import Config
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.repo.reproduce import collect_stages
+    from dvc.repo import Repo, lock_repo
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    from jemtrack.errors import InputError
+    from jemtrack.project.workers.restore import restore
 
     try:
         with Config(Path(Repo.find_root(), Repo.DVC_DIR)).edit("local") as settings:
@@ -62,23 +65,29 @@ def _reproduce(work: dict[str, Any]) -> int:
         with Repo() as repo:
             repo.scm_context.quiet = True  # no hints to `git add` in a clone
             over_remote = work["over_remote"]
-            for stage in collect_stages(repo, work["stale"]):
-                # The lock may be of a result that the cache never had: the run cache has its own.
-                stage.dvcfile._lockfile.remove_stage(stage)
             if work["sources"]:
                 get = repo.pull if over_remote else repo.checkout
                 get(work["sources"], force=True)
             if experiment := work["experiment"]:
+                for stage in collect_stages(repo, work["stale"]):
+                    # It may be of a result that the cache never had: the run cache has its own.
+                    stage.dvcfile._lockfile.remove_stage(stage)
                 repo.experiments.run(
                     targets=experiment["targets"] or None,
                     params=experiment["overrides"],
                     name=work["stage"],
                 )
                 return 0
-            stages = repo.reproduce(work["stage"], pull=over_remote)
+            if over_remote:
+                repo.stage_cache.pull(None)
+            with lock_repo(repo):
+                graph = get_active_graph(repo.index.graph)
+                ordered = plan_repro(graph, collect_stages(repo, [work["stage"]]))
+                restore(ordered, graph, pull=over_remote)
+            stages = repo.reproduce(work["stage"])
             if over_remote:
                 push_results(repo, stages)
-    except DvcException as error:
+    except (DvcException, InputError) as error:
         print(f"{error}: {error.__cause__}" if error.__cause__ else error, flush=True)
         return _status(error.__cause__ or error)
     return 0

@@ -1,0 +1,91 @@
+"""Restore results of stages from DVC's cache and its run cache, without running a command."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from dvc.stage.cache import RunCacheNotFoundError
+from dvc_data.hashfile.hash_info import HashInfo
+
+from jemtrack.errors import InputError
+
+DvcStage = Any  # DVC has no public types
+
+
+class Restored(NamedTuple):
+    """The stages that were restored, and by the others those of them that they wait for."""
+
+    stages: list[DvcStage]
+    stale: dict[DvcStage, tuple[DvcStage, ...]]
+
+
+def restore(ordered: Sequence[DvcStage], graph: Any, *, pull: bool = False) -> Restored:
+    """Restore what has changed of the stages, in the graph's order, where the cache has it.
+
+    `pull` what only DVC's remote has. The repository has to be locked.
+
+    Raises:
+        InputError: if pinned data is missing or was changed.
+    """
+    found = Restored([], {})
+    try:
+        for stage in ordered:
+            awaited = tuple(each for each in graph.successors(stage) if each in found.stale)
+            if not awaited and not stage.changed():
+                continue
+            if not awaited and _restore(stage, pull):
+                found.stages.append(stage)
+            else:
+                found.stale[stage] = awaited
+    finally:
+        _note(found.stages)
+    return found
+
+
+def _note(stages: Iterable[DvcStage]) -> None:
+    """Note the stages in dvc.lock, all at once: DVC reads and writes the whole file each time."""
+    by_file: dict[str, list[DvcStage]] = {}
+    for stage in stages:
+        by_file.setdefault(stage.path, []).append(stage)
+    for group in by_file.values():
+        group[0].dvcfile.dump_stages(group, update_pipeline=False)
+
+
+def _restore(stage: DvcStage, pull: bool) -> bool:
+    """Restore the outs of a changed stage if DVC's cache has them for the inputs as they are."""
+    if is_source(stage):
+        raise InputError(
+            f"{stage.addressing}: {', '.join(map(str, stage.outs))} is missing or was changed: "
+            f"`dvc checkout {stage.addressing}` gets it back, `dvc commit {stage.addressing}` "
+            "accepts the change"
+        )
+    # `reproduce` would run the command if there was nothing to restore: look for it first.
+    wanted = stage.reload()
+    is_as_locked = not (wanted.changed_stage() or wanted.changed_deps())
+    if not (is_as_locked and _is_cached(wanted, pull)):
+        # dvc.lock is of other inputs, or of a result that this cache never had.
+        wanted.save_deps()
+        _forget_outs(wanted)
+        if not _is_cached(wanted, pull):
+            return False
+        _forget_outs(stage)
+    stage.reproduce()
+    return True
+
+
+def _is_cached(stage: DvcStage, pull: bool) -> bool:
+    try:
+        stage.repo.stage_cache.restore(stage, pull=pull, dry=not pull)
+    except RunCacheNotFoundError:
+        return False
+    return True
+
+
+def _forget_outs(stage: DvcStage) -> None:
+    """Let the run cache say what the outs are, in place of dvc.lock."""
+    for out in stage.outs:
+        out.hash_info = HashInfo()
+
+
+def is_source(stage: DvcStage) -> bool:
+    """Tell whether DVC never runs the stage: pinned data, or a frozen one."""
+    return bool(stage.is_data_source or stage.frozen)
