@@ -50,8 +50,8 @@ RECIPE: dict[str, Any] = {
         },
         {
             "name": "flow_training",
-            "n_epochs": 4,
-            "max_steps": 840,
+            "n_epochs": 5,
+            "max_steps": 760,
             "train_diff_full": True,
             "flow_time": "uniform",
             "cfg_dropout_prob": 0.05,

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jemtrack.flux.networks.layers import ResidualBlock, conv, group_norm, zeroed
+from jemtrack.flux.networks.layers import (
+    ResidualBlock,
+    channels_last,
+    conv,
+    group_norm,
+    zeroed,
+)
 from jemtrack.flux.networks.shape import FluxSizes
 
 _LOG_VARIANCE = (-30.0, 20.0)  # beyond these, its exponential is 0 or infinite in float32
@@ -55,7 +61,7 @@ class Compressor(nn.Module):
         height, width = images_BCHW.shape[2:]
         # An odd side has one more row or column, a copy of its last.
         even_BCHW = functional.pad(images_BCHW, (0, width % 2, 0, height % 2), mode="replicate")
-        hidden_BCHW = self.trunk(functional.pixel_unshuffle(even_BCHW, 2))
+        hidden_BCHW = self.trunk(channels_last(functional.pixel_unshuffle(even_BCHW, 2)))
         heads_BCHW = self.head(functional.silu(hidden_BCHW)).float()
         mean_BCHW, log_variance_BCHW = heads_BCHW.chunk(2, dim=1)
         return Posterior(mean_BCHW, log_variance_BCHW.clamp(*_LOG_VARIANCE))
@@ -134,6 +140,7 @@ class Expander(nn.Module):
     def forward(self, z_BCHW: Tensor, spade: bool | None = None) -> Tensor:
         """Decode; without `spade` the norms are plain. None: modulated if there are the layers."""
         modulated = self.has_spade if spade is None else spade
+        z_BCHW = channels_last(z_BCHW)
         map_BCHW = z_BCHW if modulated else None
         h_BCHW = self.first(self.stem(z_BCHW), map_BCHW)
         h_BCHW = self.blocks[0](h_BCHW, map_BCHW)

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from jemtrack.flux.networks.layers import channels_last
 from jemtrack.flux.networks.shape import FluxSizes, halvings
 
 _FIRST, _MOST = 32, 128  # channels
@@ -35,4 +36,4 @@ class Discriminator(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Compute the logits, (B, 1, H / 4, W / 4) or smaller, in float32 even under autocast."""
-        return cast(Tensor, self.layers(images_BCHW)).float()
+        return cast(Tensor, self.layers(channels_last(images_BCHW))).float()

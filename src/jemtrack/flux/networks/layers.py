@@ -26,6 +26,14 @@ def conv(n_in: int, n_out: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, size, stride, padding=size // 2)
 
 
+def channels_last(x_BCHW: Tensor) -> Tensor:
+    """Copy what a network gets into the memory format in which its convolutions are fastest.
+
+    Weights keep theirs, so that files and optimizers are unaffected.
+    """
+    return x_BCHW.clone(memory_format=torch.channels_last)
+
+
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     """Set a layer's weights to 0, so that what it adds is nothing at first."""
     nn.init.zeros_(layer.weight)
