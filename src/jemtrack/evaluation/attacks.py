@@ -65,13 +65,11 @@ def correct_under_attack(
 
     `images_NCHW` are uint8; the model maps images in [-1, 1] to logits, and is in evaluation
     mode. The attack knows the labels, starts at a random point within the radius and takes
-    `n_steps` steps of 2.5 radii altogether. It adds no noise to the images. The model's weights
-    have no gradients afterwards: an attack needs those of the images alone.
+    `n_steps` steps of 2.5 radii altogether. It adds no noise to the images.
     """
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
-    model.requires_grad_(False)
     classify, device = UnitRangeClassifier(model), next(model.parameters()).device
     classifier = PyTorchClassifier(
         model=classify,
