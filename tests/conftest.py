@@ -123,7 +123,7 @@ def reproduced(tmp_path: Path, _reproduced: Path) -> Project:
 
 @pytest.fixture
 def whole_project(tmp_path: Path, _whole_project: Path) -> Project:
-    """A project of one's own where nothing has run: the eight stages of the main job."""
+    """A project of one's own where nothing has run: all stages of the main job."""
     return copied(_whole_project, tmp_path / "project")
 
 
