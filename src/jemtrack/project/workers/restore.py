@@ -59,15 +59,14 @@ def _restore(stage: DvcStage, pull: bool) -> bool:
             "accepts the change"
         )
     # `reproduce` would run the command if there was nothing to restore: look for it first.
-    wanted = stage.reload()
-    is_as_locked = not (wanted.changed_stage() or wanted.changed_deps())
-    if not (is_as_locked and _is_cached(wanted, pull)):
+    is_as_locked = not (stage.changed_stage() or stage.changed_deps())
+    if not (is_as_locked and _is_cached(stage, pull)):
         # dvc.lock is of other inputs, or of a result that this cache never had.
-        wanted.save_deps()
-        _forget_outs(wanted)
-        if not _is_cached(wanted, pull):
+        stage.save_deps()
+        for out in stage.outs:
+            out.hash_info = HashInfo()  # the run cache says what it is
+        if not _is_cached(stage, pull):
             return False
-        _forget_outs(stage)
     stage.reproduce()
     return True
 
@@ -78,12 +77,6 @@ def _is_cached(stage: DvcStage, pull: bool) -> bool:
     except RunCacheNotFoundError:
         return False
     return True
-
-
-def _forget_outs(stage: DvcStage) -> None:
-    """Let the run cache say what the outs are, in place of dvc.lock."""
-    for out in stage.outs:
-        out.hash_info = HashInfo()
 
 
 def is_source(stage: DvcStage) -> bool:
