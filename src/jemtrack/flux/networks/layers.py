@@ -29,7 +29,8 @@ def conv(n_in: int, n_out: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
 def channels_last(x_BCHW: Tensor) -> Tensor:
     """Copy what a network gets into the memory format in which its convolutions are fastest.
 
-    Weights keep theirs, so that files and optimizers are unaffected.
+    Weights keep theirs, so that files and optimizers are unaffected. It copies always, because the
+    strides of one channel fit both formats, and PyTorch would take them for the other.
     """
     return x_BCHW.clone(memory_format=torch.channels_last)
 
