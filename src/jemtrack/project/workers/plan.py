@@ -12,7 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.fs import localfs
 from dvc.logger import set_loggers_level
 from dvc.repo import Repo, lock_repo
-from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.repo.reproduce import collect_stages
 
 from jemtrack.errors import InputError
 from jemtrack.project.params import DVC, ZNTRACK
@@ -74,11 +74,7 @@ def restore_and_plan(targets: Sequence[str] = (), remote: str = "") -> Plan:
         lock_repo(repo),
         repo.scm_context(quiet=True),
     ):
-        if remote:
-            repo.stage_cache.pull(None)
-        graph = get_active_graph(repo.index.graph)
-        ordered = plan_repro(graph, collect_stages(repo, targets or [str(DVC)]))
-        found = restore(ordered, graph, pull=bool(remote))
+        found = restore(repo, targets or [str(DVC)], pull=bool(remote))
         if problems := [problem for stage in found.stale if (problem := _problem(stage))]:
             raise InputError("\n".join(problems))
         return Plan(
@@ -86,10 +82,10 @@ def restore_and_plan(targets: Sequence[str] = (), remote: str = "") -> Plan:
                 stage.addressing: tuple(each.addressing for each in awaited)
                 for stage, awaited in found.stale.items()
             },
-            done=tuple(stage.addressing for stage in ordered if stage not in found.stale),
-            n_restored=len(found.stages),
-            sources=tuple(stage.addressing for stage in ordered if is_source(stage)),
-            inputs=tuple(sorted(_inputs(repo, ordered))),
+            done=tuple(stage.addressing for stage in found.ordered if stage not in found.stale),
+            n_restored=len(found.restored),
+            sources=tuple(stage.addressing for stage in found.ordered if is_source(stage)),
+            inputs=tuple(sorted(_inputs(repo, found.ordered))),
             git_root=Path(repo.scm.root_dir),
             dvc_root=Path(repo.root_dir),
             folder=Path.cwd(),

@@ -1,8 +1,9 @@
 """Restore results of stages from DVC's cache and its run cache, without running a command."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc_data.hashfile.hash_info import HashInfo
 
@@ -12,32 +13,42 @@ DvcStage = Any  # DVC has no public types
 
 
 class Restored(NamedTuple):
-    """The stages that were restored, and by the others those of them that they wait for."""
+    """What has become of stages.
 
-    stages: list[DvcStage]
+    Attributes:
+        ordered: all of them, each after those before it in the graph.
+        restored: those whose results were restored.
+        stale: those that have to run, with those of them that each waits for.
+    """
+
+    ordered: list[DvcStage]
+    restored: list[DvcStage]
     stale: dict[DvcStage, tuple[DvcStage, ...]]
 
 
-def restore(ordered: Sequence[DvcStage], graph: Any, *, pull: bool = False) -> Restored:
-    """Restore what has changed of the stages, in the graph's order, where the cache has it.
+def restore(repo: Any, targets: Iterable[str], *, pull: bool = False) -> Restored:
+    """Restore what has changed of the targets and of all stages before them, if the cache has it.
 
     `pull` what only DVC's remote has. The repository has to be locked.
 
     Raises:
         InputError: if pinned data is missing or was changed.
     """
-    found = Restored([], {})
+    if pull:
+        repo.stage_cache.pull(None)
+    graph = get_active_graph(repo.index.graph)
+    found = Restored(plan_repro(graph, collect_stages(repo, targets)), [], {})
     try:
-        for stage in ordered:
+        for stage in found.ordered:
             awaited = tuple(each for each in graph.successors(stage) if each in found.stale)
             if not awaited and not stage.changed():
                 continue
             if not awaited and _restore(stage, pull):
-                found.stages.append(stage)
+                found.restored.append(stage)
             else:
                 found.stale[stage] = awaited
     finally:
-        _note(found.stages)
+        _note(found.restored)
     return found
 
 

@@ -54,7 +54,7 @@ def _reproduce(work: dict[str, Any]) -> int:
     from dvc.config import Config
     from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
-    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+    from dvc.repo.reproduce import collect_stages
 
     from jemtrack.errors import InputError
     from jemtrack.project.workers.restore import restore
@@ -78,12 +78,8 @@ def _reproduce(work: dict[str, Any]) -> int:
                     name=work["stage"],
                 )
                 return 0
-            if over_remote:
-                repo.stage_cache.pull(None)
             with lock_repo(repo):
-                graph = get_active_graph(repo.index.graph)
-                ordered = plan_repro(graph, collect_stages(repo, [work["stage"]]))
-                restore(ordered, graph, pull=over_remote)
+                restore(repo, [work["stage"]], pull=over_remote)
             stages = repo.reproduce(work["stage"])
             if over_remote:
                 push_results(repo, stages)
