@@ -2,11 +2,12 @@
 
     python -m benchmarks.serving BUNDLE
 
-For one client, a turn is three requests to each side and as many passes of the session; for 8 and
-32, a window of requests to each side from so many connections, and as many passes. Medians over the
-turns are printed, so that other work of the machine affects all alike, and the processor's time for
-a request, which other work affects least. One thread of this process is all clients. LitServe gets
-an environment of its own, and the image in base64, for it takes no raw body.
+For one client, a turn is three requests to each side and as many passes of the session, each timed
+by itself; for 8 and 32, a window of requests to each side, and as many passes. Clients keep their
+connections. Medians over the turns are printed, so that other work of the machine affects all
+alike, and the processor's time for a request, which other work affects least. One thread of this
+process is all clients. LitServe gets an environment of its own, and the image in base64, for it
+takes no raw body.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ if __name__ == "__main__":
     server = litserve.LitServer(Api(), accelerator="cpu")
     server.run(port=int(sys.argv[2]), generate_client_file=False, log_level="warning")
 """
-_IN_TURN = 3  # requests of one client in a turn: the first one is that of a new connection
+_IN_TURN = 3  # requests of one client in a turn: the first finds the processor's caches cold
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
@@ -68,6 +69,12 @@ class Side:
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
         self._request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         self._address = "127.0.0.1", port
+        self._connections: list[socket.socket] = []
+
+    def close(self) -> None:
+        """Close the connections of its clients."""
+        for connection in self._connections:
+            connection.close()
 
     def processor_seconds(self) -> float:
         """Sum the processor's time of its processes."""
@@ -77,14 +84,14 @@ class Side:
 
     def ask(self, n_requests: int, n_clients: int) -> float:
         """Send so many requests, each client one after another; return the seconds."""
-        with ExitStack() as stack:
-            received: dict[Any, bytes] = {}
-            waiting = stack.enter_context(selectors.DefaultSelector())
-            for _ in range(n_clients):
-                connection = stack.enter_context(socket.create_connection(self._address))
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while len(self._connections) < n_clients:
+            connection = socket.create_connection(self._address)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections.append(connection)
+        received: dict[Any, bytes] = dict.fromkeys(self._connections[:n_clients], b"")
+        with selectors.DefaultSelector() as waiting:
+            for connection in received:
                 waiting.register(connection, selectors.EVENT_READ)
-                received[connection] = b""
             started, sent, done = time.perf_counter(), n_clients, 0
             for connection in received:
                 connection.send(self._request)
@@ -152,8 +159,11 @@ def jemtrack_side(bundle: Path, pixels: bytes) -> Iterator[Side]:
     """Run `jemtrack serve`."""
     port = _free_port()
     command = [str(Path(sys.executable).parent / "jemtrack"), "serve", str(bundle)]
-    with running([*command, "--port", str(port)], port) as pid:
-        yield Side(port, "application/octet-stream", pixels, pid)
+    with (
+        running([*command, "--port", str(port)], port) as pid,
+        closing(Side(port, "application/octet-stream", pixels, pid)) as side,
+    ):
+        yield side
 
 
 @contextmanager
@@ -168,8 +178,11 @@ def litserve_side(bundle: Path, pixels: bytes, environment: Path) -> Iterator[Si
     port = _free_port()
     command = [str(python), str(environment / "server.py"), str(bundle.resolve()), str(port)]
     body = json.dumps({"image": base64.b64encode(pixels).decode()}).encode()
-    with running(command, port) as pid:
-        yield Side(port, "application/json", body, pid)
+    with (
+        running(command, port) as pid,
+        closing(Side(port, "application/json", body, pid)) as side,
+    ):
+        yield side
 
 
 def bars(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Iterator[Bar]:
@@ -179,8 +192,8 @@ def bars(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Ite
     seconds: dict[str, list[float]] = {name: [] for name in (*sides, "bare")}
     for _ in range(10 * turns):
         for name, side in sides.items():
-            seconds[name].append(side.ask(_IN_TURN, 1) / _IN_TURN)
-        seconds["bare"].append(_passes(bare, _IN_TURN) / _IN_TURN)
+            seconds[name] += [side.ask(1, 1) for _ in range(_IN_TURN)]
+        seconds["bare"] += [_passes(bare, 1) for _ in range(_IN_TURN)]
     p50 = {name: 1e3 * statistics.median(each) for name, each in seconds.items()}
     print(f"    1 client, p50 ms: {_listed(p50)}")
     behind = p50["jemtrack"] - p50["bare"]

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -65,3 +67,30 @@ def test_a_stage_computes_with_the_threads_of_its_parameters(tmp_path, monkeypat
 
     assert node.__dict__["found"] == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_a_stage_lets_waiting_threads_sleep_unless_the_user_chose(chosen, expected):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    others = {name: os.environ[name] for name in os.environ if name not in names}
+    # What a stage's process loads first: OpenMP reads the variables before torch is imported.
+    code = (
+        "import os, sys, jemtrack.stages; assert 'torch' not in sys.modules; "
+        f"print(*(f'{{name}}={{os.environ.get(name)}}' for name in {names}))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=others | chosen,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+    assert said.split() == [f"{name}={expected.get(name)}" for name in names]

@@ -169,6 +169,14 @@ def test_bad_input_is_told_in_a_line():
         restore_and_plan()
 
 
+def test_a_remote_whose_package_is_missing_is_told():
+    with Repo() as repo, repo.config.edit("local") as settings:
+        settings["remote"] = {"far": {"url": "s3://bucket/results"}}
+
+    with pytest.raises(InputError, match="requires 'dvc-s3' to be installed"):
+        restore_and_plan(remote="far")
+
+
 def test_a_clone_has_the_edits_and_not_what_was_removed(tmp_path):
     Path("old").write_text("old")
     git("add", "old")

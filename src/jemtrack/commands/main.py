@@ -13,6 +13,7 @@ from typing import Any
 from jemtrack.commands.parser import build_parser
 from jemtrack.errors import InputError, exit_status, problem_text
 from jemtrack.files import find_root, find_source, search_source
+from jemtrack.shared.waiting_threads import let_waiting_threads_sleep
 
 # Each command imports what it needs when it runs: importing torch would delay `jemtrack --help`.
 
@@ -20,7 +21,7 @@ from jemtrack.files import find_root, find_source, search_source
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 1 for wrong input, 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in `jemtrack.stages`
+    let_waiting_threads_sleep()
     here = Path.cwd()
     root = find_root(here)
     if source := find_source(here):

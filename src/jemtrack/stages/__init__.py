@@ -5,12 +5,12 @@ import os
 import signal
 import time
 
+from jemtrack.shared.waiting_threads import let_waiting_threads_sleep
+
 # A stage's code and parameters are read after this moment.
 STARTED = time.time()
 
-# Threads of PyTorch that wait sleep from now on. By default they spin, and where other programs use
-# the CPUs, too, a training with two threads is many times slower for it. OpenMP reads this once.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+let_waiting_threads_sleep()
 
 if "DVC_STAGE" in os.environ:
     # Ctrl-C while a stage imports its libraries ends it without a traceback; see `Stage.run`.

@@ -50,7 +50,7 @@ RECIPE: dict[str, Any] = {
         },
         {
             "name": "flow_training",
-            "n_epochs": 5,
+            "n_epochs": 6,
             "max_steps": 760,
             "train_diff_full": True,
             "flow_time": "uniform",

@@ -16,8 +16,7 @@ from dvc.repo.reproduce import collect_stages
 
 from jemtrack.errors import InputError
 from jemtrack.project.params import DVC, ZNTRACK
-from jemtrack.project.workers.restore import DvcStage, is_source, restore
-from jemtrack.project.workers.stage_process import push_results
+from jemtrack.project.workers.restore import DvcStage, is_source, push_results, restore
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _explained() -> Iterator[None]:
     """Turn DVC's errors into lines for the user."""
     try:
         yield
-    except DvcException as error:
+    except (DvcException, ImportError) as error:  # such as: s3 requires 'dvc-s3' to be installed
         raise InputError(
             f"{error}: {error.__cause__}" if error.__cause__ else str(error)
         ) from error

@@ -1,4 +1,4 @@
-"""Restore results of stages from DVC's cache and its run cache, without running a command."""
+"""Restore results of stages from DVC's caches, or push them, without running a command."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -93,3 +93,17 @@ def _is_cached(stage: DvcStage, pull: bool) -> bool:
 def is_source(stage: DvcStage) -> bool:
     """Tell whether DVC never runs the stage: pinned data, or a frozen one."""
     return bool(stage.is_data_source or stage.frozen)
+
+
+def push_results(repo: Any, stages: Iterable[DvcStage]) -> None:
+    """Push what DVC's run cache has of the stages, and the run cache, to the remote.
+
+    `dvc push --run-cache` leaves out the metrics that are in git, without which no other machine
+    can restore the stages.
+    """
+    for stage in stages:
+        if entry := repo.stage_cache._load(stage):
+            cached = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
+            for objects in cached.get_used_objs().values():
+                repo.cloud.push(objects)
+    repo.stage_cache.push(None)

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def _reproduce(work: dict[str, Any]) -> int:
     from dvc.repo.reproduce import collect_stages
 
     from jemtrack.errors import InputError
-    from jemtrack.project.workers.restore import restore
+    from jemtrack.project.workers.restore import push_results, restore
 
     try:
         with Config(Path(Repo.find_root(), Repo.DVC_DIR)).edit("local") as settings:
@@ -83,7 +82,7 @@ def _reproduce(work: dict[str, Any]) -> int:
             stages = repo.reproduce(work["stage"])
             if over_remote:
                 push_results(repo, stages)
-    except (DvcException, InputError) as error:
+    except (DvcException, ImportError, InputError) as error:
         print(f"{error}: {error.__cause__}" if error.__cause__ else error, flush=True)
         return _status(error.__cause__ or error)
     return 0
@@ -108,20 +107,6 @@ def _take_stdin() -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     return worker
-
-
-def push_results(repo: Any, stages: Iterable[Any]) -> None:
-    """Push what DVC's run cache has of the stages, and the run cache, to the remote.
-
-    `dvc push --run-cache` leaves out the metrics that are in git, without which no other machine
-    can restore the stages.
-    """
-    for stage in stages:
-        if entry := repo.stage_cache._load(stage):
-            cached = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
-            for objects in cached.get_used_objs().values():
-                repo.cloud.push(objects)
-    repo.stage_cache.push(None)
 
 
 def _status(error: BaseException) -> int:
