@@ -53,6 +53,7 @@ def correct_under_attack(
     model: nn.Module,
     images_NCHW: Tensor,
     labels_N: Tensor,
+    right_N: np.ndarray,
     *,
     n_classes: int,
     norm: Norm,
@@ -61,12 +62,18 @@ def correct_under_attack(
     seed: int,
     batch_size: int = 500,
 ) -> np.ndarray:
-    """Attack each image, and return whether the model still classifies it right, bool (N,).
+    """Attack images, and return which of all the model still classifies right, bool (N,).
 
     `images_NCHW` are uint8; the model maps images in [-1, 1] to logits, and is in evaluation
     mode. The attack knows the labels, starts at a random point within the radius and takes
-    `n_steps` steps of 2.5 radii altogether. It adds no noise to the images.
+    `n_steps` steps of 2.5 radii altogether. It adds no noise to the images. Those of `right_N` are
+    attacked, bool (N,): what an attack within a smaller radius has found is within this one, too.
     """
+    still_right_N = right_N.copy()
+    if not right_N.any():
+        return still_right_N
+    attacked_N = torch.from_numpy(right_N)
+    images_NCHW, labels_N = images_NCHW[attacked_N], labels_N[attacked_N]
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
@@ -98,4 +105,5 @@ def correct_under_attack(
         logits = [
             classify(part.to(device)).cpu() for part in torch.split(attacked_NCHW, batch_size)
         ]
-    return LabelledLogits(torch.cat(logits), labels_N).correct_N
+    still_right_N[right_N] = LabelledLogits(torch.cat(logits), labels_N).correct_N
+    return still_right_N

@@ -55,7 +55,7 @@ class RobustnessArgs:
         corruptions: which kinds, each at five strengths.
         linf_radii: of attacks that change each value, 0 to 1, by at most so much.
         l2_radii: of attacks that change the image by at most so much altogether.
-        n_attacked: of the images; an attack takes as long as its steps.
+        n_attacked: of the images; each up to the smallest radius within which the model fails.
         n_steps: of an attack.
         images_per_pass: images in one forward pass; changes the speed and the memory alone.
         device: auto is a GPU if there is one, else the CPU.
@@ -151,11 +151,13 @@ class MeasureRobustness(Stage):
             yield _Result("corruption", kind, strength, right_N)
         some = images[torch.arange(min(self.params.n_attacked, len(images)))]
         for norm in ("linf", "l2"):
-            for radius in getattr(self.params, f"{norm}_radii"):
+            right_N = np.ones(len(some), bool)
+            for radius in sorted(getattr(self.params, f"{norm}_radii")):
                 right_N = correct_under_attack(
                     model,
                     some.images_NCHW,
                     some.labels_N,
+                    right_N,
                     n_classes=data.n_classes,
                     norm=norm,
                     radius=radius,
