@@ -296,7 +296,7 @@ def test_samples_have_a_row_a_class_and_their_energies(project):
     metrics = metrics_in(folder)
     grid = Image.open(folder / "grids" / "MaxEntropyL2.png")
     assert grid.size == (4 * (3 * 9 + 1), 4 * (N_CLASSES * 9 + 1))
-    energies = pd.read_csv(folder / "energies" / "MaxEntropyL2.csv")
+    energies = pd.read_csv(folder / "energies" / "MaxEntropyL2.csv", float_precision="round_trip")
     assert energies["step"].iloc[-1] == 30
     assert metrics["MaxEntropyL2"]["energy"] == energies["energy"].iloc[-1]
     assert energies["energy"].iloc[-1] < energies["energy"].iloc[0]

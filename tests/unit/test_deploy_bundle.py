@@ -158,6 +158,17 @@ def test_an_int8_model_out_of_its_tolerance_is_refused_and_said_so(
     assert refused in (tmp_path / "card.md").read_text()
 
 
+def test_int8_weights_leave_room_in_the_sums_of_processors_without_vnni(bundle):
+    """They add two products in 16 bits, 2 * 255 * 64, and would cut off what is larger."""
+    kernels = [
+        onnx.numpy_helper.to_array(each)
+        for each in onnx.load(bundle / INT8).graph.initializer
+        if each.data_type == onnx.TensorProto.INT8 and len(each.dims) == 4
+    ]
+    assert kernels
+    assert {int(np.abs(each.astype(int)).max()) for each in kernels} == {64}
+
+
 def test_what_links_to_a_file_of_an_earlier_bundle_keeps_its_content(
     exported, deployed_once, bundle, tmp_path
 ):

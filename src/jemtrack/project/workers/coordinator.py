@@ -3,19 +3,18 @@
 import contextlib
 import fcntl
 import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from jemtrack.errors import InputError, Interrupted, exit_status
+from jemtrack.errors import InputError, Interrupted
 from jemtrack.project.provenance import SCRATCH
 from jemtrack.project.workers.plan import Plan
 from jemtrack.project.workers.snapshot import take_snapshot
 from jemtrack.project.workers.worker import Experiment, Outcome, Work, run_stage
+from jemtrack.train.interruption import Interruption
 
 _LOOK_SECONDS = 0.5
 _MOST_KILLS = 10  # of one stage, each of which resumes; more is no accident
@@ -139,19 +138,20 @@ class Coordinator:
         Raises:
             Interrupted: after Ctrl-C or SIGTERM, when the stages that ran have ended.
         """
-        with _terminable():
+        # An exception amid `wait` would leave the futures locked.
+        with Interruption() as interruption:
             try:
-                self._run(watch)
-            except KeyboardInterrupt as interrupt:
-                self._stop()
-                watch([*self.runs.values()])
-                raise Interrupted(exit_status(interrupt) - 128) from interrupt
+                self._run(watch, interruption)
+                if interruption.number:
+                    self._stop()
+                    watch([*self.runs.values()])
+                    raise Interrupted(interruption.number)
             finally:
                 self._work.running.unlink(missing_ok=True)
 
-    def _run(self, watch: Watch) -> None:
+    def _run(self, watch: Watch, interruption: Interruption) -> None:
         self._submit_ready()
-        while self._futures:
+        while self._futures and not interruption.number:
             self._work.running.touch()
             done, _ = wait(self._futures, _LOOK_SECONDS, FIRST_COMPLETED)
             for future in done:
@@ -228,17 +228,3 @@ class Coordinator:
         wait(self._futures)
         for run in self._futures.values():
             run.state = State.STOPPED if run.state is State.RUNNING else State.NOT_RUN
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM interrupt the block as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise Interrupted(number)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
