@@ -16,8 +16,11 @@ import torch
 from deployed import material, outliers, some_data
 
 import jemtrack
+from jemtrack.deploy import bundle as bundles
 from jemtrack.deploy.bundle import INT8, Exported, fitted_models, write_bundle
+from jemtrack.deploy.figures import refuse_worse
 from jemtrack.deploy.gradient import mass_differences
+from jemtrack.deploy.int8 import quantised
 from jemtrack.deploy.predict import MODEL, Model, open_session, rows
 from jemtrack.errors import InputError
 from jemtrack.jem.networks.inference import noisy_batches
@@ -145,17 +148,33 @@ def test_a_graph_that_does_not_agree_with_pytorch_is_refused(exported, deployed_
 
 
 def test_an_int8_model_out_of_its_tolerance_is_refused_and_said_so(
-    exported, deployed_once, tmp_path
+    exported, deployed_once, tmp_path, monkeypatch
 ):
-    given = material(deployed_once, nll_within=0.0)
+    def of_black_images(graph: onnx.ModelProto, images_NCHW: np.ndarray) -> onnx.ModelProto:
+        return quantised(graph, 0 * images_NCHW)
+
+    monkeypatch.setattr(bundles, "quantised", of_black_images)
+    given = material(deployed_once)
     models, refused = fitted_models(exported, given)
     assert [*models] == [MODEL]
-    assert refused.startswith(f"Trained: {INT8} is refused: its nll must differ by at most 0, got")
+    assert refused.startswith(
+        f"Trained: {INT8} is refused: its accuracy may be worse by at most 0.005, got"
+    )
 
     (tmp_path / INT8).write_bytes(b"of an earlier bundle")
     write_bundle(exported, given, tmp_path)
     assert not (tmp_path / INT8).exists()
     assert refused in (tmp_path / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "worse"), [("accuracy", 0.93, 0.89), ("nll", 0.87, 0.91), ("auroc", 1, 0)]
+)
+def test_a_figure_may_be_better_but_not_worse_than_its_bound(name, better, worse):
+    refuse_worse("small", {name: better}, {name: 0.9}, {name: 0.005})
+    for value in (worse, float("nan")):
+        with pytest.raises(InputError, match=f"small is refused: its {name} may be worse by at"):
+            refuse_worse("small", {name: value}, {name: 0.9}, {name: 0.005})
 
 
 def test_int8_weights_leave_room_in_the_sums_of_processors_without_vnni(bundle):

@@ -19,7 +19,7 @@ class DeployArgs:
         n_train_images: training images whose features the Mahalanobis score measures distances to,
             and whose ranges the quantisation takes.
         n_samples: test images that the bundle carries, with their outputs, for its self-test.
-        accuracy_within: the int8 model is refused if its accuracy differs by more.
+        accuracy_within: the int8 model is refused if its accuracy is worse by more.
         nll_within: the same for the NLL.
         auroc_within: the same for the mean AUROC.
         threads: of the CPU; see `jemtrack.shared.hardware.Hardware`.
@@ -37,7 +37,7 @@ class DeployArgs:
 
     @property
     def int8_bounds(self) -> dict[str, float]:
-        """By how much each figure of the int8 model may differ."""
+        """By how much each figure of the int8 model may be worse."""
         return {
             "accuracy": self.accuracy_within,
             "nll": self.nll_within,

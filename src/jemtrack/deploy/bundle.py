@@ -30,8 +30,8 @@ from jemtrack.deploy.figures import (
     Run,
     answers,
     evaluated,
-    refuse_beyond,
     refuse_fp32,
+    refuse_worse,
 )
 from jemtrack.deploy.gradient import BOUND, export_mass, mass_differences
 from jemtrack.deploy.int8 import quantised
@@ -209,7 +209,7 @@ def fitted_models(exported: Exported, material: Material) -> tuple[dict[str, Fit
     small = fit_and_measure(graph, material, measuring)
     try:
         what, bounds = f"{material.name}: {INT8}", material.args.int8_bounds
-        refuse_beyond(what, small.measured.figures, plain.measured.figures, bounds)
+        refuse_worse(what, small.measured.figures, plain.measured.figures, bounds)
     except InputError as error:
         return models, str(error)
     return {**models, INT8: small}, ""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jemtrack.deploy.bundle import INT8, Material
-from jemtrack.deploy.figures import Measuring, Run, refuse_beyond, refuse_fp32
+from jemtrack.deploy.figures import Measuring, Run, refuse_fp32, refuse_worse
 from jemtrack.deploy.formats import (
     FORMATS,
     Source,
@@ -113,7 +113,7 @@ def _check(
     row.figures, row.differences = measured
     if row.name == "int8":
         plain = models[MODEL]["figures"]
-        refuse_beyond(row.name, measured.figures, plain, material.args.int8_bounds)
+        refuse_worse(row.name, measured.figures, plain, material.args.int8_bounds)
     else:
         refuse_fp32(row.name, measured)
 
