@@ -72,9 +72,9 @@ class Side:
         self._connections: list[socket.socket] = []
 
     def close(self) -> None:
-        """Close the connections of its clients."""
-        for connection in self._connections:
-            connection.close()
+        """Close the connections of its clients; a server closes one that is idle for 5 seconds."""
+        while self._connections:
+            self._connections.pop().close()
 
     def processor_seconds(self) -> float:
         """Sum the processor's time of its processes."""
@@ -189,6 +189,7 @@ def bars(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Ite
     """Time all sides by turns; for one client latencies, for more the throughput."""
     for side in sides.values():
         side.ask(200, 32)
+        side.close()
     seconds: dict[str, list[float]] = {name: [] for name in (*sides, "bare")}
     for _ in range(10 * turns):
         for name, side in sides.items():
@@ -203,6 +204,8 @@ def bars(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Ite
         yield Bar("server, 1 client: p50 over LitServe's", ratio, 1, at_least=False)
     for clients in (8, 32):
         n = 4 * clients
+        for side in sides.values():
+            side.close()
         windows: dict[str, list[float]] = {name: [] for name in seconds}
         before = {name: side.processor_seconds() for name, side in sides.items()}
         for _ in range(turns):

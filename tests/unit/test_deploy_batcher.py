@@ -41,13 +41,26 @@ def answered(workers: list[Brightness], *requests: np.ndarray, **limits: int) ->
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize(("batch", "sizes"), [(64, [[5], [5]]), (3, [[3, 3], [3, 1]])])
+@pytest.mark.parametrize(("batch", "sizes"), [(64, [5, 5]), (3, [3, 3, 3, 1])])
 def test_what_waits_is_shared_among_the_idle_workers_up_to_a_batch(batch, sizes):
     workers = [Brightness(), Brightness()]
     found = answered(workers, *map(image, range(10)), batch=batch)
 
     assert [each["largest"].tolist() for each in found] == [[n] for n in range(10)]
-    assert [each.sizes for each in workers] == sizes
+    assert sorted(workers[0].sizes + workers[1].sizes, reverse=True) == sizes
+    assert all(each.sizes for each in workers)
+
+
+def test_one_request_after_another_goes_to_the_worker_whose_caches_are_warm():
+    workers = [Brightness(), Brightness()]
+
+    async def ask() -> None:
+        batcher = Batcher(workers, Limits())
+        for value in range(3):
+            await batcher(image(value))
+
+    asyncio.run(ask())
+    assert sorted(each.sizes for each in workers) == [[], [1, 1, 1]]
 
 
 def test_one_worker_takes_all_together():

@@ -62,7 +62,7 @@ class Batcher:
 
     def __init__(self, workers: Sequence[AnyWorker], limits: Limits) -> None:
         self._workers, self._limits = workers, limits
-        self._idle = deque(workers)
+        self._idle = [*workers]  # the last has the model in the processor's caches
         self._queue: deque[_Request] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self.n_waiting, self.n_deaths, self.problem = 0, 0, ""
@@ -101,7 +101,7 @@ class Batcher:
     def _dispatch(self) -> None:
         while self._queue and self._idle:
             taken = self._take()
-            task = asyncio.create_task(self._run(self._idle.popleft(), taken))
+            task = asyncio.create_task(self._run(self._idle.pop(), taken))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
