@@ -185,11 +185,8 @@ def litserve_side(bundle: Path, pixels: bytes, environment: Path) -> Iterator[Si
         yield side
 
 
-def bars(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Iterator[Bar]:
-    """Time all sides by turns; for one client latencies, for more the throughput."""
-    for side in sides.values():
-        side.ask(200, 32)
-        side.close()
+def latency(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Iterator[Bar]:
+    """Time one client's requests and the bare session's passes by turns."""
     seconds: dict[str, list[float]] = {name: [] for name in (*sides, "bare")}
     for _ in range(10 * turns):
         for name, side in sides.items():
@@ -202,28 +199,44 @@ def bars(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Ite
     if "LitServe" in sides:
         ratio = p50["jemtrack"] / p50["LitServe"]
         yield Bar("server, 1 client: p50 over LitServe's", ratio, 1, at_least=False)
-    for clients in (8, 32):
-        n = 4 * clients
+
+
+def throughput(
+    sides: Mapping[str, Side], bare: Callable[[], None], clients: int, turns: int
+) -> Iterator[Bar]:
+    """Time windows of so many clients' requests by turns, and the processor's time for them."""
+    n = 4 * clients
+    windows: dict[str, list[float]] = {name: [] for name in (*sides, "bare")}
+    before = {name: side.processor_seconds() for name, side in sides.items()}
+    for _ in range(turns):
+        for name, side in sides.items():
+            windows[name].append(n / side.ask(n, clients))
+        windows["bare"].append(n / _passes(bare, n))
+    rates = {name: statistics.median(each) for name, each in windows.items()}
+    print(f"    {clients} clients, images/s: {_listed(rates)}")
+    spent = {
+        name: 1e3 * (side.processor_seconds() - before[name]) / (n * turns)
+        for name, side in sides.items()
+    }
+    print(f"    {clients} clients, processor ms an image: {_listed(spent)}")
+    for other, bound in (("bare", 0.75), ("LitServe", 1)):
+        if other in windows:
+            pairs = zip(windows["jemtrack"], windows[other], strict=True)
+            ratio = statistics.median(one / two for one, two in pairs)
+            yield Bar(f"server, {clients} clients: throughput over {other}", ratio, bound)
+
+
+def bars(sides: Mapping[str, Side], bare: Callable[[], None], turns: int) -> Iterator[Bar]:
+    """Compare the sides: for one client by latency, for more by throughput."""
+    for side in sides.values():
+        side.ask(200, 32)
+    for clients in (1, 8, 32):
         for side in sides.values():
             side.close()
-        windows: dict[str, list[float]] = {name: [] for name in seconds}
-        before = {name: side.processor_seconds() for name, side in sides.items()}
-        for _ in range(turns):
-            for name, side in sides.items():
-                windows[name].append(n / side.ask(n, clients))
-            windows["bare"].append(n / _passes(bare, n))
-        rates = {name: statistics.median(each) for name, each in windows.items()}
-        print(f"    {clients} clients, images/s: {_listed(rates)}")
-        spent = {
-            name: 1e3 * (side.processor_seconds() - before[name]) / (n * turns)
-            for name, side in sides.items()
-        }
-        print(f"    {clients} clients, processor ms an image: {_listed(spent)}")
-        for other, bound in (("bare", 0.75), ("LitServe", 1)):
-            if other in windows:
-                pairs = zip(windows["jemtrack"], windows[other], strict=True)
-                ratio = statistics.median(one / two for one, two in pairs)
-                yield Bar(f"server, {clients} clients: throughput over {other}", ratio, bound)
+        if clients == 1:
+            yield from latency(sides, bare, turns)
+        else:
+            yield from throughput(sides, bare, clients, turns)
 
 
 def _passes(bare: Callable[[], None], n: int) -> float:
