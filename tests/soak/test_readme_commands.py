@@ -72,8 +72,11 @@ def press_ctrl_c(project: Project, command: str) -> None:
 
 
 def test_every_command_of_the_pages_runs(whole_project: Project):
-    """In order, in one project; an environment that is there already stands in for a new one."""
-    project = Project(whole_project.path, warm=False)
+    """In order, in one project; an environment that is there already stands in for a new one.
+
+    What `make` runs starts cold, and so does the command that is interrupted; others start warm.
+    """
+    project = whole_project
     # The environment belongs to the checkout: whatever its age, the copy is not to renew it.
     installed = (ROOT / ".venv" / ".installed").stat().st_mtime_ns
     for name in ("Makefile", "pyproject.toml", "pdm.lock", "pdm.local.lock"):
