@@ -31,7 +31,7 @@ from jemtrack.data.outliers import make_outliers
 from jemtrack.data.sources.fetch import fetch
 from jemtrack.deploy.args import DeployArgs
 from jemtrack.deploy.bundle import INT8, Exported, Material, write_bundle
-from jemtrack.deploy.figures import FP32_BOUNDS, Run, losses
+from jemtrack.deploy.figures import FP32_BOUNDS, Run, worse_by
 from jemtrack.deploy.formats import Source, torch_run
 from jemtrack.deploy.predict import MASS, MODEL, Model
 from jemtrack.jem.networks.model_file import save_model
@@ -120,7 +120,7 @@ def promises(description: dict[str, Any]) -> Iterator[Bar]:
     """Compare what the int8 model says with the float32 one, and what is refused with alpha."""
     models, alpha = description["models"], description["alpha"]
     if INT8 in models:
-        lost = losses(models[INT8]["figures"], models[MODEL]["figures"])
+        lost = worse_by(models[INT8]["figures"], models[MODEL]["figures"])
         for name, bound in {"accuracy": 0.005, "nll": 0.005, "auroc": 0.003}.items():
             yield Bar(f"{INT8}: {name} lost to {MODEL}", lost[name], bound, at_least=False)
     error = math.sqrt(alpha * (1 - alpha) / description["measured_on"]["n_test"])

@@ -130,7 +130,7 @@ def refuse_fp32(what: str, found: Measurement) -> None:
     _refuse(what, "must differ", found.differences, FP32_BOUNDS)
 
 
-def losses(found: Mapping[str, float], expected: Mapping[str, float]) -> dict[str, float]:
+def worse_by(found: Mapping[str, float], expected: Mapping[str, float]) -> dict[str, float]:
     """Return by how much each expected figure is worse in `found`; below 0, it is better."""
     return {
         name: (value - found[name]) * (-1 if name in _LOWER_IS_BETTER else 1)
@@ -148,7 +148,7 @@ def refuse_worse(
 
     Better it may be: by chance, it is as often.
     """
-    _refuse(what, "may be worse", losses(found, expected), bounds)
+    _refuse(what, "may be worse", worse_by(found, expected), bounds)
 
 
 def _refuse(what: str, limit: str, apart: Mapping[str, float], bounds: Mapping[str, float]) -> None:
