@@ -76,26 +76,25 @@ def test_every_command_of_the_pages_runs(whole_project: Project):
 
     What `make` runs starts cold, and so does the command that is interrupted; others start warm.
     """
-    project = whole_project
     # The environment belongs to the checkout: whatever its age, the copy is not to renew it.
     installed = (ROOT / ".venv" / ".installed").stat().st_mtime_ns
     for name in ("Makefile", "pyproject.toml", "pdm.lock", "pdm.local.lock"):
-        shutil.copy(ROOT / name, project.path / name)
-        os.utime(project.path / name, ns=(installed, installed))
-    (project.path / ".venv").symlink_to(ROOT / ".venv")
-    (project.path / ".venv-pdm").symlink_to(ROOT / ".venv-pdm")
+        shutil.copy(ROOT / name, whole_project.path / name)
+        os.utime(whole_project.path / name, ns=(installed, installed))
+    (whole_project.path / ".venv").symlink_to(ROOT / ".venv")
+    (whole_project.path / ".venv-pdm").symlink_to(ROOT / ".venv-pdm")
     said = {}
     for note, text in blocks("bash"):
         if text.strip() == "make test":
             continue  # it is running
-        follow(note, project)
+        follow(note, whole_project)
         if note == "interrupt":
-            press_ctrl_c(project, text.strip())
+            press_ctrl_c(whole_project, text.strip())
             continue
         for command in text.strip().splitlines():
-            said[command] = said.get(command, "") + project.run("bash", "-c", command)
+            said[command] = said.get(command, "") + whole_project.run("bash", "-c", command)
             if command == "make repro":
-                project.commit("results")
+                whole_project.commit("results")
 
     assert all(f"Running stage '{stage}'" in said["make repro"] for stage in STAGES)
     assert "accuracy" in said["make repro"]
@@ -104,5 +103,5 @@ def test_every_command_of_the_pages_runs(whole_project: Project):
     assert "resumes at" in said["dvc repro"]
     assert "metrics/XEntropyAugmented.json" in said["dvc metrics diff HEAD lr3"]
     assert "Running stage 'MaxEntropyHuber'" in said["dvc repro"]
-    evaluated = {path.stem for path in (project.path / "nodes/EvaluateX/metrics").iterdir()}
+    evaluated = {path.stem for path in (whole_project.path / "nodes/EvaluateX/metrics").iterdir()}
     assert evaluated == {*TRAINERS, "MaxEntropyHuber"}
