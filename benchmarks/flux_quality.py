@@ -5,7 +5,8 @@
 
 What is measured is in `jemtrack.flux.evaluation.measure`. Letters are drawn by captions of a letter
 and a font that are never together in training: one judge looks for the letter, another for the
-font; their accuracy on the real images of these pairs stands beside it.
+font. The judges have seen these pairs: they are to know a letter in its font, where the model has
+to find it. Their accuracy on other images of the pairs stands beside it.
 """
 
 import argparse
@@ -52,6 +53,9 @@ def letters(
 ) -> Iterator[str]:
     """Yield the rows of the table of letters and fonts."""
     device = next(file.models["expander"].parameters()).device
+    number_N = torch.arange(len(data.test))
+    known, others = data.test[number_N[::2]], data.test[number_N[1::2]]
+    data = replace(data, train=LabelledImages.joined([data.train, known]), test=others)
     test = data.test[spread(len(data.test), n)]
     captions = [data.captions[label] for label in test.labels_N.tolist()]
     samples = {

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from jemtrack.events.dispatcher import EventDispatcher
 from jemtrack.events.events import Event
 from jemtrack.events.handlers import Callback, Recorder
+from jemtrack.shared.interruption import Interruption
 from jemtrack.train.checkpoint_manager import CheckpointManager
-from jemtrack.train.interruption import Interruption
 from jemtrack.train.lifecycle import Lifecycle
 from jemtrack.train.loop import fit
 from jemtrack.train.optimizers import learning_rates

@@ -55,7 +55,7 @@ def test_all_that_a_recipe_can_say_is_named():
         *step_names(JemStep),
         *JemStep.models,
         *OBJECTIVES,
-        *JemStep.validation_metrics,
+        *JemStep.validation_metrics({}),
         *load_components(CALLBACK),
         *choices,
         *(name for cls in choices.values() for name in parameter_names(cls)),

@@ -225,6 +225,11 @@ def test_max_steps_limits_the_batches_of_an_epoch():
                 "mode": "loss_threshold", "metric": "flow_loss", "threshold": 0.1})],
             r"transition_on.metric: must be a metric of the step a, got 'flow_loss'",
         ),
+        (
+            [step_of(transition_on={
+                "mode": "loss_threshold", "metric": "valid_flow_loss", "threshold": 0.1})],
+            r"transition_on.metric: must be a metric of the step a, got 'valid_flow_loss'",
+        ),
     ],
 )  # fmt: skip
 def test_each_of_the_checks_names_its_problem(tmp_path, steps, problem):

@@ -34,6 +34,7 @@ from jemtrack.flux.training import model_makers, psnr
 from jemtrack.shared.components import CALLBACK, load_components
 from jemtrack.shared.hardware import Hardware
 from jemtrack.shared.metrics import check_metrics
+from jemtrack.shared.random_streams import generator, stream_seed
 from jemtrack.train.distributed import is_rank_zero
 from jemtrack.train.launch import Runtime, launch
 
@@ -68,7 +69,8 @@ def test_a_mode_emits_the_metrics_that_it_promises(mode):
     names = {name for name in seen.metrics[0] if not name.startswith("gradient_norm.")}
     assert names == {*FluxStep.metrics(mode)}
     check_metrics(names)
-    assert "valid_psnr" in made.state.latest
+    validated = {name for name in made.state.latest if name.startswith("valid_")}
+    assert validated == {*FluxStep.validation_metrics(mode)}
 
 
 @pytest.mark.parametrize("mode", STEPS, ids=lambda step: step["name"])
@@ -169,7 +171,8 @@ def train_in_processes(runtime: Runtime, folder: Path) -> None:
     broken, _ = of("broken")
     if is_rank_zero():
         same = saved(broken, folder / "a") == saved(whole, folder / "b")
-        torch.save((same, weights(whole), seen[0].metrics), folder / "found")
+        found = same, weights(whole), seen[0].metrics, whole.state.latest
+        torch.save(found, folder / "found")
 
 
 def test_two_processes_train_as_one_does_and_resume_to_the_same_bytes(tmp_path):
@@ -177,10 +180,11 @@ def test_two_processes_train_as_one_does_and_resume_to_the_same_bytes(tmp_path):
 
     launch(Hardware(device="cpu", processes=2, threads=1), train_in_processes, tmp_path)
 
-    same, together, metrics = torch.load(tmp_path / "found")
+    same, together, metrics, latest = torch.load(tmp_path / "found")
     seen = Seen()
     alone = train(training(TURNS, optimizer=SGD), [seen])
     assert same
+    assert latest == pytest.approx(alone.state.latest, rel=1e-4)
     for found, expected in zip(metrics, seen.metrics, strict=True):
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
     for name, weight in weights(alone).items():
@@ -250,6 +254,27 @@ def test_the_engine_trains_as_a_loop_by_hand_does():
     expected = by_hand(training([step]))
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["rectified_flow", "mean_flow"])
+def test_the_flow_is_validated_on_other_images_as_its_loss_is_computed(objective):
+    made = training([{"name": "a", "train_diff_full": True, "flow_objective": objective}])
+    (phase,) = made.phases
+    models = made.state.models  # their flow is 0 everywhere at first: v - (z_1 - z_0) is known
+
+    found = phase.validation.measure(models)["valid_flow_loss"]
+
+    seed = stream_seed(1, "validation", 0)
+    with torch.no_grad():
+        posterior = models["compressor"](to_unit_range(splits().valid.images_NCHW))
+    drawn = {
+        name: torch.randn((4, 2, 4, 4), generator=generator(seed, name))
+        for name in ("flow latent", "noise")
+    }
+    velocity = posterior.sample(drawn["flow latent"]) - drawn["noise"]
+    assert found == pytest.approx(float(velocity.square().mean()), rel=1e-6)
+    torch.rand(3)
+    assert phase.validation.measure(models)["valid_flow_loss"] == found
 
 
 def test_a_step_that_trains_both_disturbs_neither():

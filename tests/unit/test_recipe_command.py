@@ -87,6 +87,17 @@ def test_what_modes_mean_is_noted_where_their_names_tell_too_little(root, capsys
     assert capsys.readouterr().out.splitlines()[-1] == features
 
 
+def test_the_sizes_that_a_file_gives_are_not_noted_as_left_open(root, capsys):
+    steps = "[{name: a, n_epochs: 1, train_vae: true}]"
+    text = f"model: {{family: flux, vae_dim: 8}}\ntraining: {{pipeline: {{steps: {steps}}}}}\n"
+    Path("wide.yaml").write_text(text)
+
+    main(["validate", "wide.yaml"])
+
+    note = capsys.readouterr().out.splitlines()[-1]
+    assert note.startswith("Note: sizes that the file leaves open: text_embedding_dim 64, feature")
+
+
 def test_problems_are_printed_with_file_and_line_and_counted(files, capsys):
     assert main(["validate", "bad.yaml", "jem.yaml", "none.yaml"]) == 1
 

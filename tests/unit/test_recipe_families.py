@@ -79,7 +79,7 @@ def test_an_epoch_s_metrics_and_the_models_are_those_of_the_code():
     )
     network = JointEnergyModel(nn.Flatten(), n_features=4, n_classes=3)
 
-    assert (*measured,) == JemStep.validation_metrics
+    assert (*measured,) == JemStep.validation_metrics({})
     for name in JemStep.models:
         assert {"network": network}[name.partition(".")[0]].get_submodule(name.partition(".")[2])
     parts = {part.partition(".")[2] for part in smallest_parts(JemStep.models, "network")}

@@ -129,7 +129,7 @@ def coordinate(coordinator: Coordinator) -> list[StageRun]:
     except KeyboardInterrupt:
         runs = coordinator.runs.values()
         stopped = [run.stage for run in runs if run.state is State.STOPPED]
-        say(f"stopped {', '.join(stopped) or 'before a stage ran'}: the same command resumes")
+        say(f"stopped {', '.join(stopped) or 'while no stage ran'}: the same command resumes")
         raise
     return [*coordinator.runs.values()]
 

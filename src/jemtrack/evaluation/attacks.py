@@ -9,7 +9,7 @@ channels, H rows, W columns, B batch.
 """
 
 import importlib.util
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from jemtrack.data.images import LARGEST_PIXEL
 from jemtrack.errors import InputError
 from jemtrack.evaluation.measures.inputs import LabelledLogits
+
+if TYPE_CHECKING:
+    from art.attacks import EvasionAttack
+    from art.estimators.classification import PyTorchClassifier
 
 Norm = Literal["linf", "l2"]
 _ORDERS = {"linf": np.inf, "l2": 2}
@@ -74,27 +78,10 @@ def correct_under_attack(
         return still_right_N
     attacked_N = torch.from_numpy(right_N)
     images_NCHW, labels_N = images_NCHW[attacked_N], labels_N[attacked_N]
-    from art.attacks.evasion import ProjectedGradientDescentPyTorch
-    from art.estimators.classification import PyTorchClassifier
-
     classify, device = UnitRangeClassifier(model), next(model.parameters()).device
-    classifier = PyTorchClassifier(
-        model=classify,
-        loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(images_NCHW.shape[1:]),
-        nb_classes=n_classes,
-        clip_values=(0.0, 1.0),
-        device_type="gpu" if device.type == "cuda" else "cpu",
-    )
-    attack = ProjectedGradientDescentPyTorch(
-        classifier,
-        norm=_ORDERS[norm],
-        eps=radius,
-        eps_step=2.5 * radius / n_steps,
-        max_iter=n_steps,
-        num_random_init=1,
-        batch_size=batch_size,
-        verbose=False,
+    attack = _projected_gradient_descent(
+        _for_toolbox(classify, tuple(images_NCHW.shape[1:]), n_classes, device),
+        *(norm, radius, n_steps, batch_size),
     )
     pixels_NCHW = images_NCHW.cpu().numpy().astype(np.float32) / LARGEST_PIXEL
     # The toolbox draws its starts from NumPy's and PyTorch's own generators.
@@ -107,3 +94,35 @@ def correct_under_attack(
         ]
     still_right_N[right_N] = LabelledLogits(torch.cat(logits), labels_N).correct_N
     return still_right_N
+
+
+def _for_toolbox(
+    classify: nn.Module, image_shape: tuple[int, ...], n_classes: int, device: torch.device
+) -> "PyTorchClassifier":
+    from art.estimators.classification import PyTorchClassifier
+
+    return PyTorchClassifier(
+        model=classify,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=image_shape,
+        nb_classes=n_classes,
+        clip_values=(0.0, 1.0),
+        device_type="gpu" if device.type == "cuda" else "cpu",
+    )
+
+
+def _projected_gradient_descent(
+    classifier: "PyTorchClassifier", norm: Norm, radius: float, n_steps: int, batch_size: int
+) -> "EvasionAttack":
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+
+    return ProjectedGradientDescentPyTorch(
+        classifier,
+        norm=_ORDERS[norm],
+        eps=radius,
+        eps_step=2.5 * radius / n_steps,
+        max_iter=n_steps,
+        num_random_init=1,
+        batch_size=batch_size,
+        verbose=False,
+    )

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from jemtrack.train.phase import Batches, Models, Objective, Validation
     from jemtrack.train.run import Training
 
+_SIZES = {
+    "vae_dim": "4",
+    "text_embedding_dim": "64",
+    "feature_maps_dim": "48 (a U-Net) for latents of less than 64 pixels, else 128 (a transformer)",
+}
+
 
 class FluxFamily(Family):
     """Latent flow models; see `jemtrack.train.family.Family`."""
@@ -45,12 +51,11 @@ class FluxFamily(Family):
                 "text_encoder is never trained: captions are told apart by the vectors that it "
                 "was drawn with; train_diff_full trains it"
             )
-        if None in (model.vae_dim, model.feature_maps_dim, model.text_embedding_dim):
+        left_open = [f"{size} {what}" for size, what in _SIZES.items() if not getattr(model, size)]
+        if left_open:
             yield (
-                "sizes that the file leaves open: vae_dim 4, text_embedding_dim 64, "
-                "feature_maps_dim 48 (a U-Net) for latents of less than 64 pixels, else 128 (a "
-                "transformer); images are halved once below 13 pixels, twice below 64, three "
-                "times below 256"
+                f"sizes that the file leaves open: {', '.join(left_open)}; images are halved once "
+                "below 13 pixels, twice below 64, three times below 256"
             )
 
     def check_data(self, model: FluxShape, settings: FluxSettings, data: DataSplits) -> None:

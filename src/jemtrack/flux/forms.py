@@ -69,7 +69,6 @@ class FluxStep(Step):
     models: ClassVar[tuple[str, ...]] = MODELS
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = _OPTIMIZED
     usual_optimizer: ClassVar[OptimizerOptions] = AdamW(lr=1e-4)
-    validation_metrics: ClassVar[tuple[str, ...]] = ("valid_psnr",)
     aliases: ClassVar[Mapping[str, str]] = {"D_img": "discriminator", "flow": "flow_processor"}
 
     description: str = ""
@@ -123,6 +122,12 @@ class FluxStep(Step):
             *(["lpips_loss"] if vae and values.get("use_lpips") else []),
             *(["flow_loss"] if flow else []),
         )
+
+    @classmethod
+    def validation_metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name what validation adds to its epochs."""
+        _, _, flow = _losses(values)
+        return ("valid_psnr", *(["valid_flow_loss"] if flow else []))
 
     @classmethod
     def own_problems(cls, values: Mapping[str, Any]) -> Iterator[ValueProblem]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jemtrack.callbacks.ema import Ema
 from jemtrack.data.images import DataSplits, LabelledImages, to_unit_range
 from jemtrack.events.handlers import Callback, build_callback
-from jemtrack.flux.batches import CaptionedBatch, CaptionedImages
+from jemtrack.flux.batches import CaptionedBatch, CaptionedImages, ValidationBatch
 from jemtrack.flux.captions import captions_of, tokenise_classes, vocabulary_of
 from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps, spade_after
 from jemtrack.flux.networks.autoencoder import Compressor
@@ -111,8 +111,9 @@ def phase_parts(
         seed = stream_seed(data.seed, "step", step.name) if number else data.seed
         batch_size = step.batch_size or settings.batch_size
         batches = CaptionedImages(images, tokens_LPT, data.flip, batch_size, seed)
+        objective = objective_of(step, before)
         spade = spade_after(steps[: number + 1])
-        yield objective_of(step, before), batches, _validation(data, device, spade)
+        yield objective, batches, _validation(data, tokens_LPT, objective, spade)
         n_batches = min(len(batches), step.max_steps or len(batches))
         before.update(dict.fromkeys(_trains(step), step.most_epochs * n_batches))
 
@@ -163,21 +164,37 @@ def objective_of(step: FluxStep, steps_before: Mapping[str, int]) -> FluxObjecti
     return FluxObjective(tuple(parts))
 
 
-def _validation(data: DataSplits, device: torch.device, spade: bool) -> Validation | None:
+def _validation(
+    data: DataSplits, tokens_LPT: Tensor, objective: FluxObjective, spade: bool
+) -> Validation | None:
+    """Measure reconstructions, and the flow where it is trained, by the same noise each time."""
     if len(data.valid) == 0:
         return None
+    device = tokens_LPT.device
+    flows = [part for part in objective.parts if isinstance(part, FlowObjective)]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def measure(models: Models) -> dict[str, float]:
-        compressor, expander = cast(Compressor, models["compressor"]), models["expander"]
-        squares = []
-        for pixels in torch.split(data.valid.images_NCHW.to(device), _AT_ONCE):
-            images_BCHW = to_unit_range(pixels)
-            decoded_BCHW = expander(compressor(images_BCHW).mean_BCHW, spade)
-            squares.append((decoded_BCHW - images_BCHW).square().flatten(1).mean(dim=1))
-        return {"valid_psnr": psnr(torch.cat(squares))}
+        of_pixels, of_flow = [], []
+        for number, index_B in enumerate(torch.split(torch.arange(len(data.valid)), _AT_ONCE)):
+            part, seed = data.valid[index_B], stream_seed(data.seed, "validation", number)
+            tokens_BT = tokens_LPT[
+                part.labels_N.to(device), index_B.to(device) % tokens_LPT.shape[1]
+            ]
+            images_BCHW = to_unit_range(part.images_NCHW.to(device))
+            batch = ValidationBatch(images_BCHW, tokens_BT, len(part), seed)
+            of_pixels.append(_pixel_errors(models, images_BCHW, spade))
+            of_flow += [flow.squared_errors(models, batch) for flow in flows]
+        found = {"valid_psnr": psnr(torch.cat(of_pixels))}
+        return found | ({"valid_flow_loss": float(torch.cat(of_flow).mean())} if flows else {})
 
     return Validation(measure)
+
+
+def _pixel_errors(models: Models, images_BCHW: Tensor, spade: bool) -> Tensor:
+    compressor, expander = cast(Compressor, models["compressor"]), models["expander"]
+    decoded_BCHW = expander(compressor(images_BCHW).mean_BCHW, spade)
+    return cast(Tensor, (decoded_BCHW - images_BCHW).square().flatten(1).mean(dim=1))
 
 
 def psnr(squared_error_N: Tensor) -> float:

@@ -32,12 +32,6 @@ class InVAEStep(KLOptions, Step):
     models: ClassVar[tuple[str, ...]] = (NETWORK, *_MODULES)
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {n: (n,) for n in (NETWORK, *_MODULES)}
     usual_optimizer: ClassVar[OptimizerOptions] = Adam(lr=1e-3)
-    validation_metrics: ClassVar[tuple[str, ...]] = (
-        "valid_loss",
-        "valid_reconstruction",
-        "valid_kl_i",
-        "valid_kl_s",
-    )
 
     @classmethod
     def trained(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -48,6 +42,11 @@ class InVAEStep(KLOptions, Step):
     def metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
         """Name the metrics of its batches."""
         return ("loss", "reconstruction", "kl_i", "kl_s", "kl_weight")
+
+    @classmethod
+    def validation_metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name what validation adds to its epochs."""
+        return ("valid_loss", "valid_reconstruction", "valid_kl_i", "valid_kl_s")
 
     @property
     def summary(self) -> str:

@@ -28,9 +28,9 @@ from jemtrack.events.events import (
 from jemtrack.events.handlers import Callback, EventHandler
 from jemtrack.files import atomic_write
 from jemtrack.shared.components import Component
+from jemtrack.shared.interruption import Interruption
 from jemtrack.shared.metrics import MetricValues
 from jemtrack.train.checkpoint import Checkpoints
-from jemtrack.train.interruption import Interruption
 from jemtrack.train.recipe import Divergence
 
 if TYPE_CHECKING:  # what declares a pipeline does without torch

@@ -342,7 +342,7 @@ def epoch_metrics(step: RawStep, validates: bool = True) -> tuple[str, ...] | No
     batch = step.form.metrics(step.effective)
     if batch is None:
         return None
-    validation = step.form.validation_metrics if validates else ()
+    validation = step.form.validation_metrics(step.effective) if validates else ()
     return (*(f"train_{name}" for name in batch), *validation)
 
 

@@ -39,7 +39,8 @@ class TrainFlux(FamilyTrainer):
     Attributes:
         data: the file of prepared images.
         params: how to train.
-        metrics: PSNR of the validation images' reconstructions, and the losses at last.
+        metrics: PSNR of the validation images' reconstructions, the flow's loss on them, and the
+            losses at last.
         history: the losses and the validation of each epoch.
     """
 
@@ -48,7 +49,9 @@ class TrainFlux(FamilyTrainer):
         zntrack.nwd / "history.csv", x="epoch", y=["train_vae_loss", "train_flow_loss"]
     )
 
-    compared: ClassVar[tuple[str, ...]] = ("valid_psnr", "train_vae_loss", "train_flow_loss")
+    compared: ClassVar[tuple[str, ...]] = (
+        *("valid_psnr", "valid_flow_loss", "train_vae_loss", "train_flow_loss"),
+    )
 
     @staticmethod
     def load(path: Path) -> DataSplits:

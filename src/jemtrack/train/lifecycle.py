@@ -25,11 +25,11 @@ from jemtrack.events.events import (
     RunStart,
     Status,
 )
+from jemtrack.shared.interruption import Interruption
 from jemtrack.shared.metrics import MetricValues
 from jemtrack.shared.random_streams import turn_random_state
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.distributed import all_reduce_max, broadcast, rank, world_size
-from jemtrack.train.interruption import Interruption
 from jemtrack.train.optimizers import scale_learning_rates
 from jemtrack.train.recipe import Divergence
 

@@ -100,11 +100,10 @@ class Step:
     """
 
     # What can be frozen, parts included; what an optimizer can be for, and the models that it
-    # then trains; the optimizer of what trains without one; what validation adds to an epoch.
+    # then trains; the optimizer of what trains without one.
     models: ClassVar[tuple[str, ...]] = ()
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     usual_optimizer: ClassVar[OptimizerOptions]
-    validation_metrics: ClassVar[tuple[str, ...]] = ()
     # What published files call models, beside the names in `models` and `optimized`.
     aliases: ClassVar[Mapping[str, str]] = {}
 
@@ -128,6 +127,11 @@ class Step:
     def metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...] | None:
         """Name the metrics of its batches; None if only running it would tell."""
         return None
+
+    @classmethod
+    def validation_metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name what validation adds to its epochs."""
+        return ()
 
     @classmethod
     def own_problems(cls, values: Mapping[str, Any]) -> Iterator[ValueProblem]:

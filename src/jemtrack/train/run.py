@@ -15,12 +15,12 @@ from jemtrack.events.events import MODEL, ArtifactSaved, Position, RunStart, new
 from jemtrack.events.handlers import Callback, EventHandler, build_callback
 from jemtrack.files import atomic_write
 from jemtrack.shared.components import CALLBACK, load_components
+from jemtrack.shared.interruption import Interruption
 from jemtrack.shared.random_streams import stream_seed
 from jemtrack.train.checkpoint import Checkpoints
 from jemtrack.train.checkpoint_manager import CheckpointManager
 from jemtrack.train.distributed import is_rank_zero, synchronize_batch_norms
 from jemtrack.train.family import Family, ModelMaker
-from jemtrack.train.interruption import Interruption
 from jemtrack.train.launch import Runtime
 from jemtrack.train.lifecycle import Lifecycle
 from jemtrack.train.loop import fit

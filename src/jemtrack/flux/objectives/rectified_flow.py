@@ -89,20 +89,32 @@ class FlowObjective:
 
     def __call__(self, models: Models, batch: CaptionedBatch) -> Iterator[Turn]:
         """Yield the one turn of flow and text encoder."""
-        processor = cast(FlowProcessor, models["flow_processor"])
-        end_BCHW = self._latents(models, batch)
+        latents_BCHW = self._latents(models, batch)
         if batch.step + self.steps_before == 0:
-            processor.scale.measure(all_gather(end_BCHW))
-        end_BCHW = processor.scale.standardise(end_BCHW)
+            processor = cast(FlowProcessor, models["flow_processor"])
+            processor.scale.measure(all_gather(latents_BCHW))
+        minimised, squares = self._errors(models, batch, latents_BCHW)
+        trained = ("flow", "text_encoder") if self.train_text else ("flow",)
+        losses = {"loss": batch.mean(minimised), FLOW_LOSS: batch.mean(squares.detach())}
+        yield Turn(losses, trained)
+
+    @torch.no_grad()
+    def squared_errors(self, models: Models, batch: CaptionedBatch) -> Tensor:
+        """Compute the squared error of the velocity of each image, (B,)."""
+        _, squares = self._errors(models, batch, self._latents(models, batch))
+        return squares.flatten(1).mean(dim=1)
+
+    def _errors(
+        self, models: Models, batch: CaptionedBatch, latents_BCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `FlowPath.errors` does."""
+        processor = cast(FlowProcessor, models["flow_processor"])
+        end_BCHW = processor.scale.standardise(latents_BCHW)
         start_BCHW = batch.noise("noise", tuple(end_BCHW.shape[1:]))
         encoder = models["text_encoder"]
         with nullcontext() if self.train_text else torch.no_grad():
             text = encoder(self.path.captions(batch))
-        ends = start_BCHW, end_BCHW
-        minimised, squares = self.path.errors(processor, ends, text, batch, encoder)
-        trained = ("flow", "text_encoder") if self.train_text else ("flow",)
-        losses = {"loss": batch.mean(minimised), FLOW_LOSS: batch.mean(squares.detach())}
-        yield Turn(losses, trained)
+        return self.path.errors(processor, (start_BCHW, end_BCHW), text, batch, encoder)
 
     @staticmethod
     @torch.no_grad()

@@ -151,9 +151,6 @@ class JemStep(Step):
     models: ClassVar[tuple[str, ...]] = (NETWORK, *PARTS)
     optimized: ClassVar[Mapping[str, tuple[str, ...]]] = {n: (n,) for n in (NETWORK, *PARTS)}
     usual_optimizer: ClassVar[OptimizerOptions] = Adam(lr=1e-3)
-    validation_metrics: ClassVar[tuple[str, ...]] = (
-        *("valid_accuracy", "valid_nll", "valid_log_density"),
-    )
 
     objective: Annotated[ObjectiveForm | None, BeforeValidator(choose_objective)] = None
 
@@ -169,6 +166,11 @@ class JemStep(Step):
         kind = chosen.get("type") if isinstance(chosen, Mapping) else None
         form = OBJECTIVES.get(kind) if isinstance(kind, str) else None
         return form.metrics if form else None
+
+    @classmethod
+    def validation_metrics(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name what validation adds to its epochs."""
+        return ("valid_accuracy", "valid_nll", "valid_log_density")
 
     @classmethod
     def own_problems(cls, values: Mapping[str, Any]) -> Iterator[ValueProblem]:

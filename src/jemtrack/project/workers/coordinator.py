@@ -14,7 +14,7 @@ from jemtrack.project.provenance import SCRATCH
 from jemtrack.project.workers.plan import Plan
 from jemtrack.project.workers.snapshot import take_snapshot
 from jemtrack.project.workers.worker import Experiment, Outcome, Work, run_stage
-from jemtrack.train.interruption import Interruption
+from jemtrack.shared.interruption import Interruption
 
 _LOOK_SECONDS = 0.5
 _MOST_KILLS = 10  # of one stage, each of which resumes; more is no accident
