@@ -33,10 +33,8 @@ def draw_grid(
     write_picture(out, grid(as_pixels(images_NCHW), max(rows)), scale)
     unknown = unknown_words(captions, sizes.vocabulary)
     known = f"unknown to the model: {', '.join(unknown)}; it knows {', '.join(sizes.vocabulary)}"
-    return [
-        *([known] if unknown else []),
-        f"{out}: {len(captions)} images, {sampler.n_evaluations} evaluations each",
-    ]
+    cost = f"{sampler.n_evaluations} evaluation" + "s" * (sampler.n_evaluations > 1)
+    return [*([known] if unknown else []), f"{out}: {len(captions)} images, {cost} each"]
 
 
 def load_flow(path: Path, device: torch.device | None = None) -> FluxFile:
