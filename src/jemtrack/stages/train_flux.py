@@ -46,7 +46,9 @@ class TrainFlux(FamilyTrainer):
 
     params: FluxArgs = zntrack.deps(default_factory=FluxArgs)
     history: Path = plot(
-        zntrack.nwd / "history.csv", x="epoch", y=["train_vae_loss", "train_flow_loss"]
+        zntrack.nwd / "history.csv",
+        x="epoch",
+        y=["train_vae_loss", "train_flow_loss", "valid_flow_loss"],
     )
 
     compared: ClassVar[tuple[str, ...]] = (
