@@ -5,8 +5,9 @@
 
 What is measured is in `jemtrack.flux.evaluation.measure`. Letters are drawn by captions of a letter
 and a font that are never together in training: one judge looks for the letter, another for the
-font. The judges have seen these pairs: they are to know a letter in its font, where the model has
-to find it. Their accuracy on other images of the pairs stands beside it.
+font. The judges train on half of the images of these pairs, too: they are to know a letter in its
+font, where the model has to find it. Their accuracy on the other half stands beside it; it has the
+same glyphs, moved by two pixels at most, and many at the same place.
 """
 
 import argparse

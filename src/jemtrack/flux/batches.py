@@ -36,14 +36,13 @@ class CaptionedBatch:
     def noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Draw standard normal noise for the images here, (B, *shape), from the stream `name`.
 
-        It is drawn for the whole batch, so it does not depend on how many processes share it.
+        It is drawn for the whole batch, so it does not depend on how many processes share it, if
+        several do.
         """
-        return local_shard(self._whole_noise(name, shape))
-
-    def _whole_noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
         device = self.images_BCHW.device
         stream = generator(self.seed, name, device=device)
-        return torch.randn((self.size, *shape), generator=stream, device=device)
+        noise = torch.randn((self.size, *shape), generator=stream, device=device)
+        return noise if len(self.images_BCHW) == self.size else local_shard(noise)
 
     def mean(self, values: Tensor) -> Tensor:
         """Average values (B, ...) of the images here, for a mean over the whole batch.
@@ -52,14 +51,6 @@ class CaptionedBatch:
         takes of losses and gradients, is the mean over all images.
         """
         return values.flatten(1).mean(dim=1).sum() * (world_size() / self.size)
-
-
-class ValidationBatch(CaptionedBatch):
-    """A batch that one process measures alone."""
-
-    def noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Draw standard normal noise for all images, (B, *shape), from the stream `name`."""
-        return self._whole_noise(name, shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jemtrack.callbacks.ema import Ema
 from jemtrack.data.images import DataSplits, LabelledImages, to_unit_range
 from jemtrack.events.handlers import Callback, build_callback
-from jemtrack.flux.batches import CaptionedBatch, CaptionedImages, ValidationBatch
+from jemtrack.flux.batches import CaptionedBatch, CaptionedImages
 from jemtrack.flux.captions import captions_of, tokenise_classes, vocabulary_of
 from jemtrack.flux.forms import FluxSettings, FluxStep, first_steps, spade_after
 from jemtrack.flux.networks.autoencoder import Compressor
@@ -182,7 +182,7 @@ def _validation(
                 part.labels_N.to(device), index_B.to(device) % tokens_LPT.shape[1]
             ]
             images_BCHW = to_unit_range(part.images_NCHW.to(device))
-            batch = ValidationBatch(images_BCHW, tokens_BT, len(part), seed)
+            batch = CaptionedBatch(images_BCHW, tokens_BT, len(part), seed)
             of_pixels.append(_pixel_errors(models, images_BCHW, spade))
             of_flow += [flow.squared_errors(models, batch) for flow in flows]
         found = {"valid_psnr": psnr(torch.cat(of_pixels))}
