@@ -52,12 +52,13 @@ MOST_PASSES = 100  # through all stages
 VOLATILE = {"node-meta.json", "resources.json", "record", "report.html"}
 # One that begins while ZnTrack's command itself is imported never reaches our code.
 TRACEBACK = re.compile(r"(Traceback|╭)(.|\n)*src/jemtrack")
-# DVC does not write these files whole: after a kill it may find half of one, and start no stage. It
+# DVC does not write these in one step: after a kill it may find half of one, and start no stage. It
 # says so, and this is the way out; its run cache has the results.
 LEFT_BY_DVC = {
     "'./dvc.lock' is invalid": "git checkout -- dvc.lock",
     "'./dvc.lock' validation failed": "git checkout -- dvc.lock",
     "RWLock-file '.dvc/tmp/rwlock'": "rm .dvc/tmp/rwlock",
+    "join() argument must be str": "find .dvc/cache/runs -type d -empty -delete",
 }
 STATISTICS = re.compile(r"::test_(\w+):\n.*?(\d+) passing\D*, (\d+) failing", re.S)
 TRACKERS = "trackers: [{type: sql, url: 'sqlite:///runs.db'}]\n"

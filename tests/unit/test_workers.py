@@ -109,6 +109,25 @@ def test_what_the_cache_has_is_restored_and_nothing_is_run():
     assert not Path(".ran").exists()
 
 
+def test_a_result_is_restored_beside_what_a_killed_dvc_was_writing():
+    reproduce()
+    runs = [*Path(".dvc/cache/runs").glob("*/*/*")]
+    for entry in runs:
+        entry.with_name(".newer.tmp").touch()
+    for name in "abcd":
+        Path(name).unlink()
+    assert restore_and_plan().n_restored == 4
+    for entry in runs:
+        entry.unlink()
+        entry.with_name(".newer.tmp").unlink()
+    Path("dvc.lock").unlink()  # which the results could be restored by, too
+    Path("d").unlink()
+
+    with ThreadPoolExecutor(1) as executor:
+        assert {*coordinated(restore_and_plan(), executor).values()} == {State.DONE}
+    assert restore_and_plan().n_restored == 4
+
+
 def test_a_result_that_only_dvc_lock_knows_is_run_and_then_restored(tmp_path):
     """As in a fresh clone, whose cache has nothing; each run of `a` gives another result."""
     write_graph(a={"cmd": "date +%s.%N > a; echo a >> .ran"})

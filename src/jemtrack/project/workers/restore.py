@@ -1,10 +1,11 @@
 """Restore results of stages from DVC's caches, or push them, without running a command."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.cache import RunCacheNotFoundError, StageCache, _get_stage_hash
 from dvc_data.hashfile.hash_info import HashInfo
 
 from jemtrack.errors import InputError
@@ -80,6 +81,22 @@ def _restore(stage: DvcStage, pull: bool) -> bool:
             return False
     stage.reproduce()
     return True
+
+
+def _load(cache: StageCache, stage: DvcStage) -> Any:
+    """Load the newest entry of the stage in DVC's run cache that is whole; None if there is none.
+
+    DVC's own takes what a killed process was writing, `.*.tmp`, for an entry, and fails on a folder
+    without any. Another process may write in that folder now, so nothing is removed.
+    """
+    key = _get_stage_hash(stage)
+    entries = Path(cache._get_cache_dir(key)).glob("[!.]*") if key else []
+    newest_first = sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)
+    return next(filter(None, (cache._load_cache(key, entry.name) for entry in newest_first)), None)
+
+
+# Of all repositories of this process, as `dvc exp run` opens some of its own.
+StageCache._load = _load
 
 
 def _is_cached(stage: DvcStage, pull: bool) -> bool:
