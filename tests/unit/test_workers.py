@@ -4,7 +4,9 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -17,7 +19,7 @@ from dask_kubernetes import operator
 from distributed import LocalCluster
 from dvc.repo import Repo
 
-from jemtrack.commands.run import seconds_left
+from jemtrack.commands.run import coordinate, seconds_left
 from jemtrack.errors import InputError
 from jemtrack.project.workers.clusters import Cluster, cluster_problems, executors
 from jemtrack.project.workers.coordinator import Coordinator, State, only_run, prepare
@@ -288,6 +290,20 @@ def coordinated(plan: Plan, executor: Executor) -> dict[str, State]:
     coordinator = Coordinator(plan, prepare(plan, threads=1), lambda _: executor)
     coordinator.run(lambda _: None)
     return {stage: run.state for stage, run in coordinator.runs.items()}
+
+
+def test_an_interrupt_before_a_worker_has_taken_a_stage_names_none(capsys):
+    def busy(_: str) -> Executor:
+        executor.submit(time.sleep, 1)
+        os.kill(os.getpid(), signal.SIGINT)
+        return executor
+
+    plan = restore_and_plan(["c"])
+    coordinator = Coordinator(plan, prepare(plan, threads=1), busy)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
+        coordinate(coordinator)
+    assert "stopped while no stage ran: the same command resumes" in capsys.readouterr().err
+    assert [run.state for run in coordinator.runs.values()] == [State.NOT_RUN]
 
 
 def test_a_killed_stage_runs_again_and_a_failed_one_stops_what_waits_for_it():
