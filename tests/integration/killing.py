@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from project import Project
 
+from jemtrack.project import scratch
 from jemtrack.train.checkpoint import newest_first
 
 Process = subprocess.Popen[str]
@@ -77,7 +78,7 @@ def killed(process: Process) -> Iterator[Process]:
 
 def trainings(project: Project) -> list[Path]:
     """Find the folders of trainings that are not done."""
-    folders = (project.path / ".jemtrack").glob("*-*")
+    folders = scratch.trainings(project.path / ".jemtrack")
     # A finished one is kept until the next stage finds that DVC has recorded it.
     return [folder for folder in folders if not (folder / "finished.json").exists()]
 

@@ -81,6 +81,16 @@ def test_a_training_is_listed_with_what_it_is_good_for():
     assert training.status == "resumable"
 
 
+def test_what_a_kill_left_of_a_removal_is_no_training_and_goes_with_the_next(capsys):
+    folder = break_off()
+    half = folder.rename(folder.with_name(f"{folder.name}.0123.removed"))
+
+    assert main(["scratch"]) == 0
+    assert capsys.readouterr().out == "no unfinished trainings\n"
+    assert main(["scratch", "prune"]) == 0
+    assert not half.exists()
+
+
 def test_a_table_of_80_columns_lists_trainings(capsys, monkeypatch):
     break_off()
     set_parameters(lr=0.2)
