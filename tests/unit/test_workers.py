@@ -113,17 +113,18 @@ def test_what_the_cache_has_is_restored_and_nothing_is_run():
 
 def test_a_result_is_restored_beside_what_a_killed_dvc_was_writing():
     reproduce()
-    runs = [*Path(".dvc/cache/runs").glob("*/*/*")]
-    for entry in runs:
+    for entry in Path(".dvc/cache/runs").glob("*/*/*"):
         entry.with_name(".newer.tmp").touch()
-    for name in "abcd":
-        Path(name).unlink()
-    assert restore_and_plan().n_restored == 4
-    for entry in runs:
-        entry.unlink()
-        entry.with_name(".newer.tmp").unlink()
     Path("dvc.lock").unlink()  # which the results could be restored by, too
-    Path("d").unlink()
+
+    assert restore_and_plan().n_restored == 4
+
+
+def test_a_folder_of_the_run_cache_that_a_killed_dvc_left_empty_is_filled():
+    reproduce()
+    for entry in Path(".dvc/cache/runs").glob("*/*/*"):
+        entry.unlink()
+    Path("dvc.lock").unlink()
 
     with ThreadPoolExecutor(1) as executor:
         assert {*coordinated(restore_and_plan(), executor).values()} == {State.DONE}

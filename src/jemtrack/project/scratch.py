@@ -152,8 +152,7 @@ def _is_same_file(file: IO[str], path: Path) -> bool:
 def trainings(parent: Path, stage: str | None = None) -> list[Path]:
     """List the folders of unfinished trainings, of one stage or of all; not those being removed."""
     found = sorted(path for path in parent.glob("*-*") if path.is_dir())
-    found = [path for path in found if path.suffix != _REMOVED]
-    return [path for path in found if stage_of(path) == stage or not stage]
+    return [path for path in found if path.suffix != _REMOVED and stage in {None, stage_of(path)}]
 
 
 def stage_of(folder: Path) -> str:
